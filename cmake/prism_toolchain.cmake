@@ -1,0 +1,40 @@
+# What every target of ours is compiled with.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+
+find_program(PRISM_CCACHE ccache)
+if(PRISM_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_C_COMPILER_LAUNCHER ${PRISM_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${PRISM_CCACHE})
+endif()
+
+add_library(prism_flags INTERFACE)
+target_compile_options(prism_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wnon-virtual-dtor
+    -Wno-missing-field-initializers -Wno-sign-compare -fno-strict-aliasing
+    # A multiply and an add become one instruction only where the code says so:
+    # the order and rounding of a sum must not hang on the optimiser.
+    -ffp-contract=off>)
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  target_compile_options(prism_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wthread-safety>)
+else()
+  # GCC 12 sees overlaps in std::string's operator+ that are not there (bug 105651).
+  target_compile_options(prism_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
+endif()
+if(PRISM_WERROR)
+  target_compile_options(prism_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+endif()
+target_include_directories(prism_flags INTERFACE ${CMAKE_SOURCE_DIR})
+
+if(PRISM_SANITIZE)
+  add_compile_options(-fsanitize=${PRISM_SANITIZE} -fno-omit-frame-pointer
+                      -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${PRISM_SANITIZE})
+endif()
+if(PRISM_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()

@@ -1,0 +1,18 @@
+#include "common/base/clock.h"
+
+namespace prism {
+namespace {
+
+class RealClock final : public Clock {
+ public:
+  SteadyTime Now() const override { return std::chrono::steady_clock::now(); }
+};
+
+}  // namespace
+
+const Clock& Clock::Real() {
+  static const RealClock clock;
+  return clock;
+}
+
+}  // namespace prism
