@@ -1,0 +1,37 @@
+// Communicator: one rank's way to the others of its tensor-parallel group.
+//
+// Collectives only move data; sums over ranks are the op SumPartials, in its one order
+// (numerics.md 6). Every rank calls the same collectives in the same order with the same shapes.
+//
+// Thread safety: an endpoint belongs to its rank's thread.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kernels/device/backend.h"
+
+namespace prism {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;  // 0 .. size() - 1
+  virtual int size() const = 0;  // >= 1
+
+  // gathered[r] = rank r's `part`, on every rank. `gathered` is [size, shape of part...], same
+  // type. `part` must stay unchanged until the call returns; it may be gathered[rank()] itself.
+  // Aborted once any rank called Abort().
+  virtual absl::Status AllGather(Stream& stream, const TensorView& part, const TensorView& gathered) = 0;
+
+  // Makes every collective of every rank, running or to come, return Aborted. For a rank that
+  // failed, so that none of the others waits for it. Any thread.
+  virtual void Abort() = 0;
+};
+
+// The endpoints of a group of threads of this process whose streams share host memory.
+// REQUIRES: size >= 1
+std::vector<std::unique_ptr<Communicator>> CreateInProcessGroup(int size);
+
+}  // namespace prism

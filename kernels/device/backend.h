@@ -1,0 +1,80 @@
+// Backend, Stream, Workspace: where tensors live and ops run.
+//
+// A Backend is one kind of hardware (the CPU, CUDA). A Stream is a queue of work on one device of
+// it; ops on one stream run in order. main() makes a Backend; nothing else names one.
+//
+// Thread safety: a Backend may be used from any thread; a Stream belongs to one thread.
+// Ownership: a Stream must not outlive its Backend, nor a tensor its Stream.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "common/tensor/tensor.h"
+
+namespace prism {
+
+class Stream;
+struct OpTable;
+
+struct StreamOptions {
+  int device_index = 0;  // of the backend's devices; the CPU has device 0 alone
+  int num_threads = 1;   // CPU threads the stream may use, >= 1; devices ignore it
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual absl::string_view name() const = 0;         // "cpu"
+  // Backend, dtype and revision of the order of sums (numerics.md 12), e.g. "cpu-f32-1".
+  virtual absl::string_view numerics_id() const = 0;
+  virtual const OpTable& ops() const = 0;
+  // InvalidArgument if the device does not exist or num_threads < 1.
+  virtual absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) = 0;
+};
+
+// Scratch memory for the tensors of one forward pass. Take() hands out pieces, Reset() takes all
+// of them back at once; the memory itself is kept for the next pass.
+class Workspace {
+ public:
+  explicit Workspace(Stream* stream) : stream_(stream) {}
+
+  // Not initialised; valid until Reset(). ResourceExhausted if the device has no more.
+  absl::StatusOr<TensorView> Take(DType dtype, Shape shape);
+  void Reset();
+
+ private:
+  Stream* const stream_;
+  std::vector<Tensor> blocks_;  // u8; the last one is being cut
+  int64_t used_bytes_ = 0;      // of the last block
+};
+
+class Stream {
+ public:
+  explicit Stream(Backend* backend) : backend_(backend), workspace_(this) {}
+  virtual ~Stream() = default;
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  Backend& backend() { return *backend_; }
+  const OpTable& ops() const { return backend_->ops(); }
+  Workspace& workspace() { return workspace_; }
+
+  // Memory on the stream's device, not initialised. ResourceExhausted if there is none.
+  virtual absl::StatusOr<Tensor> Allocate(DType dtype, const Shape& shape) = 0;
+  // Copies between host memory and the device, in stream order; blocks until `host` may be reused
+  // (to) or read (from). REQUIRES: equal type and shape.
+  virtual absl::Status CopyToDevice(const TensorView& host, const TensorView& device) = 0;
+  virtual absl::Status CopyToHost(const TensorView& device, const TensorView& host) = 0;
+  // Blocks until everything queued has run; the first error of any of it.
+  virtual absl::Status Synchronize() = 0;
+
+ private:
+  Backend* const backend_;
+  Workspace workspace_;
+};
+
+}  // namespace prism
