@@ -2,13 +2,14 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
 namespace prism {
 
-std::string Shape::ToString() const { return absl::StrCat("[", absl::StrJoin(dims_, ", "), "]"); }
+std::string Shape::ToString() const { return absl::StrCat("[", absl::StrJoin(dims(), ", "), "]"); }
 
 Buffer Buffer::Host(int64_t size_bytes) {
   PRISM_CHECK(size_bytes >= 0);
@@ -21,7 +22,7 @@ Buffer Buffer::Host(int64_t size_bytes) {
 
 TensorView TensorView::Rows(int64_t begin, int64_t count) const {
   PRISM_CHECK(rank() >= 1 && begin >= 0 && count >= 0 && begin + count <= dim(0));
-  absl::InlinedVector<int64_t, 5> dims(shape_.dims().begin(), shape_.dims().end());
+  std::vector<int64_t> dims(shape_.dims().begin(), shape_.dims().end());
   int64_t row_elements = 1;
   for (size_t i = 1; i < dims.size(); ++i) row_elements *= dims[i];
   dims[0] = count;

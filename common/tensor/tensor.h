@@ -6,13 +6,14 @@
 // Thread safety: thread-compatible.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
 #include <memory>
 #include <string>
 
-#include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/base/check.h"
@@ -35,28 +36,35 @@ template <> struct DTypeOf<int8_t> { static constexpr DType value = DType::kI8; 
 // Extents, outermost first; each >= 0. An empty shape is a scalar of one element.
 class Shape {
  public:
-  Shape() = default;
-  Shape(std::initializer_list<int64_t> dims) : dims_(dims) {}
-  explicit Shape(absl::Span<const int64_t> dims) : dims_(dims.begin(), dims.end()) {}
+  static constexpr int kRankMax = 5;
 
-  int rank() const { return static_cast<int>(dims_.size()); }
+  Shape() = default;
+  // REQUIRES: at most kRankMax extents
+  Shape(std::initializer_list<int64_t> dims) : Shape(absl::MakeConstSpan(dims.begin(), dims.size())) {}
+  explicit Shape(absl::Span<const int64_t> dims) : rank_(static_cast<int>(dims.size())) {
+    PRISM_CHECK(dims.size() <= kRankMax);
+    std::copy(dims.begin(), dims.end(), dims_.begin());
+  }
+
+  int rank() const { return rank_; }
   // REQUIRES: 0 <= axis < rank()
   int64_t operator[](int axis) const {
-    PRISM_CHECK(axis >= 0 && axis < rank());
+    PRISM_CHECK(axis >= 0 && axis < rank_);
     return dims_[static_cast<size_t>(axis)];
   }
-  absl::Span<const int64_t> dims() const { return dims_; }
+  absl::Span<const int64_t> dims() const { return {dims_.data(), static_cast<size_t>(rank_)}; }
   int64_t num_elements() const {
     int64_t n = 1;
-    for (const int64_t dim : dims_) n *= dim;
+    for (const int64_t dim : dims()) n *= dim;
     return n;
   }
   // "[2, 3]"
   std::string ToString() const;
-  friend bool operator==(const Shape& a, const Shape& b) { return a.dims_ == b.dims_; }
+  friend bool operator==(const Shape& a, const Shape& b) = default;
 
  private:
-  absl::InlinedVector<int64_t, 5> dims_;
+  std::array<int64_t, kRankMax> dims_{};  // zero past rank_
+  int rank_ = 0;
 };
 
 // Owned memory with its own way to be freed. Movable.

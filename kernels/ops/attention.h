@@ -7,11 +7,12 @@
 #pragma once
 
 #include "absl/status/status.h"
+#include "common/tensor/sum_order.h"
 #include "kernels/device/backend.h"
 
 namespace prism {
 
-inline constexpr int64_t kPageTokens = 64;  // tokens a KV page; one attention tile
+inline constexpr int64_t kPageTokens = kAttentionTile;  // tokens a KV page
 
 // The KV memory of one layer on one rank. Keys lie transposed inside a page, so that 64 scores
 // are 64 neighbouring elements.
