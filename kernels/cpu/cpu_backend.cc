@@ -15,6 +15,7 @@ constexpr OpTable kCpuOps = {
     .add_rows = cpu::AddRows,
     .attention_paged = cpu::AttentionPaged,
     .attention_varlen = cpu::AttentionVarlen,
+    .concat_columns = cpu::ConcatColumns,
     .embedding_gather = cpu::EmbeddingGather,
     .gather_rows = cpu::GatherRows,
     .gelu = cpu::Gelu,

@@ -6,6 +6,7 @@
 #include "kernels/ops/activation.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/attention.h"
+#include "kernels/ops/concat_columns.h"
 #include "kernels/ops/embedding_gather.h"
 #include "kernels/ops/linear.h"
 #include "kernels/ops/moe.h"
@@ -20,6 +21,7 @@ absl::Status Add(Stream& stream, const AddArgs& args);
 absl::Status AddRows(Stream& stream, const AddRowsArgs& args);
 absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args);
 absl::Status AttentionVarlen(Stream& stream, const AttentionVarlenArgs& args);
+absl::Status ConcatColumns(Stream& stream, const ConcatColumnsArgs& args);
 absl::Status EmbeddingGather(Stream& stream, const EmbeddingGatherArgs& args);
 absl::Status GatherRows(Stream& stream, const GatherRowsArgs& args);
 absl::Status Gelu(Stream& stream, const GeluArgs& args);

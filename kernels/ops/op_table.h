@@ -14,6 +14,7 @@ struct AddArgs;
 struct AddRowsArgs;
 struct AttentionPagedArgs;
 struct AttentionVarlenArgs;
+struct ConcatColumnsArgs;
 struct EmbeddingGatherArgs;
 struct GatherRowsArgs;
 struct GeluArgs;
@@ -40,6 +41,7 @@ struct OpTable {
   Op<AddRowsArgs> add_rows = nullptr;
   Op<AttentionPagedArgs> attention_paged = nullptr;
   Op<AttentionVarlenArgs> attention_varlen = nullptr;
+  Op<ConcatColumnsArgs> concat_columns = nullptr;
   Op<EmbeddingGatherArgs> embedding_gather = nullptr;
   Op<GatherRowsArgs> gather_rows = nullptr;
   Op<GeluArgs> gelu = nullptr;
