@@ -1,0 +1,117 @@
+// Scheduler decides what each step computes: continuous batching with chunked prefill over paged
+// KV.
+//
+// Every step carries, in this order and within max_num_batched_tokens rows:
+//   1. one row of each sequence that is decoding: a long prompt never holds them up;
+//   2. a chunk of each prompt under way, oldest first, as far as rows are left;
+//   3. newly admitted sequences, while pages can be promised to them.
+// The order everywhere is priority (larger first), then arrival. The head of the waiting queue is
+// never overtaken, so nothing starves.
+//
+// Pages: at admission a sequence is promised the pages of its known tokens and of
+// `growth_tokens` more (or up to its limit). If it outgrows them it takes free pages; if none is
+// free the last sequence in the order loses its pages and waits again, with its tokens kept, to be
+// computed anew. The first in the order can thus always go on, as Add() refuses what the whole
+// pool could not hold: no deadlock.
+//
+// Threads, clocks and tensors do not occur here. Thread safety: thread-compatible; the engine
+// thread owns it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "services/decoder/kv/page_pool.h"
+#include "services/decoder/sched/sequence.h"
+#include "services/decoder/sched/step_plan.h"
+
+namespace prism {
+
+struct SchedulerLimits {
+  int64_t max_num_seqs = 64;              // sequences in a step, >= 1
+  int64_t max_num_batched_tokens = 2048;  // rows in a step, >= max_num_seqs
+  int64_t waiting_max = 512;              // sequences waiting, besides preempted ones; >= 1
+  int64_t growth_tokens = 256;            // promised at admission beyond the known tokens; >= 0
+  int64_t score_rows_max = 64;            // logit rows a step for scores, besides sampling's; >= 1
+};
+
+class Scheduler {
+ public:
+  // `pool` outlives the scheduler, which alone takes from it.
+  // REQUIRES: the limits are as their comments say
+  Scheduler(const SchedulerLimits& limits, PagePool* pool);
+  ~Scheduler();
+
+  // OK if a sequence of so many tokens at most can ever run; else ResourceExhausted with the
+  // numbers.
+  absl::Status CheckFits(int64_t limit) const;
+
+  // Takes `sequence` into the waiting queue. ResourceExhausted if it can never fit or the queue is
+  // full; the sequence is then gone. REQUIRES: its id is not here
+  absl::Status Add(std::unique_ptr<Sequence> sequence);
+
+  // The sequence leaves (finished, cancelled or failed) and its pages are free. Unknown ids are
+  // ignored. REQUIRES: not between Plan() and Complete()
+  void Remove(SequenceId id);
+
+  // The next step; empty if nothing waits or runs. Every plan that is not empty is followed by
+  // Complete() before the next Plan().
+  StepPlan Plan();
+
+  // The step has run (or failed, which its sequences do not survive: Remove() them next).
+  void Complete(const StepPlan& plan);
+
+  // Null if unknown.
+  Sequence* Find(SequenceId id);
+
+  int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  // Tokens of waiting and running sequences that are known and not computed.
+  int64_t pending_tokens() const;
+  int64_t preemptions() const { return preemptions_; }
+  bool idle() const { return sequences_.empty(); }
+
+ private:
+  // Priority, then arrival.
+  struct Before {
+    bool operator()(const Sequence* a, const Sequence* b) const {
+      if (a->priority() != b->priority()) return a->priority() > b->priority();
+      return a->arrival() < b->arrival();
+    }
+  };
+  using Order = std::set<Sequence*, Before>;
+
+  struct Budget {
+    int64_t rows;
+    int64_t score_rows;
+  };
+
+  void PlanDecodes(Budget& budget, StepPlan& plan);
+  void PlanPrefills(Budget& budget, StepPlan& plan);
+  void Admit(Budget& budget, StepPlan& plan);
+  int64_t ChunkOf(const Sequence& sequence, const Budget& budget) const;
+  // Gives pages for the first `num_tokens` tokens, taking them from the last in the order if need
+  // be. False if `sequence` itself lost its pages.
+  bool GivePages(Sequence& sequence, int64_t num_tokens);
+  void Preempt(Sequence& sequence);
+  void ReturnPages(Sequence& sequence);
+  void AddRows(Sequence& sequence, int64_t count, Budget& budget, StepPlan& plan);
+  void FillPageTables(StepPlan& plan);
+
+  const SchedulerLimits limits_;
+  PagePool* const pool_;
+  std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
+  Order waiting_;
+  Order running_;
+  uint64_t arrivals_ = 0;
+  uint64_t steps_ = 0;
+  int64_t preemptions_ = 0;
+  int64_t preempted_waiting_ = 0;  // of waiting_, those that ran before
+  bool in_step_ = false;
+};
+
+}  // namespace prism
