@@ -30,23 +30,23 @@ constexpr IndexRange Clipped(int64_t first, int64_t last, int64_t width, int64_t
 
 // ---- Linears of the language model: y = sum over k of x[k] W[k] ------------------------------
 //
-// K is thought of as zero-padded to a multiple of kLeafPadding, then cut into kLeaves equal leaves.
+// K is thought of as zero-padded to a multiple of kLeafPadding, then cut into kNumLeaves equal leaves.
 // A leaf is one ascending chain of units of kSumUnit consecutive k, started from zero in float32.
 //
 //   k:  |---- leaf 0 ----|---- leaf 1 ----|---- leaf 2 ----|---- leaf 3 ----|
 //       |  rank 0 of 2                    |  rank 1 of 2                    |
 
-inline constexpr int kLeaves = 4;
+inline constexpr int kNumLeaves = 4;
 inline constexpr int64_t kSumUnit = 16;
 inline constexpr int64_t kLeafPadding = 64;
 
 // The width of a leaf before it is clipped to K: a multiple of kSumUnit.
 constexpr int64_t LeafWidth(int64_t k_size) {
-  return sum_order_internal::CeilDiv(k_size, kLeafPadding) * (kLeafPadding / kLeaves);
+  return sum_order_internal::CeilDiv(k_size, kLeafPadding) * (kLeafPadding / kNumLeaves);
 }
 
 // The k of one leaf, clipped to K: K = 2048 gives [512 leaf, 512 (leaf + 1)), K = 96 gives
-// [0, 32), [32, 64), [64, 96) and the empty [96, 96). REQUIRES: 0 <= leaf < kLeaves
+// [0, 32), [32, 64), [64, 96) and the empty [96, 96). REQUIRES: 0 <= leaf < kNumLeaves
 constexpr IndexRange LeafRange(int64_t k_size, int leaf) {
   return sum_order_internal::Clipped(leaf, leaf + 1, LeafWidth(k_size), k_size);
 }
@@ -54,7 +54,7 @@ constexpr IndexRange LeafRange(int64_t k_size, int leaf) {
 // The leaves a rank holds: all of them, two each, or one each.
 // REQUIRES: num_ranks is 1, 2 or 4; 0 <= rank < num_ranks
 constexpr IndexRange RankLeaves(int rank, int num_ranks) {
-  const int each = kLeaves / num_ranks;
+  const int each = kNumLeaves / num_ranks;
   return {rank * each, (rank + 1) * each};
 }
 

@@ -13,7 +13,7 @@ namespace {
 // pairs can hold: {0..3}, {0,1}, {2,3} or a single one.
 bool IsRunOfLeaves(int64_t begin, int64_t size, int64_t total) {
   for (const int count : {1, 2, 4}) {
-    for (int first = 0; first < kLeaves; first += count) {
+    for (int first = 0; first < kNumLeaves; first += count) {
       const IndexRange low = LeafRange(total, first);
       const IndexRange high = LeafRange(total, first + count - 1);
       if (low.begin == begin && high.end == begin + size) return true;

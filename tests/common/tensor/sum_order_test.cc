@@ -10,7 +10,7 @@ static_assert(LeafRange(96, 3) == IndexRange{96, 96});
 
 TEST(SumOrderTest, LeavesOfThePublishedSizesAreTheQuartersOfK) {
   for (const int64_t k : {2048, 2560, 4096, 5120, 6144, 9728, 12288, 25600, 768, 1536}) {
-    for (int leaf = 0; leaf < kLeaves; ++leaf) {
+    for (int leaf = 0; leaf < kNumLeaves; ++leaf) {
       EXPECT_EQ(LeafRange(k, leaf), (IndexRange{k / 4 * leaf, k / 4 * (leaf + 1)})) << k;
       EXPECT_EQ(LeafRange(k, leaf).size() % kSumUnit, 0) << k;
     }
@@ -28,7 +28,7 @@ TEST(SumOrderTest, AnOddKIsPaddedToSixtyFourBeforeItIsQuartered) {
 TEST(SumOrderTest, LeavesAndRanksTileEveryKInOrder) {
   for (int64_t k = 0; k <= 700; ++k) {
     int64_t next = 0;
-    for (int leaf = 0; leaf < kLeaves; ++leaf) {
+    for (int leaf = 0; leaf < kNumLeaves; ++leaf) {
       const IndexRange range = LeafRange(k, leaf);
       ASSERT_EQ(range.begin, next) << k;
       ASSERT_GE(range.end, range.begin) << k;
