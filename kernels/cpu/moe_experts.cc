@@ -78,12 +78,12 @@ absl::Status MoeExperts(Stream& stream, const MoeExpertsArgs& args) {
       std::copy_n(x + pairs[static_cast<size_t>(p)].token * hidden, hidden, rows.data<float>() + (p - begin) * hidden);
     }
     PRISM_RETURN_IF_ERROR(
-        Linear(stream, {.x = rows.view(), .weight = &expert.gate_up, .bias = {}, .y = gate_up.view()}));
-    PRISM_RETURN_IF_ERROR(SiluMul(stream, {.x = gate_up.view(), .y = product.view()}));
-    PRISM_RETURN_IF_ERROR(Linear(stream, {.x = product.view(),
-                                          .weight = &expert.down,
-                                          .bias = {},
-                                          .y = out.view().Rows(begin, end - begin)}));
+        cpu::Linear(stream, {.x = rows.view(), .weight = &expert.gate_up, .bias = {}, .y = gate_up.view()}));
+    PRISM_RETURN_IF_ERROR(cpu::SiluMul(stream, {.x = gate_up.view(), .y = product.view()}));
+    PRISM_RETURN_IF_ERROR(cpu::Linear(stream, {.x = product.view(),
+                                               .weight = &expert.down,
+                                               .bias = {},
+                                               .y = out.view().Rows(begin, end - begin)}));
     begin = end;
   }
 
