@@ -22,7 +22,7 @@ absl::Status MoeExperts(Stream& stream, const MoeExpertsArgs& args) {
       .Match("ids", args.ids, "TJ").Type(DType::kI32)
       .Match("weights", args.weights, "TJ").Type(DType::kF32)
       .Match("y", args.y, "TH").Type(DType::kF32);
-  for (const ExpertWeights& expert : args.experts) {
+  for (const MoeExpert& expert : args.experts) {
     check.Bind('H', expert.gate_up.in_features).Bind('H', expert.down.out_features)
         .Bind('I', expert.down.in_features)
         .Require(expert.gate_up.out_features == 2 * expert.down.in_features,

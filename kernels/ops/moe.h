@@ -18,7 +18,7 @@ struct MoeRouterArgs {
 absl::Status MoeRouter(Stream& stream, const MoeRouterArgs& args);
 
 // One expert: y_e(x) = down( silu(gate(x)) * up(x) ).
-struct ExpertWeights {
+struct MoeExpert {
   LinearWeight gate_up;  // [2 I, H], gate rows first
   LinearWeight down;     // [H, I]
 };
@@ -32,7 +32,7 @@ struct MoeExpertsArgs {
   TensorView x;                            // [T, H] f32
   TensorView ids;                          // [T, J] i32, of all E experts
   TensorView weights;                      // [T, J] f32
-  absl::Span<const ExpertWeights> experts; // those of ids [first_expert, first_expert + size)
+  absl::Span<const MoeExpert> experts; // those of ids [first_expert, first_expert + size)
   int64_t first_expert;                    // a quarter's border
   int64_t num_experts;                     // E
   TensorView y;                            // [T, H] f32; must not overlap x
