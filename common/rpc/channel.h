@@ -1,0 +1,28 @@
+// Channels as every client of ours opens them.
+//
+// Thread safety: functions only; a grpc::Channel may be used from any thread.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <grpcpp/channel.h>
+
+#include "common/rpc/server.h"
+
+namespace prism {
+
+struct ChannelOptions {
+  int message_bytes_max = kMessageBytesMax;
+  int keepalive_time_ms = 10000;      // a silent connection is pinged after this, with or without calls
+  int keepalive_timeout_ms = 5000;    // and given up when no answer came within this
+  int connect_timeout_ms = 2000;
+  int backoff_min_ms = 100;           // between attempts to connect
+  int backoff_max_ms = 2000;
+};
+
+// A channel of its own connection to `address` ("host:port"): it shares none with other channels,
+// uses no proxy, and repeats no call by itself. Never blocks; connects when first used.
+std::shared_ptr<grpc::Channel> NewChannel(const std::string& address, const ChannelOptions& options = {});
+
+}  // namespace prism
