@@ -83,7 +83,7 @@ absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
   const int64_t columns = args.qkv.dim(1);
   const int64_t pages_max = args.page_tables.dim(1);
   const int32_t* starts = args.query_starts.data<int32_t>();
-  const int64_t tile_elements = kPageTokens * head_size;
+  const int64_t tile_elements = kAttentionTile * head_size;
   for (int64_t s = 0; s < args.context_lengths.dim(0); ++s) {
     const int64_t num_rows = starts[s + 1] - starts[s];
     const int64_t length = args.context_lengths.data<int32_t>()[s];
@@ -100,7 +100,7 @@ absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
         const float* v = args.kv.v.data<float>() + (page * num_kv_heads + h / group) * tile_elements;
         state.Tile(
             q, tile, std::min(kAttentionTile, num_keys - tile * kAttentionTile), args.scale,
-            [&](int64_t j, size_t d) { return k[static_cast<int64_t>(d) * kPageTokens + j]; },
+            [&](int64_t j, size_t d) { return k[static_cast<int64_t>(d) * kAttentionTile + j]; },
             [&](int64_t j, size_t d) { return v[j * head_size + static_cast<int64_t>(d)]; });
       }
       state.Finish(args.out.data<float>() + (row * args.num_heads + h) * head_size);

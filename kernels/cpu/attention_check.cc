@@ -28,12 +28,12 @@ absl::Status CheckPaged(const AttentionPagedArgs& args) {
   for (int64_t s = 0; s < args.context_lengths.dim(0); ++s) {
     const int64_t rows = starts[static_cast<size_t>(s + 1)] - starts[static_cast<size_t>(s)];
     const int64_t length = args.context_lengths.data<int32_t>()[s];
-    if (length < rows || length > pages_max * kPageTokens) {
+    if (length < rows || length > pages_max * kAttentionTile) {
       return absl::InvalidArgumentError(absl::StrCat("AttentionPaged: context_lengths[", s, "] is ", length,
-                                                     ", want ", rows, " to ", pages_max * kPageTokens));
+                                                     ", want ", rows, " to ", pages_max * kAttentionTile));
     }
     if (rows == 0) continue;
-    for (int64_t j = 0; j * kPageTokens < length; ++j) {
+    for (int64_t j = 0; j * kAttentionTile < length; ++j) {
       const int64_t page = args.page_tables.data<int32_t>()[s * pages_max + j];
       if (page < 0 || page >= num_pages) {
         return absl::InvalidArgumentError(absl::StrCat("AttentionPaged: page_tables[", s, ", ", j, "] is ", page,

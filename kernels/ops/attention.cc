@@ -8,7 +8,7 @@ namespace prism {
 
 absl::Status KvWrite(Stream& stream, const KvWriteArgs& args) {
   ShapeCheck check("KvWrite");
-  check.Bind('W', kPageTokens)
+  check.Bind('W', kAttentionTile)
       .Match("qkv", args.qkv, "TC").Type(DType::kF32)
       .Match("slots", args.slots, "T").Type(DType::kI32)
       .Match("kv.k", args.kv.k, "PGDW").Type(DType::kF32)
@@ -23,7 +23,7 @@ absl::Status KvWrite(Stream& stream, const KvWriteArgs& args) {
 
 absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
   ShapeCheck check("AttentionPaged");
-  check.Bind('W', kPageTokens)
+  check.Bind('W', kAttentionTile)
       .Match("qkv", args.qkv, "TC").Type(DType::kF32)
       .Match("kv.k", args.kv.k, "PGDW").Type(DType::kF32)
       .Match("kv.v", args.kv.v, "PGWD").Type(DType::kF32)

@@ -12,16 +12,15 @@
 
 namespace prism {
 
-inline constexpr int64_t kPageTokens = kAttentionTile;  // tokens a KV page
-
-// The KV memory of one layer on one rank. Keys lie transposed inside a page, so that 64 scores
+// The KV memory of one layer on one rank; a page holds kAttentionTile tokens. Keys lie transposed
+// inside a page, so that 64 scores
 // are 64 neighbouring elements.
 struct KvLayer {
-  TensorView k;  // [pages, G, D, kPageTokens] f32
-  TensorView v;  // [pages, G, kPageTokens, D] f32
+  TensorView k;  // [pages, G, D, kAttentionTile] f32
+  TensorView v;  // [pages, G, kAttentionTile, D] f32
 };
 
-// Stores the keys and values of new rows: slot = page * kPageTokens + place in the page. A
+// Stores the keys and values of new rows: slot = page * kAttentionTile + place in the page. A
 // negative slot stores nothing (padding).
 struct KvWriteArgs {
   TensorView qkv;     // [T, C] f32
@@ -36,7 +35,7 @@ absl::Status KvWrite(Stream& stream, const KvWriteArgs& args);
 //
 // Sequence s owns rows [query_starts[s], query_starts[s + 1]) of q; these are its last tokens, so
 // row i of n stands at index context_lengths[s] - n + i and sees keys up to its own. Key j of s
-// lies in page page_tables[s, j / kPageTokens]. Query head h uses KV head h / (num_heads / G).
+// lies in page page_tables[s, j / kAttentionTile]. Query head h uses KV head h / (num_heads / G).
 // Nothing outside a sequence's own context is read into its result.
 struct AttentionPagedArgs {
   TensorView qkv;              // [T, C] f32; head h's query is columns [h D, (h + 1) D)
