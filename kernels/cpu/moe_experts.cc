@@ -69,7 +69,7 @@ absl::Status MoeExperts(Stream& stream, const MoeExpertsArgs& args) {
   for (int64_t begin = 0; begin < num_pairs;) {
     int64_t end = begin;
     while (end < num_pairs && pairs[static_cast<size_t>(end)].expert == pairs[static_cast<size_t>(begin)].expert) ++end;
-    const ExpertWeights& expert = args.experts[static_cast<size_t>(pairs[static_cast<size_t>(begin)].expert)];
+    const MoeExpert& expert = args.experts[static_cast<size_t>(pairs[static_cast<size_t>(begin)].expert)];
     const int64_t inner = expert.down.in_features;
     Tensor rows = Tensor::Host(DType::kF32, {end - begin, hidden});
     Tensor gate_up = Tensor::Host(DType::kF32, {end - begin, 2 * inner});
