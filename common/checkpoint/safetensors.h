@@ -1,0 +1,88 @@
+// SafetensorsView, SafetensorsFile, SafetensorsSet: read-only access to weights in the safetensors
+// format: 8 bytes of header length (little-endian), that many bytes of JSON, then the elements.
+//
+// A header is believed only after every entry was checked: known type, shape and byte range that
+// agree, ranges inside the file, no two overlapping, no byte between them unaccounted for.
+//
+// Thread safety: const methods from any thread.
+// Ownership: a SafetensorsFile owns its mapping; entries and views point into it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "common/tensor/tensor.h"
+
+namespace prism {
+
+inline constexpr int64_t kSafetensorsHeaderBytesMax = 100'000'000;
+inline constexpr int64_t kSafetensorsTensorsMax = 1 << 20;  // in one file
+inline constexpr int kSafetensorsRankMax = 8;
+inline constexpr int64_t kSafetensorsIndexBytesMax = 64 << 20;
+inline constexpr int64_t kSafetensorsShardsMax = 4096;
+
+// One tensor as the header describes it.
+struct SafetensorsEntry {
+  std::string name;
+  DType dtype = DType::kF32;
+  Shape shape;
+  int64_t offset = 0;  // of its first byte, from the start of the file
+  int64_t size_bytes = 0;
+};
+
+// Checks a whole file image. `image` may hold the head of the file alone, as long as the header is
+// in it; `file_bytes` is then the size of the file. Entries come ascending by offset.
+// InvalidArgument naming `file`, the tensor, the value and the bound.
+absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view file, absl::string_view image,
+                                                               int64_t file_bytes);
+
+// One file, mapped. A file that shrinks while it is mapped ends the process (SIGBUS): checkpoints
+// are replaced by renaming, never by rewriting.
+class SafetensorsFile {
+ public:
+  // NotFound if it cannot be opened, else as ParseSafetensors().
+  static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
+  ~SafetensorsFile();
+  SafetensorsFile(const SafetensorsFile&) = delete;
+  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  const std::vector<SafetensorsEntry>& entries() const { return entries_; }
+  // The bytes of an entry of this file.
+  const uint8_t* bytes(const SafetensorsEntry& entry) const { return data_ + entry.offset; }
+  // A view of an entry of this file. The memory is read-only whatever the view's type says.
+  // REQUIRES: aligned(entry)
+  TensorView view(const SafetensorsEntry& entry) const;
+  // Whether the elements lie at a multiple of their size; writers seldom fail to see to it.
+  bool aligned(const SafetensorsEntry& entry) const;
+  // Whether `data` points into the mapping.
+  bool Holds(const void* data) const {
+    const auto* const byte = static_cast<const uint8_t*>(data);
+    return byte >= data_ && byte < data_ + size_bytes_;
+  }
+  // Gives the pages of `size_bytes` bytes at `data` (inside the mapping) back to the system; they
+  // are read again from the file when touched. Keeps a process's resident memory at what it packs.
+  void Release(const void* data, int64_t size_bytes) const;
+
+ private:
+  SafetensorsFile() = default;
+
+  std::string path_;
+  uint8_t* data_ = nullptr;
+  int64_t size_bytes_ = 0;
+  std::vector<SafetensorsEntry> entries_;
+};
+
+// Where the index places each tensor: name -> file name.
+using SafetensorsIndex = std::map<std::string, std::string>;
+
+// Parses model.safetensors.index.json. File names must be plain (no '/', not ".."), end in
+// ".safetensors" and be at most kSafetensorsShardsMax. InvalidArgument naming `file`.
+absl::StatusOr<SafetensorsIndex> ParseSafetensorsIndex(absl::string_view file, absl::string_view json);
+
+}  // namespace prism
