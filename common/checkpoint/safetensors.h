@@ -22,7 +22,7 @@ namespace prism {
 
 inline constexpr int64_t kSafetensorsHeaderBytesMax = 100'000'000;
 inline constexpr int64_t kSafetensorsTensorsMax = 1 << 20;  // in one file
-inline constexpr int kSafetensorsRankMax = 8;
+inline constexpr int kSafetensorsRankMax = Shape::kRankMax;
 inline constexpr int64_t kSafetensorsIndexBytesMax = 64 << 20;
 inline constexpr int64_t kSafetensorsShardsMax = 4096;
 
