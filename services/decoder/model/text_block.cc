@@ -1,0 +1,213 @@
+#include "services/decoder/model/text_block.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "kernels/ops/activation.h"
+#include "kernels/ops/add.h"
+#include "kernels/ops/norm.h"
+#include "kernels/ops/rope.h"
+
+namespace prism {
+namespace {
+
+std::string LayerName(int64_t layer, absl::string_view suffix) {
+  return absl::StrCat("model.language_model.layers.", layer, ".", suffix);
+}
+
+absl::StatusOr<Tensor> LoadNorm(Stream& stream, const Checkpoint& checkpoint, const std::string& name) {
+  PRISM_ASSIGN_OR_RETURN(const Tensor weight, checkpoint.GetF32(name));
+  return Upload(stream, weight.view());
+}
+
+// The named rows of several matrices, one after another, as one column-parallel layer.
+struct RowsOf {
+  std::string name;
+  IndexRange rows;
+};
+absl::StatusOr<LinearLayer> LoadRows(Stream& stream, const Checkpoint& checkpoint, const std::vector<RowsOf>& parts) {
+  std::vector<LoadedTensor> loaded;
+  std::vector<TensorView> views;
+  for (const RowsOf& part : parts) {
+    PRISM_ASSIGN_OR_RETURN(LoadedTensor tensor, checkpoint.GetRows(part.name, part.rows));
+    views.push_back(tensor.view());
+    loaded.push_back(std::move(tensor));
+  }
+  PRISM_ASSIGN_OR_RETURN(const Tensor joined, ConcatRows(views));
+  for (LoadedTensor& tensor : loaded) checkpoint.Release(std::move(tensor));
+  return LinearLayer::Load(stream, joined.view(), TensorView(), SumOrder::kLeaves);
+}
+
+absl::StatusOr<RowParallelLinear> LoadColumns(Stream& stream, const Checkpoint& checkpoint, const std::string& name,
+                                              IndexRange columns, int64_t in_total, Communicator* comm) {
+  PRISM_ASSIGN_OR_RETURN(LoadedTensor weight, checkpoint.GetColumns(name, columns));
+  PRISM_ASSIGN_OR_RETURN(RowParallelLinear layer,
+                         RowParallelLinear::Load(stream, weight.view(), columns.begin, in_total, comm));
+  checkpoint.Release(std::move(weight));
+  return layer;
+}
+
+absl::StatusOr<LinearWeight> PackWhole(Stream& stream, const TensorView& weight) {
+  LinearWeight packed;
+  PRISM_RETURN_IF_ERROR(PackLinear(stream, {.weight = weight,
+                                            .order = SumOrder::kLeaves,
+                                            .in_total = weight.dim(1),
+                                            .in_begin = 0,
+                                            .out = &packed}));
+  return packed;
+}
+
+}  // namespace
+
+absl::StatusOr<DenseMlp> DenseMlp::Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
+                                        const TpShard& shard, Communicator* comm) {
+  DenseMlp mlp;
+  PRISM_ASSIGN_OR_RETURN(mlp.gate_up_,
+                         LoadRows(stream, checkpoint,
+                                  {{LayerName(layer, "mlp.gate_proj.weight"), shard.intermediate},
+                                   {LayerName(layer, "mlp.up_proj.weight"), shard.intermediate}}));
+  PRISM_ASSIGN_OR_RETURN(mlp.down_,
+                         LoadColumns(stream, checkpoint, LayerName(layer, "mlp.down_proj.weight"), shard.intermediate,
+                                     checkpoint.config().text.intermediate_size, comm));
+  return mlp;
+}
+
+absl::Status DenseMlp::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
+  const int64_t rows = x.dim(0);
+  PRISM_ASSIGN_OR_RETURN(const TensorView gate_up,
+                         stream.workspace().Take(DType::kF32, Shape{rows, gate_up_.out_features()}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView h, stream.workspace().Take(DType::kF32, Shape{rows, down_.in_features()}));
+  // gate, up = x Wgate^T, x Wup^T                          [T, 2 I]
+  PRISM_RETURN_IF_ERROR(gate_up_.Forward(stream, x, gate_up));
+  // h = silu(gate) * up                                    [T, I]
+  PRISM_RETURN_IF_ERROR(SiluMul(stream, {.x = gate_up, .y = h}));
+  // y = h Wdown^T                                          [T, H]
+  return down_.Forward(stream, h, y);
+}
+
+absl::StatusOr<MoeMlp> MoeMlp::Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer, const TpShard& shard,
+                                    Communicator* comm) {
+  const TextConfig& text = checkpoint.config().text;
+  MoeMlp mlp;
+  mlp.comm_ = comm;
+  mlp.num_experts_ = text.num_experts;
+  mlp.num_experts_per_tok_ = text.num_experts_per_tok;
+  mlp.first_expert_ = shard.experts.begin;
+  PRISM_ASSIGN_OR_RETURN(
+      mlp.gate_, LoadRows(stream, checkpoint, {{LayerName(layer, "mlp.gate.weight"), {0, text.num_experts}}}));
+  for (int64_t expert = shard.experts.begin; expert < shard.experts.end; ++expert) {
+    PRISM_ASSIGN_OR_RETURN(ExpertWeights loaded, checkpoint.GetExpert(layer, expert));
+    MoeExpert packed;
+    PRISM_ASSIGN_OR_RETURN(packed.gate_up, PackWhole(stream, loaded.gate_up.view()));
+    PRISM_ASSIGN_OR_RETURN(packed.down, PackWhole(stream, loaded.down.view()));
+    mlp.experts_.push_back(std::move(packed));
+    checkpoint.Release(std::move(loaded.gate_up));
+    checkpoint.Release(std::move(loaded.down));
+  }
+  return mlp;
+}
+
+absl::Status MoeMlp::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
+  const int64_t rows = x.dim(0);
+  PRISM_ASSIGN_OR_RETURN(const TensorView logits, stream.workspace().Take(DType::kF32, Shape{rows, num_experts_}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView ids,
+                         stream.workspace().Take(DType::kI32, Shape{rows, num_experts_per_tok_}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView weights,
+                         stream.workspace().Take(DType::kF32, Shape{rows, num_experts_per_tok_}));
+  // logits = x Wgate^T                                     [T, E]
+  PRISM_RETURN_IF_ERROR(gate_.Forward(stream, x, logits));
+  // ids, weights = renormalised top k of softmax(logits)   [T, J]
+  PRISM_RETURN_IF_ERROR(MoeRouter(stream, {.logits = logits, .ids = ids, .weights = weights}));
+  // y = sum of weight * expert(x) over this rank's experts [T, H]
+  PRISM_RETURN_IF_ERROR(MoeExperts(stream, {.x = x,
+                                            .ids = ids,
+                                            .weights = weights,
+                                            .experts = experts_,
+                                            .first_expert = first_expert_,
+                                            .num_experts = num_experts_,
+                                            .y = y}));
+  return SumOverRanks(stream, *comm_, y, y);
+}
+
+absl::StatusOr<TextBlock> TextBlock::Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
+                                          const TpShard& shard, Communicator* comm) {
+  const TextConfig& text = checkpoint.config().text;
+  TextBlock block;
+  block.head_dim_ = text.head_dim;
+  block.num_heads_ = shard.heads.size();
+  block.num_kv_heads_ = shard.kv_heads.size();
+  block.epsilon_ = static_cast<float>(text.rms_norm_eps);
+  block.scale_ = static_cast<float>(1.0 / std::sqrt(static_cast<double>(text.head_dim)));
+  PRISM_ASSIGN_OR_RETURN(block.input_norm_, LoadNorm(stream, checkpoint, LayerName(layer, "input_layernorm.weight")));
+  PRISM_ASSIGN_OR_RETURN(block.post_norm_,
+                         LoadNorm(stream, checkpoint, LayerName(layer, "post_attention_layernorm.weight")));
+  PRISM_ASSIGN_OR_RETURN(block.q_norm_, LoadNorm(stream, checkpoint, LayerName(layer, "self_attn.q_norm.weight")));
+  PRISM_ASSIGN_OR_RETURN(block.k_norm_, LoadNorm(stream, checkpoint, LayerName(layer, "self_attn.k_norm.weight")));
+  PRISM_ASSIGN_OR_RETURN(block.qkv_, LoadRows(stream, checkpoint,
+                                              {{LayerName(layer, "self_attn.q_proj.weight"), shard.q_rows},
+                                               {LayerName(layer, "self_attn.k_proj.weight"), shard.kv_rows},
+                                               {LayerName(layer, "self_attn.v_proj.weight"), shard.kv_rows}}));
+  PRISM_ASSIGN_OR_RETURN(block.o_proj_, LoadColumns(stream, checkpoint, LayerName(layer, "self_attn.o_proj.weight"),
+                                                    shard.q_rows, text.q_size(), comm));
+  if (text.IsMoeLayer(layer)) {
+    PRISM_ASSIGN_OR_RETURN(block.moe_, MoeMlp::Load(stream, checkpoint, layer, shard, comm));
+  } else {
+    PRISM_ASSIGN_OR_RETURN(block.dense_, DenseMlp::Load(stream, checkpoint, layer, shard, comm));
+  }
+  return block;
+}
+
+absl::Status TextBlock::Forward(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& x) const {
+  PRISM_ASSIGN_OR_RETURN(const TensorView y, stream.workspace().Take(DType::kF32, x.shape()));
+  // y = norm(x);  x += attention(y)                        [T, H]
+  PRISM_RETURN_IF_ERROR(RmsNorm(stream, {.x = x, .weight = input_norm_.view(), .y = y, .epsilon = epsilon_}));
+  PRISM_RETURN_IF_ERROR(Attend(stream, step, kv, y));
+  PRISM_RETURN_IF_ERROR(Add(stream, {.x = x, .y = y}));
+  // y = norm(x);  x += mlp(y)                              [T, H]
+  PRISM_RETURN_IF_ERROR(RmsNorm(stream, {.x = x, .weight = post_norm_.view(), .y = y, .epsilon = epsilon_}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView mlp, stream.workspace().Take(DType::kF32, x.shape()));
+  PRISM_RETURN_IF_ERROR(moe_.has_value() ? moe_->Forward(stream, y, mlp) : dense_->Forward(stream, y, mlp));
+  return Add(stream, {.x = x, .y = mlp});
+}
+
+absl::Status TextBlock::Attend(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& y) const {
+  const int64_t rows = y.dim(0);
+  const int64_t q_columns = num_heads_ * head_dim_;
+  const int64_t kv_columns = num_kv_heads_ * head_dim_;
+  PRISM_ASSIGN_OR_RETURN(const TensorView qkv,
+                         stream.workspace().Take(DType::kF32, Shape{rows, qkv_.out_features()}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView att, stream.workspace().Take(DType::kF32, Shape{rows, q_columns}));
+  // q, k, v = y Wqkv^T                                     [T, (heads + 2 kv_heads) head_dim]
+  PRISM_RETURN_IF_ERROR(qkv_.Forward(stream, y, qkv));
+  // q, k = rope(norm(q)), rope(norm(k)), head by head      in place
+  PRISM_RETURN_IF_ERROR(HeadRmsNorm(
+      stream, {.x = qkv, .weight = q_norm_.view(), .column = 0, .num_heads = num_heads_, .epsilon = epsilon_}));
+  PRISM_RETURN_IF_ERROR(HeadRmsNorm(stream, {.x = qkv,
+                                             .weight = k_norm_.view(),
+                                             .column = q_columns,
+                                             .num_heads = num_kv_heads_,
+                                             .epsilon = epsilon_}));
+  PRISM_RETURN_IF_ERROR(RopeApply(
+      stream,
+      {.x = qkv, .cos = step.cos, .sin = step.sin, .column = 0, .num_heads = num_heads_ + num_kv_heads_}));
+  // cache[slots] = k, v
+  PRISM_RETURN_IF_ERROR(KvWrite(stream, {.qkv = qkv,
+                                         .k_column = q_columns,
+                                         .v_column = q_columns + kv_columns,
+                                         .slots = step.slots,
+                                         .kv = kv}));
+  // att = softmax(q K^T scale) V                           [T, heads head_dim]
+  PRISM_RETURN_IF_ERROR(AttentionPaged(stream, {.qkv = qkv,
+                                                .num_heads = num_heads_,
+                                                .kv = kv,
+                                                .query_starts = step.query_starts,
+                                                .context_lengths = step.context_lengths,
+                                                .page_tables = step.page_tables,
+                                                .out = att,
+                                                .scale = scale_}));
+  // y = att Wo^T                                           [T, H]
+  return o_proj_.Forward(stream, att, y);
+}
+
+}  // namespace prism
