@@ -30,8 +30,8 @@ absl::StatusOr<std::unique_ptr<TextHarness>> TextHarness::Create(Backend& backen
     PRISM_ASSIGN_OR_RETURN(rank.model, TextModel::Load(*rank.stream, checkpoint, *rank.comm));
     for (int64_t layer = 0; layer < rank.model->num_layers(); ++layer) {
       const int64_t heads = rank.model->local_kv_heads(), dim = rank.model->head_dim();
-      Tensor k = Tensor::Host(DType::kF32, Shape{num_pages, heads, dim, kPageTokens});
-      Tensor v = Tensor::Host(DType::kF32, Shape{num_pages, heads, kPageTokens, dim});
+      Tensor k = Tensor::Host(DType::kF32, Shape{num_pages, heads, dim, kAttentionTile});
+      Tensor v = Tensor::Host(DType::kF32, Shape{num_pages, heads, kAttentionTile, dim});
       rank.kv.push_back({.k = k.view(), .v = v.view()});
       rank.memory.push_back(std::move(k));
       rank.memory.push_back(std::move(v));
@@ -78,7 +78,7 @@ absl::StatusOr<Tensor> TextHarness::Step(const std::vector<HarnessChunk>& chunks
     const int64_t begin = s.computed, end = begin + chunk.count;
     PRISM_CHECK(end <= static_cast<int64_t>(s.ids.size()));
     const PromptPositions walk = WalkPositions(static_cast<int64_t>(s.ids.size()), s.spans);
-    while (static_cast<int64_t>(s.pages.size()) * kPageTokens < end) {
+    while (static_cast<int64_t>(s.pages.size()) * kAttentionTile < end) {
       PRISM_CHECK(!free_pages_.empty());
       s.pages.push_back(free_pages_.back());
       free_pages_.pop_back();
@@ -93,7 +93,7 @@ absl::StatusOr<Tensor> TextHarness::Step(const std::vector<HarnessChunk>& chunks
       }
       ids.push_back(s.ids[static_cast<size_t>(i)]);
       positions.push_back(walk.positions[static_cast<size_t>(i)]);
-      slots.push_back(static_cast<int32_t>(s.pages[static_cast<size_t>(i / kPageTokens)] * kPageTokens + i % kPageTokens));
+      slots.push_back(static_cast<int32_t>(s.pages[static_cast<size_t>(i / kAttentionTile)] * kAttentionTile + i % kAttentionTile));
       if (chunk.all_logits || i + 1 == end) logit_rows.push_back(row);
     }
     starts.push_back(static_cast<int32_t>(ids.size()));
