@@ -127,7 +127,7 @@ TEST_P(InvarianceTest, HeadsThatDoNotDivideAreRefusedWithTheNumbers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Micro, InvarianceTest, testing::Values("dense-micro", "moe-micro"),
-                         [](const auto& info) { return std::string(info.param, strcspn(info.param, "-")); });
+                         [](const auto& test) { return std::string(test.param, strcspn(test.param, "-")); });
 
 }  // namespace
 }  // namespace prism
