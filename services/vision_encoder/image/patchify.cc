@@ -6,6 +6,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/vision_encoder/image/patchify.cc"
 #include "hwy/foreach_target.h"  // compiles what follows once for each instruction set
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -28,7 +29,8 @@ void PatchOfFrame(const uint8_t* corner, int64_t row_bytes, int64_t f, bool twic
 
 #else
 
-// 16 samples of one channel, normalised, to `to` and, unless it is null, to `also`.
+// 16 samples of one channel, normalised, to `to` and, unless it is null, to `also`. Patches are far
+// larger than the caches and are read later by other threads, so stores go around the caches.
 template <class V8>
 HWY_INLINE void StoreChannel(V8 samples, float* HWY_RESTRICT to, float* HWY_RESTRICT also) {
   const hn::CappedTag<float, 16> df;
@@ -40,8 +42,8 @@ HWY_INLINE void StoreChannel(V8 samples, float* HWY_RESTRICT to, float* HWY_REST
   for (size_t x = 0; x < 16; x += hn::Lanes(df)) {
     const auto value = hn::ConvertTo(df, hn::PromoteTo(d32, hn::Load(d8, bytes + x)));
     const auto normalised = hn::Div(hn::Sub(value, half), half);
-    hn::StoreU(normalised, df, to + x);
-    if (also != nullptr) hn::StoreU(normalised, df, also + x);
+    hn::Stream(normalised, df, to + x);
+    if (also != nullptr) hn::Stream(normalised, df, also + x);
   }
 }
 
@@ -102,14 +104,12 @@ void PatchifyInto(absl::Span<const RgbImage* const> frames, absl::Span<float> pa
   for (const RgbImage* frame : frames) PRISM_CHECK(frame->size() == frames[0]->size());
   const PatchGridSize grid = GridOf(static_cast<int64_t>(frames.size()), frames[0]->size());
   PRISM_CHECK(static_cast<int64_t>(patches.size()) == grid.num_patches() * kPatchValues);
+  PRISM_CHECK(reinterpret_cast<uintptr_t>(patches.data()) % kPatchAlignment == 0);
   float* out = patches.data();
-  if (frames.size() == 1) {
-    HWY_DYNAMIC_DISPATCH(PatchifyPair)(frames[0], nullptr, out);
-    return;
-  }
   for (size_t f = 0; f < frames.size(); f += kFramesPerPatch, out += grid.h * grid.w * kPatchValues) {
-    HWY_DYNAMIC_DISPATCH(PatchifyPair)(frames[f], frames[f + 1], out);
+    HWY_DYNAMIC_DISPATCH(PatchifyPair)(frames[f], frames.size() == 1 ? nullptr : frames[f + 1], out);
   }
+  hwy::FlushStream();  // before another thread may be told that the patches are there
 }
 
 PatchGrid Patchify(absl::Span<const RgbImage* const> frames) {

@@ -20,6 +20,7 @@ namespace prism {
 
 inline constexpr int64_t kFramesPerPatch = 2;
 inline constexpr int64_t kPatchValues = 3 * kFramesPerPatch * 16 * 16;  // 1536
+inline constexpr size_t kPatchAlignment = 64;                           // bytes
 
 // Patches along time, height and width.
 struct PatchGridSize {
@@ -41,7 +42,8 @@ struct PatchGrid {
 PatchGridSize GridOf(int64_t num_frames, ImageSize size);
 
 // Writes GridOf(frames.size(), ...).num_patches() * 1536 values to `patches`.
-// REQUIRES: frames of one size, as GridOf(); patches.size() is exactly that
+// REQUIRES: frames of one size, as GridOf(); patches.size() is exactly that and its first value is
+// aligned to kPatchAlignment
 void PatchifyInto(absl::Span<const RgbImage* const> frames, absl::Span<float> patches);
 
 // PatchifyInto() a tensor of its own.

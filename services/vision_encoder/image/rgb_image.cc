@@ -1,5 +1,7 @@
 #include "services/vision_encoder/image/rgb_image.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -9,7 +11,16 @@ namespace prism {
 
 RgbImage::RgbImage(ImageSize size) : size_(size) {
   PRISM_CHECK(size.height >= 1 && size.width >= 1);
-  pixels_.reset(static_cast<uint8_t*>(std::malloc(static_cast<size_t>(size_bytes() + kReadableTail))));
+  constexpr size_t kHugePage = size_t{2} << 20;
+  size_t bytes = static_cast<size_t>(size_bytes() + kReadableTail);
+  if (bytes >= 2 * kHugePage) {
+    // A large picture in small pages spends a third of its decoding in page faults.
+    bytes = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+    pixels_.reset(static_cast<uint8_t*>(std::aligned_alloc(kHugePage, bytes)));
+    if (pixels_ != nullptr) madvise(pixels_.get(), bytes, MADV_HUGEPAGE);
+  } else {
+    pixels_.reset(static_cast<uint8_t*>(std::malloc(bytes)));
+  }
   PRISM_CHECK(pixels_ != nullptr);
   std::memset(pixels_.get() + size_bytes(), 0, kReadableTail);
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -56,9 +57,11 @@ TEST(PatchifyTest, FollowsTheFormulaOnEveryInstructionSet) {
     for (const std::vector<const RgbImage*>& frames :
          {std::vector<const RgbImage*>{&a}, std::vector<const RgbImage*>{&a, &b, &b, &a}}) {
       const int64_t count = GridOf(static_cast<int64_t>(frames.size()), a.size()).num_patches() * kPatchValues;
-      std::vector<float> patches(static_cast<size_t>(count) + 16, std::numeric_limits<float>::quiet_NaN());
-      PatchifyInto(frames, absl::MakeSpan(patches).subspan(0, static_cast<size_t>(count)));
-      ExpectFormula(frames, absl::MakeConstSpan(patches).subspan(0, static_cast<size_t>(count)));
+      const Tensor tensor = Tensor::Host(DType::kF32, {count + 16});
+      const absl::Span<float> patches = tensor.span<float>();
+      std::fill(patches.begin(), patches.end(), std::numeric_limits<float>::quiet_NaN());
+      PatchifyInto(frames, patches.subspan(0, static_cast<size_t>(count)));
+      ExpectFormula(frames, patches.subspan(0, static_cast<size_t>(count)));
       for (size_t i = static_cast<size_t>(count); i < patches.size(); ++i) {
         EXPECT_TRUE(std::isnan(patches[i])) << "wrote past the end";
       }
