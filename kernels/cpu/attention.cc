@@ -1,76 +1,36 @@
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <array>
 #include <vector>
 
 #include "common/base/status.h"
 #include "kernels/cpu/attention_check.h"
+#include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/cpu_stream.h"
 
 namespace prism::cpu {
 namespace {
 
-// One query's softmax-weighted sum, fed tile by tile.
-class RowState {
+int64_t CeilDiv(int64_t value, int64_t by) { return (value + by - 1) / by; }
+
+// A piece of memory for each thread of a pool.
+class ThreadScratch {
  public:
-  explicit RowState(int64_t head_size)
-      : o_(static_cast<size_t>(head_size)), all_o_(static_cast<size_t>(head_size)) {}
-
-  // Goes through keys [0, count) of tile `tile`; key(j, d) and value(j, d) are its elements.
-  template <typename Key, typename Value>
-  void Tile(const float* q, int64_t tile, int64_t count, float scale, const Key& key, const Value& value) {
-    if (tile % (kAttentionLeaf / kAttentionTile) == 0) {
-      EndLeaf();
-      m_ = -std::numeric_limits<float>::infinity();
-      std::fill(std::begin(l_), std::end(l_), 0.0f);
-      std::fill(o_.begin(), o_.end(), 0.0f);
-    }
-    in_leaf_ = true;
-    float p[kAttentionTile];
-    float m = m_;
-    for (int64_t j = 0; j < count; ++j) {
-      float score = 0.0f;
-      for (size_t d = 0; d < o_.size(); ++d) score = std::fma(q[d], key(j, d), score);
-      p[j] = score * scale;
-      m = std::max(m, p[j]);
-    }
-    const float factor = std::exp(m_ - m);
-    for (float& l : l_) l *= factor;
-    for (float& o : o_) o *= factor;
-    for (int64_t j = 0; j < count; ++j) {
-      p[j] = std::exp(p[j] - m);
-      l_[j % kAttentionRowSums] += p[j];
-      for (size_t d = 0; d < o_.size(); ++d) o_[d] = std::fma(p[j], value(j, d), o_[d]);
-    }
-    m_ = m;
-  }
-
-  void Finish(float* out) {
-    EndLeaf();
-    for (size_t d = 0; d < o_.size(); ++d) out[d] = all_o_[d] / all_l_;
-  }
+  ThreadScratch(int num_threads, int64_t floats)
+      : floats_((floats + 15) / 16 * 16),
+        buffer_(Buffer::Host(num_threads * floats_ * static_cast<int64_t>(sizeof(float)))) {}
+  float* of(int thread) const { return static_cast<float*>(buffer_.data()) + thread * floats_; }
 
  private:
-  // Merges the leaf into what came before it.
-  void EndLeaf() {
-    if (!in_leaf_) return;
-    const float l = AddRowSums(l_);
-    const float m = std::max(all_m_, m_);
-    const float before = std::exp(all_m_ - m);
-    const float now = std::exp(m_ - m);
-    all_l_ = std::fma(all_l_, before, l * now);
-    for (size_t d = 0; d < o_.size(); ++d) all_o_[d] = std::fma(all_o_[d], before, o_[d] * now);
-    all_m_ = m;
-  }
+  const int64_t floats_;
+  const Buffer buffer_;
+};
 
-  bool in_leaf_ = false;
-  float m_ = 0.0f;
-  float l_[kAttentionRowSums] = {};
-  std::vector<float> o_;
-  float all_m_ = -std::numeric_limits<float>::infinity();
-  float all_l_ = 0.0f;
-  std::vector<float> all_o_;
+// Some tokens of one sequence, and the query heads that share one KV head.
+struct PagedPart {
+  int64_t sequence;
+  int64_t kv_head;
+  int64_t first_row, num_rows;  // of qkv
 };
 
 }  // namespace
@@ -80,58 +40,199 @@ absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
   const int64_t num_kv_heads = args.kv.k.dim(1);
   const int64_t head_size = args.kv.k.dim(2);
   const int64_t group = args.num_heads / num_kv_heads;
-  const int64_t columns = args.qkv.dim(1);
-  const int64_t pages_max = args.page_tables.dim(1);
+  // The heads of a group that go together, and the tokens that do.
+  const int64_t heads_at_once = std::min(group, kQueryBlock);
+  const int64_t tokens_at_once = kQueryBlock / heads_at_once;
   const int32_t* starts = args.query_starts.data<int32_t>();
-  const int64_t tile_elements = kAttentionTile * head_size;
+
+  std::vector<PagedPart> parts;
   for (int64_t s = 0; s < args.context_lengths.dim(0); ++s) {
-    const int64_t num_rows = starts[s + 1] - starts[s];
-    const int64_t length = args.context_lengths.data<int32_t>()[s];
-    PoolOf(stream).Run(num_rows * args.num_heads, [&](int64_t part, int) {
-      const int64_t i = part / args.num_heads;
-      const int64_t h = part % args.num_heads;
-      const int64_t row = starts[s] + i;
-      const int64_t num_keys = length - num_rows + i + 1;
-      const float* q = args.qkv.data<float>() + row * columns + h * head_size;
-      RowState state(head_size);
-      for (int64_t tile = 0; tile * kAttentionTile < num_keys; ++tile) {
-        const int64_t page = args.page_tables.data<int32_t>()[s * pages_max + tile];
-        const float* k = args.kv.k.data<float>() + (page * num_kv_heads + h / group) * tile_elements;
-        const float* v = args.kv.v.data<float>() + (page * num_kv_heads + h / group) * tile_elements;
-        state.Tile(
-            q, tile, std::min(kAttentionTile, num_keys - tile * kAttentionTile), args.scale,
-            [&](int64_t j, size_t d) { return k[static_cast<int64_t>(d) * kAttentionTile + j]; },
-            [&](int64_t j, size_t d) { return v[j * head_size + static_cast<int64_t>(d)]; });
+    for (int64_t g = 0; g < num_kv_heads; ++g) {
+      for (int64_t row = starts[s]; row < starts[s + 1]; row += tokens_at_once) {
+        parts.push_back({s, g, row, std::min<int64_t>(tokens_at_once, starts[s + 1] - row)});
       }
-      state.Finish(args.out.data<float>() + (row * args.num_heads + h) * head_size);
-    });
+    }
   }
+  ParallelPool& pool = PoolOf(stream);
+  const ThreadScratch scratch(pool.num_threads(), AttentionScratchSize(head_size));
+  pool.Run(static_cast<int64_t>(parts.size()), [&](int64_t index, int thread) {
+    const PagedPart& part = parts[static_cast<size_t>(index)];
+    const int64_t length = args.context_lengths.data<int32_t>()[part.sequence];
+    const int64_t tile_elements = kAttentionTile * head_size;
+    AttentionBlock block = {.kv = {.k = args.kv.k.data<float>() + part.kv_head * tile_elements,
+                                   .v = args.kv.v.data<float>() + part.kv_head * tile_elements,
+                                   .stride = num_kv_heads * tile_elements,
+                                   .v_columns = head_size,
+                                   .tiles = args.page_tables.data<int32_t>() +
+                                            part.sequence * args.page_tables.dim(1)},
+                            .head_size = head_size,
+                            .scale = args.scale,
+                            .scratch = scratch.of(thread)};
+    std::array<Query, kQueryBlock> queries;
+    for (int64_t first = 0; first < group; first += heads_at_once) {
+      size_t count = 0;
+      for (int64_t row = part.first_row; row < part.first_row + part.num_rows; ++row) {
+        for (int64_t i = first; i < std::min(group, first + heads_at_once); ++i) {
+          const int64_t head = part.kv_head * group + i;
+          queries[count++] = {.q = args.qkv.data<float>() + row * args.qkv.dim(1) + head * head_size,
+                              .num_keys = length - starts[part.sequence + 1] + row + 1,
+                              .out = args.out.data<float>() + (row * args.num_heads + head) * head_size};
+        }
+      }
+      block.queries = absl::MakeConstSpan(queries.data(), count);
+      AttendBlock(block);
+    }
+  });
   return absl::OkStatus();
 }
+
+namespace {
+
+// Floats that packed keys and values may take at once; more heads wait for the next round.
+constexpr int64_t kPackedFloatsMax = 8 << 20;
+
+// One head of one segment.
+struct SegmentHead {
+  int64_t first_row, num_rows;
+  int64_t head;
+  int64_t packed;  // where its tiles lie among the packed floats
+};
+
+// Keys [begin, end) of a head, turned to [D, 64] and padded with zeros, and its values with their
+// rows padded.
+struct PackTask {
+  const float* k;       // row j at k + j * stride
+  const float* v;
+  int64_t stride;
+  int64_t num_keys;     // of the tile, 1 to 64
+  int64_t head_size;
+  float* packed_k;      // [D, 64]
+  float* packed_v;      // [64, padded D]
+};
+
+void PackTile(const PackTask& task) {
+  const int64_t columns = PaddedHeadSize(task.head_size);
+  for (int64_t j = 0; j < task.num_keys; ++j) {
+    const float* k = task.k + j * task.stride;
+    for (int64_t c = 0; c < task.head_size; ++c) task.packed_k[c * kAttentionTile + j] = k[c];
+    float* v = task.packed_v + j * columns;
+    std::copy_n(task.v + j * task.stride, task.head_size, v);
+    std::fill(v + task.head_size, v + columns, 0.0f);
+  }
+  for (int64_t c = 0; c < task.head_size; ++c) {
+    std::fill(task.packed_k + c * kAttentionTile + task.num_keys, task.packed_k + (c + 1) * kAttentionTile, 0.0f);
+  }
+}
+
+// Attention of heads whose packed keys and values fit the memory together.
+class VarlenRound {
+ public:
+  VarlenRound(const AttentionVarlenArgs& args, std::vector<SegmentHead> heads, float* packed)
+      : args_(args),
+        head_size_(args.out.dim(1) / args.num_heads),
+        tile_floats_(kAttentionTile * PaddedHeadSize(head_size_)),
+        heads_(std::move(heads)),
+        packed_(packed) {
+    for (size_t i = 0; i < heads_.size(); ++i) {
+      for (int64_t row = 0; row < heads_[i].num_rows; row += kAttentionTile) tiles_.push_back({i, row});
+      for (int64_t row = 0; row < heads_[i].num_rows; row += kQueryBlock) blocks_.push_back({i, row});
+    }
+  }
+
+  void Run(ParallelPool& pool, const ThreadScratch& scratch) const {
+    pool.Run(static_cast<int64_t>(tiles_.size()), [&](int64_t i, int) { Pack(tiles_[static_cast<size_t>(i)]); });
+    pool.Run(static_cast<int64_t>(blocks_.size()),
+             [&](int64_t i, int thread) { Attend(blocks_[static_cast<size_t>(i)], scratch.of(thread)); });
+  }
+
+ private:
+  // Rows of a head from `row` of its segment on.
+  struct Piece {
+    size_t head;
+    int64_t row;
+  };
+
+  const float* Rows(const SegmentHead& head, int64_t row) const {
+    return args_.qkv.data<float>() + (head.first_row + row) * args_.qkv.dim(1) + head.head * head_size_;
+  }
+  // A tile's keys, then its values.
+  float* Packed(const SegmentHead& head, int64_t tile) const {
+    return packed_ + head.packed + tile * 2 * tile_floats_;
+  }
+
+  void Pack(const Piece& piece) const {
+    const SegmentHead& head = heads_[piece.head];
+    float* packed = Packed(head, piece.row / kAttentionTile);
+    const float* q = Rows(head, piece.row);
+    PackTile({.k = q + args_.out.dim(1),
+              .v = q + 2 * args_.out.dim(1),
+              .stride = args_.qkv.dim(1),
+              .num_keys = std::min(kAttentionTile, head.num_rows - piece.row),
+              .head_size = head_size_,
+              .packed_k = packed,
+              .packed_v = packed + tile_floats_});
+  }
+
+  void Attend(const Piece& piece, float* scratch) const {
+    const SegmentHead& head = heads_[piece.head];
+    const int64_t count = std::min(kQueryBlock, head.num_rows - piece.row);
+    std::array<Query, kQueryBlock> queries;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t row = head.first_row + piece.row + i;
+      queries[static_cast<size_t>(i)] = {
+          .q = Rows(head, piece.row + i),
+          .num_keys = head.num_rows,
+          .out = args_.out.data<float>() + row * args_.out.dim(1) + head.head * head_size_};
+    }
+    AttendBlock({.queries = absl::MakeConstSpan(queries.data(), static_cast<size_t>(count)),
+                 .kv = {.k = Packed(head, 0),
+                        .v = Packed(head, 0) + tile_floats_,
+                        .stride = 2 * tile_floats_,
+                        .v_columns = PaddedHeadSize(head_size_),
+                        .tiles = nullptr},
+                 .head_size = head_size_,
+                 .scale = args_.scale,
+                 .scratch = scratch});
+  }
+
+  const AttentionVarlenArgs& args_;
+  const int64_t head_size_;
+  const int64_t tile_floats_;
+  const std::vector<SegmentHead> heads_;
+  float* const packed_;
+  std::vector<Piece> tiles_;   // to pack
+  std::vector<Piece> blocks_;  // of queries
+};
+
+}  // namespace
 
 absl::Status AttentionVarlen(Stream& stream, const AttentionVarlenArgs& args) {
   const auto starts = args.segment_starts.span<int32_t>();
   PRISM_RETURN_IF_ERROR(CheckStarts("AttentionVarlen", "segment_starts", starts, args.qkv.dim(0)));
-  const int64_t width = args.out.dim(1);
-  const int64_t head_size = width / args.num_heads;
+  const int64_t head_size = args.out.dim(1) / args.num_heads;
+  const int64_t floats_per_tile = 2 * kAttentionTile * PaddedHeadSize(head_size);
+
+  // Rounds of heads, each as many as fit, at least one.
+  std::vector<std::vector<SegmentHead>> rounds(1);
+  int64_t used = 0, used_most = 0;
   for (size_t s = 0; s + 1 < starts.size(); ++s) {
-    const int64_t num_keys = starts[s + 1] - starts[s];
-    const float* segment = args.qkv.data<float>() + starts[s] * 3 * width;
-    PoolOf(stream).Run(num_keys * args.num_heads, [&](int64_t part, int) {
-      const int64_t i = part / args.num_heads;
-      const int64_t column = part % args.num_heads * head_size;
-      const float* q = segment + i * 3 * width + column;
-      RowState state(head_size);
-      for (int64_t tile = 0; tile * kAttentionTile < num_keys; ++tile) {
-        const float* k = segment + tile * kAttentionTile * 3 * width + width + column;
-        const float* v = k + width;
-        state.Tile(
-            q, tile, std::min(kAttentionTile, num_keys - tile * kAttentionTile), args.scale,
-            [&](int64_t j, size_t d) { return k[j * 3 * width + static_cast<int64_t>(d)]; },
-            [&](int64_t j, size_t d) { return v[j * 3 * width + static_cast<int64_t>(d)]; });
+    const int64_t rows = starts[s + 1] - starts[s];
+    const int64_t floats = CeilDiv(rows, kAttentionTile) * floats_per_tile;
+    for (int64_t h = 0; h < args.num_heads && rows > 0; ++h) {
+      if (used + floats > kPackedFloatsMax && !rounds.back().empty()) {
+        rounds.emplace_back();
+        used = 0;
       }
-      state.Finish(args.out.data<float>() + (starts[s] + i) * width + column);
-    });
+      rounds.back().push_back({.first_row = starts[s], .num_rows = rows, .head = h, .packed = used});
+      used += floats;
+      used_most = std::max(used_most, used);
+    }
+  }
+  ParallelPool& pool = PoolOf(stream);
+  const ThreadScratch scratch(pool.num_threads(), AttentionScratchSize(head_size));
+  const Buffer packed = Buffer::Host(used_most * static_cast<int64_t>(sizeof(float)));
+  for (std::vector<SegmentHead>& heads : rounds) {
+    VarlenRound(args, std::move(heads), static_cast<float*>(packed.data())).Run(pool, scratch);
   }
   return absl::OkStatus();
 }
