@@ -1,0 +1,31 @@
+// data: URLs, the one form in which a client gives a picture.
+//
+// Thread safety: functions only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace prism {
+
+// Decodes base64 of RFC 4648 section 4 strictly: the standard alphabet, padded, no white space, the
+// unused bits zero. InvalidArgument names the first offending byte's position and value.
+absl::StatusOr<std::string> DecodeBase64(absl::string_view text);
+
+// RFC 4648 section 4, padded, without line breaks.
+std::string EncodeBase64(absl::string_view bytes);
+
+// What a picture's first bytes say it is: "image/jpeg", "image/png", "image/webp", or empty.
+absl::string_view SniffImageType(absl::string_view bytes);
+
+// The bytes of "data:image/TYPE[;parameter]...;base64,DATA".
+//
+// The length is checked before anything is decoded: ResourceExhausted beyond `bytes_max`.
+// InvalidArgument: another scheme or media type, not base64, malformed, or empty. The type named is
+// not compared with the bytes: the vision encoder goes by those.
+absl::StatusOr<std::string> DecodeImageDataUrl(absl::string_view url, uint64_t bytes_max);
+
+}  // namespace prism
