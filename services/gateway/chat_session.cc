@@ -1,0 +1,300 @@
+#include "services/gateway/chat_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/ids.h"
+#include "common/base/log.h"
+#include "common/wire/status_codec.h"
+#include "services/gateway/api_error.h"
+#include "services/gateway/openai_response.h"
+
+namespace prism {
+namespace {
+
+using std::chrono::milliseconds;
+
+class ChatSession final : public std::enable_shared_from_this<ChatSession> {
+ public:
+  ChatSession(ChatCompletion completion, std::shared_ptr<HttpExchange> exchange, RouterClient* router,
+              GatewayMetrics* metrics, ChatSessionOptions options)
+      : completion_(std::move(completion)),
+        exchange_(std::move(exchange)),
+        router_(router),
+        metrics_(metrics),
+        options_(std::move(options)),
+        start_(Clock::Real().Now()),
+        deadline_(start_ + options_.request_timeout),
+        num_choices_(std::max(1u, completion_.request.num_choices())) {
+    head_.id = absl::StrCat("chatcmpl-", NewId());
+    head_.created_unix_s = std::chrono::duration_cast<std::chrono::seconds>(
+                               std::chrono::system_clock::now().time_since_epoch())
+                               .count();
+    head_.logprobs = completion_.logprobs;
+    head_.token_ids = completion_.return_token_ids;
+    head_.model = completion_.request.model();
+    for (uint32_t i = 0; i < num_choices_; ++i) whole_.add_choices();
+    metrics_->chats_running.Add(1);
+  }
+  ~ChatSession() { metrics_->chats_running.Add(-1); }
+
+  void Start() {
+    exchange_->WhenGone([self = shared_from_this()](HttpGone why) { self->ClientGone(why); });
+    const v1::ChatRequest& request = completion_.request;
+    uint64_t picture_bytes = 0;
+    for (const v1::ChatMessage& message : request.messages()) {
+      for (const v1::ContentPart& part : message.content()) picture_bytes += part.image().inline_data().size();
+    }
+    metrics_->pictures.Increment(completion_.num_pictures);
+    metrics_->picture_bytes.Increment(static_cast<double>(picture_bytes));
+    const size_t request_bytes = request.ByteSizeLong();
+    if (request_bytes - picture_bytes > kTextRequestBytesMax) {
+      return Fail(ErrorWithReason(
+          absl::StatusCode::kInvalidArgument,
+          absl::StrCat("messages: text and tools have ", request_bytes - picture_bytes, " bytes, at most ",
+                       kTextRequestBytesMax),
+          kReasonTooLarge, {{"param", "messages"}}));
+    }
+    if (completion_.stream) {
+      exchange_->After(options_.head_delay, [self = shared_from_this()] { self->BeginStream(); });
+    }
+    if (request_bytes > kInlineRequestBytesMax) {
+      UploadNext(0, 0);
+    } else {
+      CallRouter();
+    }
+  }
+
+ private:
+  // Uploads the first picture at or after the given place, then goes on behind it.
+  void UploadNext(int message_index, int part_index) {
+    v1::ChatRequest& request = completion_.request;
+    for (; message_index < request.messages_size(); ++message_index, part_index = 0) {
+      v1::ChatMessage& message = *request.mutable_messages(message_index);
+      for (; part_index < message.content_size(); ++part_index) {
+        v1::Media* image = message.mutable_content(part_index)->mutable_image();
+        if (message.content(part_index).part_case() != v1::ContentPart::kImage || image->has_media_id()) continue;
+        std::string file = std::move(*image->mutable_inline_data());
+        upload_ = router_->PutMedia(
+            std::move(file), deadline_,
+            [self = shared_from_this(), message_index, part_index](const absl::StatusOr<std::string>& media_id) {
+              self->exchange_->Post([self, message_index, part_index, media_id] {
+                self->Uploaded(message_index, part_index, media_id);
+              });
+            });
+        return;
+      }
+    }
+    CallRouter();
+  }
+
+  void Uploaded(int message_index, int part_index, const absl::StatusOr<std::string>& media_id) {
+    upload_ = nullptr;
+    if (exchange_->over()) return;
+    if (!media_id.ok()) return Fail(media_id.status());
+    completion_.request.mutable_messages(message_index)->mutable_content(part_index)->mutable_image()->set_media_id(
+        *media_id);
+    UploadNext(message_index, part_index + 1);
+  }
+
+  void CallRouter() {
+    call_ = router_->Chat(
+        std::move(completion_.request), deadline_,
+        [self = shared_from_this()](v1::ChatEvent& event) {
+          auto moved = std::make_shared<v1::ChatEvent>(std::move(event));
+          self->exchange_->Post([self, moved] { self->OnEvent(*moved); });
+          return StreamNext::kPause;
+        },
+        [self = shared_from_this()](const absl::Status& status) {
+          self->exchange_->Post([self, status] { self->OnDone(status); });
+        });
+  }
+
+  void ClientGone(HttpGone why) {
+    switch (why) {
+      case HttpGone::kClient: metrics_->aborted_by_client.Increment(); break;
+      case HttpGone::kSlowReader: metrics_->aborted_by_slow_reader.Increment(); break;
+      case HttpGone::kServer: metrics_->aborted_by_server.Increment(); break;
+    }
+    CancelCalls();
+    Answered(kHttpClientGone);
+  }
+
+  void CancelCalls() {
+    if (upload_ != nullptr) upload_->Cancel();
+    if (call_ != nullptr) call_->Cancel();
+  }
+
+  void OnEvent(v1::ChatEvent& event) {
+    if (exchange_->over()) return;  // cancelled already
+    switch (event.event_case()) {
+      case v1::ChatEvent::kStarted: OnStarted(event.started()); break;
+      case v1::ChatEvent::kDelta: OnDelta(event.delta()); break;
+      case v1::ChatEvent::kChoiceFinished: OnChoiceFinished(event.choice_finished()); break;
+      case v1::ChatEvent::kFinished:
+        finished_ = true;
+        *whole_.mutable_finished() = event.finished();
+        break;
+      case v1::ChatEvent::EVENT_NOT_SET: break;  // a newer router's
+    }
+    if (exchange_->over()) return;  // a write may have found the client gone
+    if (exchange_->writable()) {
+      call_->Resume();
+    } else {
+      exchange_->WhenWritable([self = shared_from_this()] { self->call_->Resume(); });
+    }
+  }
+
+  void OnStarted(const v1::ChatEvent::Started& started) {
+    *whole_.mutable_started() = started;
+    if (!started.model().empty()) head_.model = started.model();
+    started_ = true;
+    if (stream_begun_) WriteRoles();
+  }
+
+  void OnDelta(const v1::ChatEvent::Delta& delta) {
+    if (delta.choice() >= num_choices_) return;
+    const SteadyTime now = Clock::Real().Now();
+    if (last_delta_ == SteadyTime()) {
+      metrics_->first_token.Observe(SecondsBetween(start_, now));
+    } else {
+      metrics_->inter_token.Observe(SecondsBetween(last_delta_, now));
+    }
+    last_delta_ = now;
+    if (completion_.stream) {
+      if (!DeltaIsShown(head_, delta)) return;
+      BeginStream();
+      Write(SseEvent(DeltaChunk(head_, delta)));
+      return;
+    }
+    v1::ChatResponse::Choice& choice = *whole_.mutable_choices(static_cast<int>(delta.choice()));
+    (delta.reasoning() ? choice.mutable_reasoning() : choice.mutable_text())->append(delta.text());
+    choice.mutable_token_ids()->MergeFrom(delta.token_ids());
+    choice.mutable_logprobs()->MergeFrom(delta.logprobs());
+  }
+
+  void OnChoiceFinished(const v1::ChatEvent::ChoiceFinished& finished) {
+    if (finished.choice() >= num_choices_) return;
+    if (completion_.stream) {
+      BeginStream();
+      Write(SseEvent(FinishChunk(head_, finished)));
+      return;
+    }
+    v1::ChatResponse::Choice& choice = *whole_.mutable_choices(static_cast<int>(finished.choice()));
+    choice.set_finish_reason(finished.finish_reason());
+    choice.set_stop_text(finished.stop_text());
+  }
+
+  void OnDone(const absl::Status& status) {
+    call_ = nullptr;
+    if (exchange_->over()) return;
+    if (!status.ok()) return Fail(status);
+    if (!finished_) return Fail(absl::InternalError("the router's stream ended without Finished"));
+    if (completion_.stream) {
+      BeginStream();
+      if (completion_.include_usage) Write(SseEvent(UsageChunk(head_, whole_.finished().usage())));
+      Write(kSseDone);
+      exchange_->End();
+    } else {
+      exchange_->SendUnary({200, Headers("application/json"), CompletionBody(head_, whole_)});
+    }
+    Answered(200);
+  }
+
+  void Fail(const absl::Status& status) {
+    if (exchange_->over()) return;
+    if (absl::IsDeadlineExceeded(status)) {
+      metrics_->aborted_by_deadline.Increment();
+    } else if (!absl::IsInvalidArgument(status) && !absl::IsNotFound(status)) {
+      metrics_->aborted_by_router.Increment();
+    }
+    ApiError error = ApiErrorFrom(status);
+    if (error.http_status >= 500) {
+      LogWarning("chat failed", {{"request", options_.request_id}, {"status", status.ToString()}});
+    }
+    if (stream_begun_) {
+      Write(SseEvent(ErrorBody(error)));
+      Write(kSseDone);
+      exchange_->End();
+    } else {
+      HttpAnswer answer{error.http_status, Headers("application/json"), ErrorBody(error)};
+      answer.headers.insert(answer.headers.end(), error.headers.begin(), error.headers.end());
+      exchange_->SendUnary(std::move(answer));
+    }
+    CancelCalls();
+    Answered(error.http_status);
+  }
+
+  // ---- The stream -------------------------------------------------------------------------------
+  void BeginStream() {
+    if (std::exchange(stream_begun_, true)) return;
+    HttpAnswer head{200, Headers("text/event-stream; charset=utf-8"), ""};
+    head.headers.push_back({"Cache-Control", "no-cache"});
+    head.headers.push_back({"X-Accel-Buffering", "no"});
+    exchange_->BeginStream(std::move(head));
+    last_write_ = Clock::Real().Now();
+    if (started_) WriteRoles();
+    KeepAliveLater(options_.keep_alive);
+  }
+
+  void WriteRoles() {
+    for (uint32_t i = 0; i < num_choices_; ++i) Write(SseEvent(RoleChunk(head_, i, whole_.started())));
+  }
+
+  void Write(absl::string_view part) {
+    last_write_ = Clock::Real().Now();
+    exchange_->Write(part);
+  }
+
+  // A comment whenever nothing was written for so long, so that proxies keep the connection.
+  void KeepAliveLater(milliseconds delay) {
+    exchange_->After(delay, [self = shared_from_this()] {
+      const auto due = self->last_write_ + self->options_.keep_alive;
+      const auto left = std::chrono::ceil<milliseconds>(due - Clock::Real().Now());
+      if (left > milliseconds(0)) return self->KeepAliveLater(left);
+      if (self->exchange_->writable()) self->Write(kSseKeepAlive);
+      self->KeepAliveLater(self->options_.keep_alive);
+    });
+  }
+
+  std::vector<HttpHeader> Headers(const char* content_type) const {
+    return {{"Content-Type", content_type}, {"x-request-id", options_.request_id}};
+  }
+
+  void Answered(int http_status) {
+    const auto answered = std::exchange(options_.answered, nullptr);
+    if (answered) answered(http_status);
+  }
+
+  // What logs of HTTP servers call a client that left before its answer.
+  static constexpr int kHttpClientGone = 499;
+
+  ChatCompletion completion_;
+  const std::shared_ptr<HttpExchange> exchange_;
+  RouterClient* const router_;
+  GatewayMetrics* const metrics_;
+  ChatSessionOptions options_;
+  const SteadyTime start_;
+  const SteadyTime deadline_;
+  const uint32_t num_choices_;
+  AnswerHead head_;
+  std::shared_ptr<Upload> upload_;
+  std::shared_ptr<ChatStream> call_;
+  v1::ChatResponse whole_;     // of a stream, the parts that are needed later
+  bool started_ = false;
+  bool finished_ = false;
+  bool stream_begun_ = false;
+  SteadyTime last_delta_;
+  SteadyTime last_write_;
+};
+
+}  // namespace
+
+void ServeChat(ChatCompletion completion, std::shared_ptr<HttpExchange> exchange, RouterClient* router,
+               GatewayMetrics* metrics, ChatSessionOptions options) {
+  std::make_shared<ChatSession>(std::move(completion), std::move(exchange), router, metrics, std::move(options))
+      ->Start();
+}
+
+}  // namespace prism
