@@ -30,7 +30,7 @@ absl::Status Scheduler::CheckFits(int64_t limit) const {
   if (PagesFor(limit) <= pool_->total()) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       absl::StrCat("prompt and answer of ", limit, " tokens need ", PagesFor(limit),
-                   " KV pages of ", kPageTokens, " tokens, of which there are ", pool_->total()));
+                   " KV pages of ", kTokensPerPage, " tokens, of which there are ", pool_->total()));
 }
 
 absl::Status Scheduler::Add(std::unique_ptr<Sequence> sequence) {
@@ -179,9 +179,9 @@ void Scheduler::AddRows(Sequence& sequence, int64_t count, Budget& budget, StepP
   plan.query_starts.push_back(static_cast<int32_t>(first_row));
   plan.context_lengths.push_back(static_cast<int32_t>(end));
   for (int64_t index = begin; index < end; ++index) {
-    const int64_t page = sequence.pages()[static_cast<size_t>(index / kPageTokens)];
+    const int64_t page = sequence.pages()[static_cast<size_t>(index / kTokensPerPage)];
     plan.token_ids.push_back(sequence.token_ids()[static_cast<size_t>(index)]);
-    plan.slots.push_back(static_cast<int32_t>(page * kPageTokens + index % kPageTokens));
+    plan.slots.push_back(static_cast<int32_t>(page * kTokensPerPage + index % kTokensPerPage));
   }
   for (const VisualSpan& span : sequence.spans()) {
     const int64_t from = std::max(begin, span.offset);

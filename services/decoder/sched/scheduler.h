@@ -47,7 +47,7 @@ class Scheduler {
   ~Scheduler();
 
   // OK if a sequence of so many tokens at most can ever run; else ResourceExhausted with the
-  // numbers.
+  // numbers. Any thread.
   absl::Status CheckFits(int64_t limit) const;
 
   // Takes `sequence` into the waiting queue. ResourceExhausted if it can never fit or the queue is

@@ -1,0 +1,491 @@
+#include "services/decoder/engine/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/hash.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/wire/status_codec.h"
+#include "services/decoder/sampling/logprobs.h"
+
+namespace prism {
+namespace {
+
+// Wakes that may wait in the inbox besides generations.
+constexpr size_t kWakesMax = 64;
+// How long an idle engine sleeps at most; nothing depends on it.
+constexpr std::chrono::seconds kIdleTick{1};
+// What a refused caller is told to wait: the queue's length within these bounds.
+constexpr double kRetryMsMin = 100;
+constexpr double kRetryMsMax = 10000;
+// Weight of the newest step in the smoothed speed.
+constexpr double kSmoothing = 0.2;
+
+SteadyTime Now() { return Clock::Real().Now(); }
+
+int64_t NanosecondsOf(SteadyTime time) {
+  return std::chrono::nanoseconds(time.time_since_epoch()).count();
+}
+
+double UnixSeconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+SchedulerLimits SchedulerLimitsOf(const EngineOptions& options) {
+  SchedulerLimits limits = options.scheduler;
+  // Generations are bounded at the door; here only their choices have to fit.
+  limits.waiting_max = 4 * (options.max_waiting + limits.max_num_seqs) + 4;
+  return limits;
+}
+
+}  // namespace
+
+Engine::Engine(const EngineOptions& options, std::unique_ptr<StepExecutor> executor,
+               std::unique_ptr<EmbeddingSource> embeddings, const DecoderMetrics& metrics)
+    : options_(options),
+      metrics_(metrics),
+      executor_(std::move(executor)),
+      embeddings_(std::move(embeddings)),
+      sampling_pool_(options.sampling_threads),
+      inbox_(static_cast<size_t>(options.max_waiting) + kWakesMax),
+      pool_(options.kv_pages),
+      scheduler_(SchedulerLimitsOf(options), &pool_),
+      scratch_(static_cast<size_t>(options.sampling_threads)),
+      generated_(Now()) {
+  PublishLoad();
+  thread_ = NamedThread("engine", [this] { Run(); });
+}
+
+Engine::~Engine() {
+  stopping_.store(true);
+  inbox_.Close();
+  thread_.Join();
+  // Its threads wake the inbox, so they end first.
+  embeddings_.reset();
+}
+
+absl::Status Engine::CheckAdmission(const GenerationRequest& request, SteadyTime now) const {
+  PRISM_RETURN_IF_ERROR(scheduler_.CheckFits(request.length_max()));
+  PRISM_RETURN_IF_ERROR(embeddings_->CheckFits(request.embeddings));
+  if (now >= request.deadline) return absl::DeadlineExceededError("the deadline has passed");
+  const double left_s = SecondsBetween(now, request.deadline);
+  const double queued_s = Load().queued_work_s;
+  if (queued_s > left_s) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "about ", queued_s, " s of work are queued and ", left_s, " s are left of the deadline"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Submit(std::shared_ptr<Generation> generation) {
+  const SteadyTime now = Now();
+  const GenerationRequest& request = generation->request();
+  const auto draining = [this] {
+    metrics_.rejected_draining.Increment();
+    return ErrorWithReason(absl::StatusCode::kUnavailable, "the decoder is draining",
+                           kReasonDraining);
+  };
+  if (draining_.load()) return draining();
+  if (absl::Status status = CheckAdmission(request, now); !status.ok()) {
+    (absl::IsDeadlineExceeded(status) ? metrics_.rejected_deadline : metrics_.rejected_too_long)
+        .Increment();
+    return status;
+  }
+  const int64_t waiting = waiting_.fetch_add(1);
+  if (waiting >= options_.max_waiting) {
+    waiting_.fetch_sub(1);
+    metrics_.rejected_queue_full.Increment();
+    const double retry_ms = std::clamp(Load().queued_work_s * 1000, kRetryMsMin, kRetryMsMax);
+    return RetryAfter(
+        ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                        absl::StrCat(waiting, " generations are waiting, at most ",
+                                     options_.max_waiting, " may"),
+                        kReasonQueueFull),
+        static_cast<int64_t>(retry_ms));
+  }
+  metrics_.request_prompt_tokens.Observe(static_cast<double>(request.token_ids.size()));
+  if (!request.score) {
+    metrics_.request_params_n.Observe(request.num_choices);
+    metrics_.request_params_max_tokens.Observe(static_cast<double>(request.max_tokens));
+  }
+  // Wakes may fill the inbox, but the engine empties it without waiting for anything but a step.
+  if (const absl::Status pushed = inbox_.TryPush(generation); !pushed.ok()) {
+    waiting_.fetch_sub(1);
+    if (absl::IsCancelled(pushed)) return draining();
+    metrics_.rejected_queue_full.Increment();
+    return RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted, pushed.message(),
+                                      kReasonQueueFull),
+                      static_cast<int64_t>(kRetryMsMin));
+  }
+  return absl::OkStatus();
+}
+
+void Engine::Cancel(Generation& generation) {
+  generation.Cancel();
+  std::shared_ptr<Generation> wake;
+  // Full or closed: the engine is awake.
+  inbox_.TryPush(wake).IgnoreError();
+}
+
+EngineLoad Engine::Load() const {
+  MutexLock lock(&load_mutex_);
+  return load_;
+}
+
+absl::Status Engine::Live() const {
+  PRISM_RETURN_IF_ERROR(executor_->Healthy());
+  const int64_t began = step_began_ns_.load();
+  if (began == 0) return absl::OkStatus();
+  const int64_t ms = (NanosecondsOf(Now()) - began) / 1000000;
+  if (ms <= options_.step_max.count()) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("engine step ", steps() + 1, " has been under way for ",
+                                             ms, " ms, at most ", options_.step_max.count()));
+}
+
+void Engine::Run() {
+  while (true) {
+    TakeSubmitted();
+    if (stopping_.load()) break;
+    Sweep();
+    SendHeartbeats(Now());
+    const bool stepped = Step();
+    PublishLoad();
+    if (!stepped) WaitForWork();
+  }
+  EndAll(ErrorWithReason(absl::StatusCode::kUnavailable, "the decoder is shutting down",
+                         kReasonDraining));
+}
+
+void Engine::TakeSubmitted() {
+  while (std::optional<std::shared_ptr<Generation>> generation = inbox_.TryPop()) {
+    Accept(*std::move(generation));
+  }
+}
+
+void Engine::Accept(std::shared_ptr<Generation> generation) {
+  if (generation != nullptr) actives_.emplace_back(std::move(generation), Now(), &metrics_);
+}
+
+void Engine::WaitForWork() {
+  const SteadyTime now = Now();
+  // Generations that ended in the last step are still to be swept.
+  if (std::optional<std::shared_ptr<Generation>> generation = inbox_.PopUntil(NextTick(now))) {
+    Accept(*std::move(generation));
+  }
+}
+
+SteadyTime Engine::NextTick(SteadyTime now) const {
+  SteadyTime tick = now + kIdleTick;
+  for (const ActiveGeneration& generation : actives_) {
+    tick = std::min({tick, generation.last_event() + options_.heartbeat, generation.deadline()});
+  }
+  return tick;
+}
+
+void Engine::SendHeartbeats(SteadyTime now) {
+  for (ActiveGeneration& generation : actives_) {
+    if (now - generation.last_event() >= options_.heartbeat) {
+      generation.EmitHeartbeat(steps(), now);
+    }
+  }
+}
+
+void Engine::Sweep() {
+  const SteadyTime now = Now();
+  bool ended;
+  do {
+    ended = false;
+    memory_is_short_ = false;
+    for (auto it = actives_.begin(); it != actives_.end();) {
+      const auto current = it++;
+      const absl::Status status = Advance(*current, now);
+      if (status.ok() && !current->finished()) continue;
+      End(current, status);
+      ended = true;
+    }
+    // Whoever ended may have freed what another waits for.
+  } while (ended && memory_is_short_);
+}
+
+absl::Status Engine::Advance(ActiveGeneration& generation, SteadyTime now) {
+  using Stage = ActiveGeneration::Stage;
+  PRISM_RETURN_IF_ERROR(generation.error());
+  if (generation.finished()) return absl::OkStatus();
+  if (generation.cancelled()) return absl::CancelledError("cancelled by the caller");
+  if (now >= generation.deadline()) return absl::DeadlineExceededError("the deadline has passed");
+
+  if (generation.stage() == Stage::kNeedsMemory) {
+    const std::vector<EmbeddingRef>& refs = generation.request().embeddings;
+    if (refs.empty()) return Schedule(generation, now);
+    // First come, first served: none overtakes one that waits for memory.
+    if (memory_is_short_) return absl::OkStatus();
+    std::unique_ptr<EmbeddingPull> pull =
+        embeddings_->Start(refs, generation.deadline(), [this] {
+          std::shared_ptr<Generation> wake;
+          inbox_.TryPush(wake).IgnoreError();  // full or closed: the engine is awake
+        });
+    if (pull == nullptr) {
+      memory_is_short_ = true;
+      return absl::OkStatus();
+    }
+    generation.SetPull(std::move(pull));
+  }
+  if (generation.stage() == Stage::kPulling && generation.pull().done()) {
+    if (const absl::Status status = generation.pull().status(); !status.ok()) {
+      const std::string reason = ReasonOf(status);
+      if (reason == kReasonEmbeddingLost) metrics_.embedding_lost.Increment();
+      if (reason == kReasonEmbeddingCorrupt) metrics_.embedding_corrupt.Increment();
+      return status;
+    }
+    return Schedule(generation, now);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Schedule(ActiveGeneration& generation, SteadyTime now) {
+  generation.SetScheduled(now);
+  const GenerationRequest& request = generation.request();
+  for (uint32_t index = 0; index < generation.choices().size(); ++index) {
+    if (index < request.emitted.size() && !request.emitted[index].empty()) {
+      const std::vector<int32_t>& emitted = request.emitted[index];
+      const auto num_emitted = static_cast<int64_t>(emitted.size());
+      if (const auto reason = generation.EndAfter(num_emitted, emitted.back())) {
+        generation.EmitStarted(now);
+        generation.EmitChoiceFinished(index, *reason, now);
+        continue;
+      }
+    }
+    const SequenceId id = ++last_sequence_;
+    PRISM_RETURN_IF_ERROR(scheduler_.Add(generation.MakeSequence(id, index)));
+    generation.choices()[index].sequence = id;
+    owners_[id] = {&generation, index};
+  }
+  return absl::OkStatus();
+}
+
+bool Engine::Step() {
+  const StepPlan plan = scheduler_.Plan();
+  if (plan.empty()) return false;
+  const SteadyTime began = Now();
+  const std::vector<VisualRowSource> visual = BeginStep(plan, began);
+  step_began_ns_.store(NanosecondsOf(began));
+  Execute(plan, visual);
+  const SteadyTime computed = Now();
+  step_began_ns_.store(0);
+  scheduler_.Complete(plan);
+  steps_.fetch_add(1);
+
+  const double step_s = std::max(1e-6, SecondsBetween(began, computed));
+  const double speed = static_cast<double>(plan.num_rows()) / step_s;
+  rows_per_busy_second_ += (rows_per_busy_second_ == 0 ? 1 : kSmoothing) * (speed - rows_per_busy_second_);
+  metrics_.step_tokens.Observe(static_cast<double>(plan.num_rows()));
+  metrics_.step_seconds.Observe(step_s);
+  metrics_.last_step_time.Set(UnixSeconds());
+
+  const absl::StatusOr<TensorView> logits = executor_->logits();
+  if (!logits.ok()) {
+    FailStep(plan, logits.status());
+    return true;
+  }
+  std::vector<LogitRow> rows = RowsOf(plan);
+  Sample(*logits, rows);
+  const SteadyTime sampled = Now();
+  metrics_.sampling_seconds.Observe(SecondsBetween(computed, sampled));
+  for (LogitRow& row : rows) Apply(row, sampled);
+  return true;
+}
+
+std::vector<VisualRowSource> Engine::BeginStep(const StepPlan& plan, SteadyTime now) {
+  for (const PlannedSequence& planned : plan.sequences) {
+    ActiveGeneration& generation = *owners_.at(planned.id).generation;
+    if (generation.planned()) continue;
+    generation.MarkPlanned(now);
+    generation.EmitStarted(now);
+    waiting_.fetch_sub(1);
+  }
+  std::vector<VisualRowSource> visual;
+  for (const VisualRun& run : plan.visual_runs) {
+    ActiveGeneration& generation = *owners_.at(run.sequence).generation;
+    visual.push_back(
+        {.embedding = &generation.pull().embedding(static_cast<size_t>(run.embedding_index)),
+         .first_embedding_row = run.first_embedding_row,
+         .first_row = run.first_row,
+         .count = run.count});
+  }
+  return visual;
+}
+
+void Engine::Execute(const StepPlan& plan, absl::Span<const VisualRowSource> visual) {
+  executor_->Start(plan, visual);
+  for (SteadyTime now = Now(); !executor_->WaitUntil(std::max(NextTick(now), now + options_.heartbeat / 4));
+       now = Now()) {
+    SendHeartbeats(Now());
+  }
+}
+
+void Engine::FailStep(const StepPlan& plan, const absl::Status& status) {
+  metrics_.step_failures.Increment();
+  LogError("engine step failed", {{"step", static_cast<int64_t>(plan.step)},
+                                  {"sequences", static_cast<int64_t>(plan.sequences.size())},
+                                  {"error", status.ToString()}});
+  for (const PlannedSequence& planned : plan.sequences) {
+    const Owner& owner = owners_.at(planned.id);
+    owner.generation->Fail(absl::InternalError(
+        absl::StrCat("generation ", Hex(owner.generation->request().generation_id), " choice ",
+                     owner.choice, ": the step failed: ", status.message())));
+  }
+}
+
+std::vector<Engine::LogitRow> Engine::RowsOf(const StepPlan& plan) {
+  std::vector<LogitRow> rows;
+  for (const PlannedSequence& planned : plan.sequences) {
+    const Owner& owner = owners_.at(planned.id);
+    if (owner.generation->cancelled()) continue;  // swept next; nothing more is emitted
+    for (int64_t i = 0; i < planned.num_logits; ++i) {
+      rows.push_back({.planned = &planned,
+                      .logit_index = planned.first_logit + i,
+                      .generation = owner.generation,
+                      .choice = owner.choice,
+                      .token_index = planned.begin + planned.count - planned.num_logits + i,
+                      .result = {}});
+    }
+  }
+  return rows;
+}
+
+void Engine::Sample(const TensorView& logits, std::vector<LogitRow>& rows) {
+  const int64_t vocabulary = executor_->vocab_size();
+  const float* data = logits.data<float>();
+  sampling_pool_.Run(static_cast<int64_t>(rows.size()), [&](int64_t part, int thread) {
+    LogitRow& row = rows[static_cast<size_t>(part)];
+    SampleRow(absl::MakeConstSpan(data + row.logit_index * vocabulary, static_cast<size_t>(vocabulary)),
+              row, scratch_[static_cast<size_t>(thread)]);
+  });
+}
+
+void Engine::SampleRow(absl::Span<const float> logits, LogitRow& row,
+                       SamplingScratch& scratch) const {
+  const GenerationRequest& request = row.generation->request();
+  SampledRow& result = row.result;
+  if (request.score) {
+    const auto next = static_cast<size_t>(row.token_index + 1);
+    if (const int64_t id = FindNonFinite(logits); id >= 0) {
+      result.status = absl::InternalError(absl::StrCat("the logit of id ", id, " after prompt token ",
+                                                       row.token_index, " is ", logits[id]));
+    } else if (next < request.token_ids.size()) {
+      result.token_id = request.token_ids[next];
+      result.logprob = logits[result.token_id] - LogSumExp(logits);
+    }
+    return;
+  }
+  const absl::StatusOr<int32_t> id =
+      row.generation->choices()[row.choice].sampler.Sample(logits, scratch);
+  if (!id.ok()) {
+    result.status = id.status();
+    return;
+  }
+  result.token_id = *id;
+  if (request.top_logprobs.has_value()) {
+    const double total = LogSumExp(logits);
+    result.logprob = logits[*id] - total;
+    result.top = TopLogprobs(logits, total, *request.top_logprobs);
+  }
+}
+
+void Engine::Apply(LogitRow& row, SteadyTime now) {
+  ActiveGeneration& generation = *row.generation;
+  const GenerationRequest& request = generation.request();
+  if (!generation.error().ok()) return;
+  if (!row.result.status.ok()) {
+    const absl::Status status = Annotate(
+        row.result.status, absl::StrCat("generation ", Hex(request.generation_id), " choice ",
+                                        row.choice));
+    LogError("logits are not finite", {{"error", status.ToString()}});
+    generation.Fail(status);
+    return;
+  }
+  if (request.score) {
+    const auto length = static_cast<int64_t>(request.token_ids.size());
+    if (row.token_index + 1 < length) {
+      generation.SetScore(row.token_index + 1, row.result.logprob);
+    } else {
+      RemoveSequence(generation, row.choice);
+    }
+    return;
+  }
+  ActiveGeneration::Choice& choice = generation.choices()[row.choice];
+  const int64_t index = choice.sampler.num_accepted();
+  choice.sampler.Accept(row.result.token_id);
+  scheduler_.Find(choice.sequence)->Append(row.result.token_id);
+  generated_.Add(now, 1);
+  generation.EmitToken({.choice = row.choice,
+                        .index = index,
+                        .token_id = row.result.token_id,
+                        .has_logprobs = request.top_logprobs.has_value(),
+                        .logprob = row.result.logprob,
+                        .top = std::move(row.result.top)},
+                       now);
+  if (const auto reason = generation.EndAfter(index + 1, row.result.token_id)) {
+    RemoveSequence(generation, row.choice);
+    generation.EmitChoiceFinished(row.choice, *reason, now);
+  }
+}
+
+void Engine::RemoveSequence(ActiveGeneration& generation, uint32_t choice) {
+  SequenceId& id = generation.choices()[choice].sequence;
+  if (id == 0) return;
+  if (const Sequence* sequence = scheduler_.Find(id)) {
+    generation.AddPreemptions(sequence->preemptions());
+  }
+  scheduler_.Remove(id);
+  owners_.erase(id);
+  id = 0;
+}
+
+void Engine::End(Actives::iterator generation, const absl::Status& status) {
+  for (uint32_t choice = 0; choice < generation->choices().size(); ++choice) {
+    RemoveSequence(*generation, choice);
+  }
+  if (!generation->planned()) waiting_.fetch_sub(1);
+  generation->End(status, Now());
+  actives_.erase(generation);
+}
+
+void Engine::EndAll(const absl::Status& status) {
+  TakeSubmitted();
+  while (!actives_.empty()) End(actives_.begin(), status);
+}
+
+void Engine::PublishLoad() {
+  const SteadyTime now = Now();
+  EngineLoad load;
+  load.waiting = waiting_.load();
+  load.running = std::count_if(actives_.begin(), actives_.end(),
+                               [](const ActiveGeneration& g) { return g.planned(); });
+  load.pending_tokens = scheduler_.pending_tokens();
+  if (rows_per_busy_second_ > 0) {
+    load.queued_work_s = static_cast<double>(load.pending_tokens) / rows_per_busy_second_;
+  }
+  load.kv_pages_used = pool_.used() + pool_.reserved();
+  load.kv_pages_total = pool_.total();
+  load.tokens_per_s = generated_.PerSecond(now);
+  {
+    MutexLock lock(&load_mutex_);
+    load_ = load;
+  }
+  const double usage = static_cast<double>(load.kv_pages_used) / static_cast<double>(pool_.total());
+  metrics_.waiting.Set(static_cast<double>(load.waiting));
+  metrics_.running.Set(static_cast<double>(load.running));
+  metrics_.kv_usage.Set(usage);
+  metrics_.kv_usage_old.Set(usage);
+  metrics_.kv_free.Set(static_cast<double>(pool_.free()));
+  metrics_.kv_used.Set(static_cast<double>(pool_.used()));
+  metrics_.kv_reserved.Set(static_cast<double>(pool_.reserved()));
+  metrics_.preemptions.Increment(static_cast<double>(scheduler_.preemptions() - preemptions_seen_));
+  preemptions_seen_ = scheduler_.preemptions();
+}
+
+}  // namespace prism

@@ -1,0 +1,163 @@
+// Engine: one thread that owns every Sequence, the page pool and the scheduler. It takes
+// generations in, has their embeddings pulled, runs steps on a StepExecutor, samples and tells
+// each generation's sink what happens.
+//
+// Thread safety: all methods may be called from any thread.
+// Ownership: owns the executor and the embedding source. Outlives every caller of Cancel(). The
+// destructor ends what is left with Unavailable and joins.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/base/bounded_queue.h"
+#include "common/base/clock.h"
+#include "common/base/mutex.h"
+#include "common/base/thread.h"
+#include "services/decoder/embeddings/embedding_source.h"
+#include "services/decoder/engine/active_generation.h"
+#include "services/decoder/engine/generation.h"
+#include "services/decoder/engine/rate_meter.h"
+#include "services/decoder/engine/step_executor.h"
+#include "services/decoder/kv/page_pool.h"
+#include "services/decoder/metrics.h"
+#include "services/decoder/sched/scheduler.h"
+
+namespace prism {
+
+struct EngineOptions {
+  SchedulerLimits scheduler;
+  int64_t kv_pages = 1;
+  int64_t max_waiting = 128;                   // generations accepted and in no step yet, >= 1
+  std::chrono::milliseconds heartbeat{1000};   // of silence, until a heartbeat is sent
+  std::chrono::milliseconds step_max{60000};   // a step under way for longer: not alive
+  int sampling_threads = 1;
+};
+
+// How busy an engine is.
+struct EngineLoad {
+  int64_t running = 0;       // generations in steps
+  int64_t waiting = 0;       // generations accepted and in no step yet
+  int64_t pending_tokens = 0;  // known and not computed
+  double queued_work_s = 0;  // estimate: pending tokens at the recent speed; 0: not known
+  int64_t kv_pages_used = 0;  // promised ones included
+  int64_t kv_pages_total = 0;
+  double tokens_per_s = 0;   // answer tokens, over the last 10 s
+};
+
+class Engine {
+ public:
+  Engine(const EngineOptions& options, std::unique_ptr<StepExecutor> executor,
+         std::unique_ptr<EmbeddingSource> embeddings, const DecoderMetrics& metrics);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Accepts a generation: its sink will be told everything, the end exactly once. On an error the
+  // sink is not called: ResourceExhausted if it can never fit (with the numbers), or with reason
+  // QUEUE_FULL and RetryInfo; DeadlineExceeded if the deadline has passed or the queue is longer
+  // than what is left of it; Unavailable with reason DRAINING.
+  absl::Status Submit(std::shared_ptr<Generation> generation);
+
+  // The generation ends with Cancelled by the next step; nothing if it ended already.
+  void Cancel(Generation& generation);
+
+  // Refuses new generations from now on; accepted ones go on.
+  void Drain() { draining_.store(true); }
+
+  EngineLoad Load() const ABSL_LOCKS_EXCLUDED(load_mutex_);
+  // Steps done so far.
+  uint64_t steps() const { return steps_.load(); }
+  // OK while the engine makes progress or has nothing to do.
+  absl::Status Live() const;
+
+ private:
+  using Actives = std::list<ActiveGeneration>;
+
+  // What one logit row became.
+  struct SampledRow {
+    absl::Status status;
+    int32_t token_id = 0;
+    double logprob = 0;
+    std::vector<TokenProbability> top;
+  };
+  // One logit row of a plan and whose it is.
+  struct LogitRow {
+    const PlannedSequence* planned = nullptr;
+    int64_t logit_index = 0;
+    ActiveGeneration* generation = nullptr;
+    uint32_t choice = 0;
+    int64_t token_index = 0;  // in the sequence, of the token the logits are of
+    SampledRow result;
+  };
+  struct Owner {
+    ActiveGeneration* generation = nullptr;
+    uint32_t choice = 0;
+  };
+
+  absl::Status CheckAdmission(const GenerationRequest& request, SteadyTime now) const;
+  void Run();
+  void TakeSubmitted();
+  void Accept(std::shared_ptr<Generation> generation);
+  // Moves every generation on that needs no step for it, and ends those that are over.
+  void Sweep();
+  absl::Status Advance(ActiveGeneration& generation, SteadyTime now);
+  absl::Status Schedule(ActiveGeneration& generation, SteadyTime now);
+  void SendHeartbeats(SteadyTime now);
+  SteadyTime NextTick(SteadyTime now) const;
+  void WaitForWork();
+  bool Step();
+  // Marks the plan's generations as started and returns what fills its visual rows.
+  std::vector<VisualRowSource> BeginStep(const StepPlan& plan, SteadyTime now);
+  void Execute(const StepPlan& plan, absl::Span<const VisualRowSource> visual);
+  void FailStep(const StepPlan& plan, const absl::Status& status);
+  std::vector<LogitRow> RowsOf(const StepPlan& plan);
+  void Sample(const TensorView& logits, std::vector<LogitRow>& rows);
+  void SampleRow(absl::Span<const float> logits, LogitRow& row, SamplingScratch& scratch) const;
+  void Apply(LogitRow& row, SteadyTime now);
+  // The choice's sequence leaves the scheduler.
+  void RemoveSequence(ActiveGeneration& generation, uint32_t choice);
+  // Ends and forgets the generation.
+  void End(Actives::iterator generation, const absl::Status& status);
+  void EndAll(const absl::Status& status);
+  void PublishLoad();
+
+  const EngineOptions options_;
+  DecoderMetrics metrics_;
+  const std::unique_ptr<StepExecutor> executor_;
+  std::unique_ptr<EmbeddingSource> embeddings_;
+  ParallelPool sampling_pool_;
+
+  // A null pointer only wakes. A push that fails because the queue is full needs no wake.
+  BoundedQueue<std::shared_ptr<Generation>> inbox_;
+  std::atomic<bool> draining_{false};
+  std::atomic<bool> stopping_{false};
+  std::atomic<int64_t> waiting_{0};
+  std::atomic<uint64_t> steps_{0};
+  std::atomic<int64_t> step_began_ns_{0};  // steady clock; 0: no step is under way
+
+  mutable Mutex load_mutex_;
+  EngineLoad load_ ABSL_GUARDED_BY(load_mutex_);
+
+  // The engine thread's own.
+  PagePool pool_;
+  Scheduler scheduler_;
+  Actives actives_;
+  std::unordered_map<SequenceId, Owner> owners_;
+  SequenceId last_sequence_ = 0;
+  std::vector<SamplingScratch> scratch_;
+  RateMeter generated_;
+  double rows_per_busy_second_ = 0;  // smoothed
+  int64_t preemptions_seen_ = 0;
+  bool memory_is_short_ = false;  // in this sweep, a generation must wait for memory
+
+  NamedThread thread_;  // last: stops first
+};
+
+}  // namespace prism

@@ -1,0 +1,108 @@
+// Generation: one accepted request, from Engine::Submit() until its sink was told the end.
+//
+// It is the one thing of ours behind a shared_ptr: the RPC's reactor cancels it and the engine
+// works on it, on different threads, and either may let go first.
+//
+// Thread safety: Cancel() and cancelled() from any thread; the request is constant; the sink is
+// called by the engine's thread alone.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "services/decoder/engine/generation_request.h"
+#include "services/decoder/sampling/logprobs.h"
+
+namespace prism {
+
+// The proof that a picture reached prefill.
+struct EmbeddingReceipt {
+  std::string content_key;
+  int64_t num_tokens = 0;
+  std::string encoder;  // address it was pulled from
+  std::string digest;
+  bool cached = false;
+};
+
+struct StartedEvent {
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;
+  std::vector<EmbeddingReceipt> receipts;
+};
+
+struct TokenEvent {
+  uint32_t choice = 0;
+  int64_t index = 0;  // of this token in its choice, emitted ones included
+  int32_t token_id = 0;
+  bool has_logprobs = false;
+  double logprob = 0;
+  std::vector<TokenProbability> top;  // descending
+};
+
+enum class FinishReason { kStop, kLength };
+
+struct ChoiceFinishedEvent {
+  uint32_t choice = 0;
+  FinishReason reason = FinishReason::kStop;
+  int64_t completion_tokens = 0;  // emitted ones included
+};
+
+struct FinishedEvent {
+  std::vector<EmbeddingReceipt> receipts;
+  double queue_s = 0;    // from admission to the first plan, but for pull_s
+  double pull_s = 0;     // until the embeddings were here
+  double prefill_s = 0;  // from the first plan to the first token
+  double decode_s = 0;   // from there to the last
+  int64_t preemptions = 0;
+};
+
+struct HeartbeatEvent {
+  uint64_t engine_steps = 0;
+};
+
+// The log-probabilities of ids 1 .. n-1 of a score.
+struct ScoredEvent {
+  std::vector<double> logprobs;
+};
+
+using GenerationEvent = std::variant<StartedEvent, TokenEvent, ChoiceFinishedEvent, FinishedEvent,
+                                     HeartbeatEvent, ScoredEvent>;
+
+// Where the engine tells what happens.
+//
+// Threads: called by the engine's thread, with no lock held; must not block.
+// Ownership: lives until OnDone() was called, which is its last call and comes exactly once.
+class GenerationSink {
+ public:
+  // An error ends the generation with it: the caller takes no more.
+  virtual absl::Status OnEvent(GenerationEvent event) = 0;
+  virtual void OnDone(const absl::Status& status) = 0;
+
+ protected:
+  ~GenerationSink() = default;
+};
+
+class Generation {
+ public:
+  Generation(GenerationRequest request, GenerationSink* sink)
+      : request_(std::move(request)), sink_(sink) {}
+
+  const GenerationRequest& request() const { return request_; }
+  GenerationSink& sink() { return *sink_; }
+
+  // The engine ends it with Cancelled by its next step. Use Engine::Cancel(), which also wakes it.
+  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+
+ private:
+  const GenerationRequest request_;
+  GenerationSink* const sink_;
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace prism

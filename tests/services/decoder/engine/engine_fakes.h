@@ -1,0 +1,270 @@
+// Stand-ins for what surrounds the engine: an executor whose logits are a hash of exactly what the
+// plan lets a row see, a source of embeddings, and a sink that records.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/hash.h"
+#include "common/base/mutex.h"
+#include "services/decoder/embeddings/embedding_source.h"
+#include "services/decoder/engine/generation.h"
+#include "services/decoder/engine/step_executor.h"
+#include "services/decoder/kv/page.h"
+
+namespace prism {
+
+// Keeps a "KV" of one number a slot, made from the token, its positions and what fills it. The
+// logits of a row hash the numbers of its whole context, read through the page table: a wrong
+// slot, table, position, length or chunk changes the answer.
+class FakeExecutor final : public StepExecutor {
+ public:
+  FakeExecutor(int64_t vocabulary, int64_t pages)
+      : vocabulary_(vocabulary), slots_(static_cast<size_t>(pages * kTokensPerPage)) {}
+
+  int64_t vocab_size() const override { return vocabulary_; }
+
+  void Start(const StepPlan& plan, absl::Span<const VisualRowSource> visual) override {
+    std::vector<uint64_t> values(plan.token_ids.size());
+    const size_t rows = plan.token_ids.size();
+    for (size_t row = 0; row < rows; ++row) {
+      uint64_t value = SplitMix64(static_cast<uint64_t>(plan.token_ids[row]) + 1);
+      for (size_t axis = 0; axis < 3; ++axis) {
+        value = SplitMix64(value * 31 + static_cast<uint64_t>(plan.positions[axis * rows + row]));
+      }
+      values[row] = value;
+    }
+    for (const VisualRowSource& source : visual) {
+      const TensorView view = source.embedding->rows.view();
+      for (int64_t i = 0; i < source.count; ++i) {
+        const float first = view.data<float>()[(source.first_embedding_row + i) * view.dim(2)];
+        values[static_cast<size_t>(source.first_row + i)] ^= SplitMix64(static_cast<uint64_t>(first));
+      }
+    }
+    for (size_t row = 0; row < rows; ++row) slots_[static_cast<size_t>(plan.slots[row])] = values[row];
+
+    const auto num_logits = static_cast<int64_t>(plan.logit_rows.size());
+    logits_ = Tensor::Host(DType::kF32, {num_logits, vocabulary_});
+    for (size_t s = 0; s < plan.sequences.size(); ++s) {
+      const PlannedSequence& planned = plan.sequences[s];
+      const int32_t* table = plan.page_tables.data() + static_cast<int64_t>(s) * plan.page_table_width;
+      for (int64_t l = 0; l < planned.num_logits; ++l) {
+        const int64_t row = plan.logit_rows[static_cast<size_t>(planned.first_logit + l)];
+        const int64_t context = plan.context_lengths[s] - (planned.first_row + planned.count - 1 - row);
+        uint64_t hash = 7;
+        for (int64_t i = 0; i < context; ++i) {
+          hash = SplitMix64(hash * 3 + slots_[static_cast<size_t>(table[i / 64] * 64 + i % 64)]);
+        }
+        float* out = logits_.data<float>() + (planned.first_logit + l) * vocabulary_;
+        for (int64_t id = 0; id < vocabulary_; ++id) {
+          out[id] = static_cast<float>(SplitMix64(hash + static_cast<uint64_t>(id)) >> 40) * 0x1p-22f;
+        }
+        MutexLock lock(&mutex_);
+        if (poison_token_ >= 0 && plan.token_ids[static_cast<size_t>(planned.first_row)] == poison_token_) {
+          out[vocabulary_ / 2] = std::numeric_limits<float>::quiet_NaN();
+        }
+      }
+    }
+    MutexLock lock(&mutex_);
+    rows_max_ = std::max(rows_max_, static_cast<int64_t>(rows));
+    sequences_max_ = std::max(sequences_max_, static_cast<int64_t>(plan.sequences.size()));
+    if (failures_ > 0) {
+      --failures_;
+      status_ = absl::InternalError("a kernel failed");
+    } else {
+      status_ = absl::OkStatus();
+    }
+  }
+
+  bool WaitUntil(SteadyTime time) override {
+    MutexLock lock(&mutex_);
+    while (held_) {
+      if (!changed_.WaitUntil(&mutex_, time) && held_) return false;
+    }
+    return true;
+  }
+
+  absl::StatusOr<TensorView> logits() override {
+    MutexLock lock(&mutex_);
+    if (!status_.ok()) return status_;
+    return logits_.view();
+  }
+
+  absl::Status Healthy() const override { return absl::OkStatus(); }
+
+  // For the test's thread.
+  void Hold(bool held) {
+    MutexLock lock(&mutex_);
+    held_ = held;
+    changed_.NotifyAll();
+  }
+  void FailNext(int steps) {
+    MutexLock lock(&mutex_);
+    failures_ = steps;
+  }
+  // A step whose sequence begins with this token gets a NaN.
+  void Poison(int32_t token) {
+    MutexLock lock(&mutex_);
+    poison_token_ = token;
+  }
+  int64_t sequences_max() const {
+    MutexLock lock(&mutex_);
+    return sequences_max_;
+  }
+
+ private:
+  const int64_t vocabulary_;
+  std::vector<uint64_t> slots_;
+  Tensor logits_;
+  mutable Mutex mutex_;
+  CondVar changed_;
+  bool held_ = false;
+  int failures_ = 0;
+  int32_t poison_token_ = -1;
+  int64_t rows_max_ = 0;
+  int64_t sequences_max_ = 0;
+  absl::Status status_;
+};
+
+// Every row of an embedding starts with its row number plus the first byte of the handle id. The
+// test decides when and how pulls end, and how many may be alive.
+class FakeEmbeddings final : public EmbeddingSource {
+ public:
+  struct State {
+    Mutex mutex;
+    bool hold = false;
+    absl::Status result;
+    int alive = 0;
+    int alive_max = 1000;
+    std::vector<std::function<void()>> waiting;
+  };
+  explicit FakeEmbeddings(State* state) : state_(state) {}
+
+  absl::Status CheckFits(absl::Span<const EmbeddingRef> refs) const override {
+    return refs.size() > 8 ? absl::ResourceExhaustedError("too many embeddings") : absl::OkStatus();
+  }
+
+  std::unique_ptr<EmbeddingPull> Start(absl::Span<const EmbeddingRef> refs, SteadyTime,
+                                       std::function<void()> when_done) override {
+    MutexLock lock(&state_->mutex);
+    if (state_->alive >= state_->alive_max) return nullptr;
+    ++state_->alive;
+    if (state_->hold) state_->waiting.push_back(std::move(when_done));
+    return std::make_unique<Pull>(state_, refs);
+  }
+
+ private:
+  class Pull final : public EmbeddingPull {
+   public:
+    Pull(State* state, absl::Span<const EmbeddingRef> refs) : state_(state) {
+      for (const EmbeddingRef& ref : refs) {
+        PulledEmbedding pulled{Tensor::HostZeros(DType::kF32, {1, ref.num_tokens, 4})};
+        for (int64_t row = 0; row < ref.num_tokens; ++row) {
+          pulled.rows.data<float>()[row * 4] = static_cast<float>(row + ref.handle_id[0]);
+        }
+        embeddings_.push_back(std::move(pulled));
+      }
+    }
+    ~Pull() override {
+      MutexLock lock(&state_->mutex);
+      --state_->alive;
+    }
+    bool done() const override {
+      MutexLock lock(&state_->mutex);
+      return !state_->hold;
+    }
+    absl::Status status() const override {
+      MutexLock lock(&state_->mutex);
+      return state_->result;
+    }
+    const PulledEmbedding& embedding(size_t index) const override { return embeddings_.at(index); }
+    bool cached(size_t) const override { return false; }
+
+   private:
+    State* const state_;
+    std::vector<PulledEmbedding> embeddings_;
+  };
+
+  State* const state_;
+};
+
+// Records everything; waits for the end.
+class RecordingSink final : public GenerationSink {
+ public:
+  absl::Status OnEvent(GenerationEvent event) override {
+    MutexLock lock(&mutex_);
+    events_.push_back(std::move(event));
+    changed_.NotifyAll();
+    return refuse_after_ >= 0 && static_cast<int>(events_.size()) > refuse_after_
+               ? absl::ResourceExhaustedError("reads too slowly")
+               : absl::OkStatus();
+  }
+  void OnDone(const absl::Status& status) override {
+    MutexLock lock(&mutex_);
+    EXPECT_FALSE(done_) << "told the end twice";
+    done_ = true;
+    status_ = status;
+    changed_.NotifyAll();
+  }
+
+  absl::Status Wait() {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    MutexLock lock(&mutex_);
+    while (!done_) {
+      if (!changed_.WaitUntil(&mutex_, deadline) && !done_) return absl::UnknownError("never ended");
+    }
+    return status_;
+  }
+  // Until `count` events of a kind were seen, or the end.
+  template <typename Event>
+  bool WaitFor(size_t count) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    MutexLock lock(&mutex_);
+    while (true) {
+      size_t seen = 0;
+      for (const GenerationEvent& event : events_) seen += std::holds_alternative<Event>(event);
+      if (seen >= count) return true;
+      if (done_) return false;
+      if (!changed_.WaitUntil(&mutex_, deadline)) return false;
+    }
+  }
+  void RefuseAfter(int events) { refuse_after_ = events; }
+
+  // After Wait().
+  std::vector<GenerationEvent> events() const {
+    MutexLock lock(&mutex_);
+    return events_;
+  }
+  template <typename Event>
+  std::vector<Event> Of() const {
+    std::vector<Event> result;
+    for (const GenerationEvent& event : events()) {
+      if (const auto* found = std::get_if<Event>(&event)) result.push_back(*found);
+    }
+    return result;
+  }
+  std::vector<int32_t> Tokens(uint32_t choice = 0) const {
+    std::vector<int32_t> ids;
+    for (const TokenEvent& token : Of<TokenEvent>()) {
+      if (token.choice == choice) ids.push_back(token.token_id);
+    }
+    return ids;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  CondVar changed_;
+  std::vector<GenerationEvent> events_;
+  bool done_ = false;
+  absl::Status status_;
+  int refuse_after_ = -1;
+};
+
+}  // namespace prism

@@ -1,0 +1,473 @@
+#include "services/decoder/engine/engine.h"
+
+#include <limits>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/wire/status_codec.h"
+#include "services/decoder/engine/rate_meter.h"
+#include "tests/services/decoder/engine/engine_fakes.h"
+
+namespace prism {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr int64_t kVocabulary = 500;
+
+SteadyTime In(milliseconds delay) { return std::chrono::steady_clock::now() + delay; }
+
+struct Options {
+  int64_t pages = 64;
+  int64_t max_num_seqs = 16;
+  int64_t max_num_batched_tokens = 64;
+  int64_t max_waiting = 128;
+  int64_t growth_tokens = 64;
+  milliseconds heartbeat{1000};
+  milliseconds step_max{60000};
+  int sampling_threads = 1;
+};
+
+// An engine with its surroundings.
+class Rig {
+ public:
+  explicit Rig(const Options& options = {}) {
+    auto executor = std::make_unique<FakeExecutor>(kVocabulary, options.pages);
+    executor_ = executor.get();
+    engine_ = std::make_unique<Engine>(
+        EngineOptions{.scheduler = {.max_num_seqs = options.max_num_seqs,
+                                    .max_num_batched_tokens = options.max_num_batched_tokens,
+                                    .growth_tokens = options.growth_tokens},
+                      .kv_pages = options.pages,
+                      .max_waiting = options.max_waiting,
+                      .heartbeat = options.heartbeat,
+                      .step_max = options.step_max,
+                      .sampling_threads = options.sampling_threads},
+        std::move(executor), std::make_unique<FakeEmbeddings>(&embeddings_),
+        DecoderMetrics(&registry_, {.model_name = "fake", .model_length_max = 4096, .kv_pages = options.pages}));
+  }
+
+  Engine& engine() { return *engine_; }
+  FakeExecutor& executor() { return *executor_; }
+  FakeEmbeddings::State& embeddings() { return embeddings_; }
+  std::string MetricsText() const { return registry_.Text(); }
+  void Stop() { engine_.reset(); }
+
+  // A wake, for what the fake embeddings changed.
+  void WakeAfterPulls() {
+    std::vector<std::function<void()>> waiting;
+    {
+      MutexLock lock(&embeddings_.mutex);
+      embeddings_.hold = false;
+      waiting.swap(embeddings_.waiting);
+    }
+    for (const auto& wake : waiting) wake();
+  }
+
+ private:
+  MetricRegistry registry_;
+  FakeEmbeddings::State embeddings_;
+  FakeExecutor* executor_;
+  std::unique_ptr<Engine> engine_;
+};
+
+GenerationRequest Prompt(int64_t length, int64_t max_tokens, int32_t first = 1) {
+  GenerationRequest request;
+  request.generation_id = std::string(16, static_cast<char>(first));
+  for (int64_t i = 0; i < length; ++i) request.token_ids.push_back(static_cast<int32_t>((first + i * 7) % kVocabulary));
+  request.max_tokens = max_tokens;
+  request.sampling.temperature = 0;
+  return request;
+}
+
+// One submitted generation.
+struct Call {
+  explicit Call(GenerationRequest request)
+      : generation(std::make_shared<Generation>(std::move(request), &sink)) {}
+  absl::Status Submit(Rig& rig) { return rig.engine().Submit(generation); }
+  RecordingSink sink;
+  std::shared_ptr<Generation> generation;
+};
+
+std::vector<int32_t> Answer(const GenerationRequest& request, const Options& options = {}, uint32_t choice = 0) {
+  Rig rig(options);
+  Call call(request);
+  EXPECT_TRUE(call.Submit(rig).ok());
+  EXPECT_TRUE(call.sink.Wait().ok());
+  return call.sink.Tokens(choice);
+}
+
+TEST(EngineTest, TellsAGenerationInOrderFromStartedToFinished) {
+  Rig rig;
+  Call call(Prompt(10, 3));
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(call.sink.Wait().ok());
+  const std::vector<GenerationEvent> events = call.sink.events();
+  ASSERT_EQ(events.size(), 6u);
+  EXPECT_EQ(std::get<StartedEvent>(events[0]).prompt_tokens, 10);
+  for (int64_t i = 0; i < 3; ++i) {
+    const auto& token = std::get<TokenEvent>(events[static_cast<size_t>(i + 1)]);
+    EXPECT_EQ(token.index, i);
+    EXPECT_FALSE(token.has_logprobs);
+  }
+  EXPECT_EQ(std::get<ChoiceFinishedEvent>(events[4]).reason, FinishReason::kLength);
+  EXPECT_EQ(std::get<ChoiceFinishedEvent>(events[4]).completion_tokens, 3);
+  EXPECT_TRUE(std::holds_alternative<FinishedEvent>(events[5]));
+}
+
+TEST(EngineTest, GivesTheSameAnswerAloneInABatchAndUnderPreemption) {
+  std::vector<GenerationRequest> requests;
+  std::vector<std::vector<int32_t>> alone;
+  for (int32_t i = 0; i < 24; ++i) {
+    requests.push_back(Prompt(5 + 9 * i, 90 + i, i + 1));
+    requests.back().sampling.temperature = i % 2 == 0 ? 0 : 0.8;
+    requests.back().sampling.seed = 100 + static_cast<uint64_t>(i);
+    alone.push_back(Answer(requests.back()));
+    ASSERT_EQ(alone.back().size(), static_cast<size_t>(90 + i));
+  }
+  for (const int64_t chunk : {16, 64, 300}) {
+    Rig rig({.pages = 24, .max_num_seqs = 12, .max_num_batched_tokens = chunk, .growth_tokens = 0, .sampling_threads = 2});
+    std::vector<std::unique_ptr<Call>> calls;
+    for (const GenerationRequest& request : requests) {
+      calls.push_back(std::make_unique<Call>(request));
+      ASSERT_TRUE(calls.back()->Submit(rig).ok());
+    }
+    int64_t preemptions = 0;
+    for (size_t i = 0; i < calls.size(); ++i) {
+      ASSERT_TRUE(calls[i]->sink.Wait().ok());
+      EXPECT_EQ(calls[i]->sink.Tokens(), alone[i]) << "chunk " << chunk << " request " << i;
+      preemptions += calls[i]->sink.Of<FinishedEvent>().at(0).preemptions;
+    }
+    EXPECT_GT(preemptions, 0);
+    EXPECT_GT(rig.executor().sequences_max(), 1);
+  }
+}
+
+TEST(EngineTest, StopsAtAnEndIdAndSendsItAsTheLastToken) {
+  GenerationRequest request = Prompt(10, 50);
+  const std::vector<int32_t> free = Answer(request);
+  request.end_token_ids = {free[4]};
+  Rig rig;
+  Call call(request);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(call.sink.Wait().ok());
+  const auto first = std::find(free.begin(), free.end(), free[4]);
+  EXPECT_EQ(call.sink.Tokens(), std::vector<int32_t>(free.begin(), first + 1));
+  EXPECT_EQ(call.sink.Of<ChoiceFinishedEvent>().at(0).reason, FinishReason::kStop);
+}
+
+TEST(EngineTest, GoesOnFromEmittedTokensAsIfNothingHadHappened) {
+  GenerationRequest request = Prompt(20, 30);
+  request.sampling.temperature = 1;
+  request.sampling.seed = 9;
+  const std::vector<int32_t> whole = Answer(request);
+  request.emitted = {{whole.begin(), whole.begin() + 11}};
+  Rig rig;
+  Call call(request);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(call.sink.Wait().ok());
+  EXPECT_EQ(call.sink.Tokens(), std::vector<int32_t>(whole.begin() + 11, whole.end()));
+  EXPECT_EQ(call.sink.Of<TokenEvent>().at(0).index, 11);
+  EXPECT_EQ(call.sink.Of<ChoiceFinishedEvent>().at(0).completion_tokens, 30);
+}
+
+TEST(EngineTest, EndsAResumedChoiceThatWasCompleteAlready) {
+  GenerationRequest request = Prompt(20, 3);
+  request.num_choices = 2;
+  request.end_token_ids = {77};
+  request.emitted = {{5, 77}, {5, 6, 7}};
+  Rig rig;
+  Call call(request);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(call.sink.Wait().ok());
+  EXPECT_THAT(call.sink.Of<TokenEvent>(), IsEmpty());
+  const auto finished = call.sink.Of<ChoiceFinishedEvent>();
+  ASSERT_EQ(finished.size(), 2u);
+  EXPECT_EQ(finished[0].reason, FinishReason::kStop);
+  EXPECT_EQ(finished[0].completion_tokens, 2);
+  EXPECT_EQ(finished[1].reason, FinishReason::kLength);
+  EXPECT_EQ(call.sink.Of<StartedEvent>().size(), 1u);
+}
+
+TEST(EngineTest, DrawsEachChoiceByItsIndex) {
+  GenerationRequest request = Prompt(12, 10);
+  request.sampling.temperature = 1;
+  request.num_choices = 3;
+  const std::vector<int32_t> first = Answer(request, {}, 0);
+  const std::vector<int32_t> second = Answer(request, {}, 1);
+  EXPECT_NE(first, second);
+  request.num_choices = 1;
+  EXPECT_EQ(Answer(request), first);
+}
+
+TEST(EngineTest, FillsPicturesFromTheirEmbeddings) {
+  GenerationRequest request = Prompt(40, 5);
+  request.spans = {{.offset = 3, .num_tokens = 6, .grid_h = 4, .grid_w = 6},
+                   {.offset = 20, .num_tokens = 6, .grid_h = 4, .grid_w = 6, .embedding_index = 1}};
+  for (const char name : {'a', 'b'}) {
+    request.embeddings.push_back({.handle_id = std::string(16, name), .content_key = std::string(32, name),
+                                  .address = "enc:1", .digest = std::string(32, name), .num_tokens = 6});
+  }
+  const std::vector<int32_t> answer = Answer(request);
+  EXPECT_EQ(Answer(request, {.max_num_seqs = 1, .max_num_batched_tokens = 5}), answer) << "in chunks";
+  std::swap(request.embeddings[0], request.embeddings[1]);
+  EXPECT_NE(Answer(request), answer) << "the pictures changed places";
+
+  Rig rig;
+  Call call(request);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(call.sink.Wait().ok());
+  const auto receipts = call.sink.Of<StartedEvent>().at(0).receipts;
+  ASSERT_EQ(receipts.size(), 2u);
+  EXPECT_EQ(receipts[0].content_key, std::string(32, 'b'));
+  EXPECT_EQ(receipts[0].encoder, "enc:1");
+  EXPECT_EQ(call.sink.Of<FinishedEvent>().at(0).receipts.size(), 2u);
+}
+
+GenerationRequest OnePicture() {
+  GenerationRequest request = Prompt(20, 2);
+  request.spans = {{.offset = 3, .num_tokens = 4, .grid_h = 4, .grid_w = 4}};
+  request.embeddings = {{.handle_id = std::string(16, 'a'), .num_tokens = 4}};
+  return request;
+}
+
+TEST(EngineTest, EndsWithTheErrorOfAPullAndNeverAnswersBlind) {
+  Rig rig;
+  rig.embeddings().result =
+      ErrorWithReason(absl::StatusCode::kFailedPrecondition, "gone", kReasonEmbeddingLost);
+  Call call(OnePicture());
+  ASSERT_TRUE(call.Submit(rig).ok());
+  const absl::Status status = call.sink.Wait();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(status), kReasonEmbeddingLost);
+  EXPECT_THAT(call.sink.events(), IsEmpty());
+  EXPECT_THAT(rig.MetricsText(), HasSubstr("prism_embedding_reject_total{reason=\"lost\"} 1"));
+}
+
+TEST(EngineTest, WaitsForEmbeddingMemoryInOrderAndLetsTextPass) {
+  Rig rig;
+  rig.embeddings().alive_max = 1;
+  rig.embeddings().hold = true;
+  Call first(OnePicture()), second(OnePicture()), text(Prompt(4, 2));
+  ASSERT_TRUE(first.Submit(rig).ok());
+  ASSERT_TRUE(second.Submit(rig).ok());
+  ASSERT_TRUE(text.Submit(rig).ok());
+  EXPECT_TRUE(text.sink.Wait().ok());
+  EXPECT_THAT(second.sink.events(), IsEmpty());
+  rig.WakeAfterPulls();
+  EXPECT_TRUE(first.sink.Wait().ok());
+  EXPECT_TRUE(second.sink.Wait().ok());
+  EXPECT_EQ(rig.embeddings().alive, 0);
+}
+
+TEST(EngineTest, EndsACancelledGenerationWhereverItIs) {
+  Rig rig({.max_num_seqs = 1});
+  // Running, waiting for a seat, and waiting for its picture.
+  rig.embeddings().hold = true;
+  Call running(Prompt(10, 2000)), waiting(Prompt(10, 2000)), pulling(OnePicture());
+  for (Call* call : {&running, &waiting, &pulling}) ASSERT_TRUE(call->Submit(rig).ok());
+  ASSERT_TRUE(running.sink.WaitFor<TokenEvent>(3));
+  for (Call* call : {&waiting, &pulling, &running}) {
+    rig.engine().Cancel(*call->generation);
+    EXPECT_EQ(call->sink.Wait().code(), absl::StatusCode::kCancelled);
+  }
+  EXPECT_THAT(waiting.sink.Of<TokenEvent>(), IsEmpty());
+  Call next(Prompt(10, 2));
+  ASSERT_TRUE(next.Submit(rig).ok());
+  EXPECT_TRUE(next.sink.Wait().ok());
+  EXPECT_THAT(rig.MetricsText(), HasSubstr("prism_kv_pages{state=\"used\"} 0"));
+}
+
+TEST(EngineTest, EmitsNothingMoreThanAStepAfterTheCancellation) {
+  Rig rig;
+  Call call(Prompt(10, 2000));
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(call.sink.WaitFor<TokenEvent>(2));
+  rig.executor().Hold(true);
+  rig.engine().Cancel(*call.generation);
+  const size_t tokens = call.sink.Of<TokenEvent>().size();
+  rig.executor().Hold(false);
+  EXPECT_EQ(call.sink.Wait().code(), absl::StatusCode::kCancelled);
+  EXPECT_LE(call.sink.Of<TokenEvent>().size(), tokens + 1);
+}
+
+TEST(EngineTest, EndsAGenerationAtItsDeadline) {
+  Rig rig;
+  GenerationRequest request = OnePicture();
+  rig.embeddings().hold = true;
+  request.deadline = In(milliseconds(80));
+  Call call(request);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  EXPECT_EQ(call.sink.Wait().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GE(std::chrono::steady_clock::now(), request.deadline);
+  EXPECT_EQ(call.Submit(rig).code(), absl::StatusCode::kDeadlineExceeded) << "it has passed";
+}
+
+TEST(EngineTest, RefusesWhenTooManyWaitAndSaysWhenToComeBack) {
+  Rig rig({.max_waiting = 2});
+  rig.embeddings().hold = true;
+  Call first(OnePicture()), second(OnePicture()), third(OnePicture());
+  ASSERT_TRUE(first.Submit(rig).ok());
+  ASSERT_TRUE(second.Submit(rig).ok());
+  const absl::Status status = third.Submit(rig);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.message(), "2 generations are waiting, at most 2 may");
+  EXPECT_EQ(ReasonOf(status), kReasonQueueFull);
+  EXPECT_GE(RetryDelayMsOf(status).value_or(0), 100);
+  rig.WakeAfterPulls();
+  ASSERT_TRUE(first.sink.Wait().ok());
+  ASSERT_TRUE(second.sink.Wait().ok());
+  EXPECT_TRUE(third.Submit(rig).ok());
+  EXPECT_TRUE(third.sink.Wait().ok());
+}
+
+TEST(EngineTest, RefusesWhatCanNeverFit) {
+  Rig rig({.pages = 2});
+  Call call(Prompt(100, 29));
+  const absl::Status status = call.Submit(rig);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("129 tokens need 3 KV pages"));
+  EXPECT_FALSE(RetryDelayMsOf(status).has_value());
+}
+
+TEST(EngineTest, EndsOnlyTheGenerationWhoseLogitsAreNotFinite) {
+  Rig rig;
+  GenerationRequest poisoned = Prompt(10, 5, 300);
+  rig.executor().Poison(poisoned.token_ids[0]);
+  Call bad(poisoned), good(Prompt(10, 5, 2));
+  ASSERT_TRUE(bad.Submit(rig).ok());
+  ASSERT_TRUE(good.Submit(rig).ok());
+  const absl::Status status = bad.sink.Wait();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(Hex(poisoned.generation_id)));
+  EXPECT_TRUE(good.sink.Wait().ok());
+}
+
+TEST(EngineTest, EndsTheGenerationsOfAFailedStepAndLivesOn) {
+  Rig rig;
+  rig.executor().FailNext(1);
+  Call first(Prompt(10, 5)), second(Prompt(10, 5));
+  ASSERT_TRUE(first.Submit(rig).ok());
+  const absl::Status status = first.sink.Wait();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("a kernel failed"));
+  ASSERT_TRUE(second.Submit(rig).ok());
+  EXPECT_TRUE(second.sink.Wait().ok());
+}
+
+TEST(EngineTest, BeatsWhileAStepTakesLongAndWhileAPullDoes) {
+  Rig rig({.heartbeat = milliseconds(20), .step_max = milliseconds(30)});
+  rig.embeddings().hold = true;
+  rig.executor().Hold(true);
+  Call running(Prompt(10, 5)), pulling(OnePicture());
+  ASSERT_TRUE(pulling.Submit(rig).ok());
+  ASSERT_TRUE(running.Submit(rig).ok());
+  EXPECT_TRUE(running.sink.WaitFor<HeartbeatEvent>(3));
+  EXPECT_TRUE(pulling.sink.WaitFor<HeartbeatEvent>(3));
+  EXPECT_EQ(rig.engine().Live().code(), absl::StatusCode::kUnavailable) << "the step is stuck";
+  rig.executor().Hold(false);
+  EXPECT_TRUE(running.sink.Wait().ok());
+  EXPECT_TRUE(rig.engine().Live().ok());
+  EXPECT_GE(rig.engine().steps(), 5u);
+}
+
+TEST(EngineTest, EndsAGenerationWhoseCallerReadsTooSlowly) {
+  Rig rig;
+  Call call(Prompt(10, 50));
+  call.sink.RefuseAfter(4);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  EXPECT_EQ(call.sink.Wait().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(call.sink.events().size(), 5u);
+}
+
+TEST(EngineTest, ScoresEachIdGivenThoseBeforeIt) {
+  GenerationRequest request = Prompt(30, 10);
+  request.top_logprobs = 0;
+  Rig rig({.max_num_seqs = 4, .max_num_batched_tokens = 7});
+  Call call(request);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(call.sink.Wait().ok());
+  GenerationRequest score = Prompt(30, 1);
+  for (const int32_t id : call.sink.Tokens()) score.token_ids.push_back(id);
+  score.score = true;
+  Call scored(score);
+  ASSERT_TRUE(scored.Submit(rig).ok());
+  ASSERT_TRUE(scored.sink.Wait().ok());
+  const std::vector<double> logprobs = scored.sink.Of<ScoredEvent>().at(0).logprobs;
+  ASSERT_EQ(logprobs.size(), 39u);
+  const auto tokens = call.sink.Of<TokenEvent>();
+  for (size_t i = 0; i < tokens.size(); ++i) EXPECT_EQ(logprobs[29 + i], tokens[i].logprob);
+  for (const double logprob : logprobs) EXPECT_LT(logprob, 0);
+}
+
+TEST(EngineTest, GivesLogProbabilitiesWhereTheyWereAskedFor) {
+  GenerationRequest request = Prompt(10, 4);
+  request.top_logprobs = 3;
+  Rig rig;
+  Call call(request);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(call.sink.Wait().ok());
+  for (const TokenEvent& token : call.sink.Of<TokenEvent>()) {
+    ASSERT_EQ(token.top.size(), 3u);
+    EXPECT_EQ(token.top[0].token_id, token.token_id) << "greedy";
+    EXPECT_EQ(token.top[0].logprob, token.logprob);
+    EXPECT_GE(token.top[1].logprob, token.top[2].logprob);
+  }
+}
+
+TEST(EngineTest, RefusesNewWorkWhileDrainingAndEndsTheOld) {
+  Rig rig;
+  Call old(Prompt(10, 50)), late(Prompt(10, 5));
+  ASSERT_TRUE(old.Submit(rig).ok());
+  rig.engine().Drain();
+  const absl::Status status = late.Submit(rig);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(status), kReasonDraining);
+  EXPECT_TRUE(old.sink.Wait().ok());
+}
+
+TEST(EngineTest, TellsEveryGenerationTheEndWhenItIsDestroyed) {
+  Rig rig({.max_num_seqs = 1});
+  std::vector<std::unique_ptr<Call>> calls;
+  for (int i = 0; i < 5; ++i) {
+    calls.push_back(std::make_unique<Call>(Prompt(10, 1000)));
+    ASSERT_TRUE(calls.back()->Submit(rig).ok());
+  }
+  rig.Stop();
+  for (const auto& call : calls) EXPECT_EQ(call->sink.Wait().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(EngineTest, ReportsItsLoad) {
+  Rig rig({.max_num_seqs = 1});
+  Call running(Prompt(10, 4000)), waiting(Prompt(10, 4000));
+  ASSERT_TRUE(running.Submit(rig).ok());
+  ASSERT_TRUE(waiting.Submit(rig).ok());
+  ASSERT_TRUE(running.sink.WaitFor<TokenEvent>(50));
+  const EngineLoad load = rig.engine().Load();
+  EXPECT_EQ(load.running, 1);
+  EXPECT_EQ(load.waiting, 1);
+  EXPECT_GE(load.pending_tokens, 10);
+  EXPECT_GT(load.queued_work_s, 0);
+  EXPECT_EQ(load.kv_pages_total, 64);
+  EXPECT_GE(load.kv_pages_used, 1);
+  EXPECT_GT(load.tokens_per_s, 0);
+}
+
+TEST(RateMeterTest, ForgetsWhatIsTenSecondsOld) {
+  const SteadyTime start{};
+  RateMeter meter(start);
+  meter.Add(start, 5);
+  EXPECT_EQ(meter.PerSecond(start), 5);
+  meter.Add(start + seconds(4), 15);
+  EXPECT_EQ(meter.PerSecond(start + seconds(4)), 5);
+  EXPECT_EQ(meter.PerSecond(start + seconds(12)), 1.5);
+  EXPECT_EQ(meter.PerSecond(start + seconds(40)), 0);
+}
+
+}  // namespace
+}  // namespace prism
