@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "common/checkpoint/model_config.h"
 #include "services/vision_encoder/image/rgb_image.h"
 
 namespace prism {
@@ -19,13 +20,6 @@ inline constexpr int64_t kBlockSide = kPatchSide * kMergeSide;     // pixels of 
 inline constexpr int64_t kBlockPixels = kBlockSide * kBlockSide;   // pixels of one visual token
 inline constexpr double kAspectMax = 200.0;
 
-// Budget, in pixels of a picture, or of all frames of a video together. Both >= 1.
-struct PixelBounds {
-  int64_t min_pixels = 0;
-  int64_t max_pixels = 0;
-  friend bool operator==(const PixelBounds& a, const PixelBounds& b) = default;
-};
-
 // Rounds both sides to multiples of 32 (half to even); then, above the maximum, scales down and
 // floors (never below 32), or, below the minimum, scales up and ceils. The result may lie a little
 // outside of bounds that are near each other, or far outside where 32 pixels are too many.
@@ -33,7 +27,7 @@ struct PixelBounds {
 // REQUIRES: sides >= 1, bounds >= 1
 absl::StatusOr<ImageSize> SmartResize(ImageSize size, PixelBounds bounds);
 
-// The same for `num_frames` frames whose pixels count together. A frame below 32 pixels on a side
+// The same for `num_frames` frames whose pixels count together: `bounds` are for all of them. A frame below 32 pixels on a side
 // is first enlarged to 32. The budget is compared with the frames rounded to an even number, half
 // to even, while the scale is taken from their true number, as the reference does.
 // REQUIRES: num_frames >= 1, sides >= 1, bounds >= 1

@@ -13,6 +13,12 @@ struct Case {
   int64_t tokens;
 };
 
+void ExpectBounds(const absl::StatusOr<PixelBounds>& bounds, int64_t min_pixels, int64_t max_pixels) {
+  ASSERT_TRUE(bounds.ok()) << bounds.status();
+  EXPECT_EQ(bounds->min_pixels, min_pixels);
+  EXPECT_EQ(bounds->max_pixels, max_pixels);
+}
+
 class SmartResizeTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(SmartResizeTest, ChoosesTheReferencesSize) {
@@ -77,13 +83,13 @@ INSTANTIATE_TEST_SUITE_P(Table, SmartResizeVideoTest,
 
 TEST(ResolveBoundsTest, TakesTheCheckpointsBoundsUnderTheServersLimit) {
   const PixelBudget budget{.checkpoint = kCheckpoint, .image_tokens_max = 4096};
-  EXPECT_EQ(*ResolveBounds(budget, 0, 0), (PixelBounds{.min_pixels = 65536, .max_pixels = 4096 * 1024}));
-  EXPECT_EQ(*ResolveBounds({.checkpoint = kCheckpoint, .image_tokens_max = 1 << 20}, 0, 0), kCheckpoint);
+  ExpectBounds(ResolveBounds(budget, 0, 0), 65536, 4096 * 1024);
+  ExpectBounds(ResolveBounds({.checkpoint = kCheckpoint, .image_tokens_max = 1 << 20}, 0, 0), 65536, 16777216);
 }
 
 TEST(ResolveBoundsTest, LetsARequestChooseBelowTheLimit) {
   const PixelBudget budget{.checkpoint = kCheckpoint, .image_tokens_max = 4096};
-  EXPECT_EQ(*ResolveBounds(budget, 2048, 500'000), (PixelBounds{.min_pixels = 2048, .max_pixels = 500'000}));
+  ExpectBounds(ResolveBounds(budget, 2048, 500'000), 2048, 500'000);
   EXPECT_EQ(ResolveBounds(budget, 0, 1'000'000'000)->max_pixels, 4096 * 1024);
   EXPECT_EQ(ResolveBounds(budget, 0, 10'000)->min_pixels, 10'000);
   const auto status = ResolveBounds(budget, 20'000'000, 0).status();
