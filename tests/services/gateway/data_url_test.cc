@@ -1,0 +1,96 @@
+#include "services/gateway/data_url.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+
+namespace prism {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(Base64Test, DecodesWhatItEncodes) {
+  std::string bytes;
+  for (int size = 0; size < 300; ++size) {
+    const absl::StatusOr<std::string> decoded = DecodeBase64(EncodeBase64(bytes));
+    ASSERT_TRUE(decoded.ok()) << size << ": " << decoded.status();
+    EXPECT_EQ(*decoded, bytes);
+    bytes += static_cast<char>(size * 37 + 11);
+  }
+}
+
+TEST(Base64Test, AgreesWithTheExamplesOfTheRfc) {
+  EXPECT_EQ(EncodeBase64("foobar"), "Zm9vYmFy");
+  EXPECT_EQ(EncodeBase64("fooba"), "Zm9vYmE=");
+  EXPECT_EQ(EncodeBase64("foob"), "Zm9vYg==");
+  EXPECT_EQ(*DecodeBase64("Zm9vYg=="), "foob");
+}
+
+struct BadBase64 {
+  const char* text;
+  const char* says;
+};
+
+class BadBase64Test : public testing::TestWithParam<BadBase64> {};
+
+TEST_P(BadBase64Test, IsRefusedWithTheReason) {
+  const absl::StatusOr<std::string> decoded = DecodeBase64(GetParam().text);
+  EXPECT_TRUE(absl::IsInvalidArgument(decoded.status()));
+  EXPECT_THAT(std::string(decoded.status().message()), HasSubstr(GetParam().says));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, BadBase64Test,
+                         testing::Values(BadBase64{"Zm9v\nYmFy", "byte 4 is 0x0a"}, BadBase64{"Zm9 vYmF", "byte 3 is 0x20"},
+                                         BadBase64{"Zm9vYg", "not a multiple of 4"}, BadBase64{"Zm-_", "byte 2 is 0x2d"},
+                                         BadBase64{"Zm9vYh==", "unused bits"}, BadBase64{"Zm9vYmF=", "unused bits"},
+                                         BadBase64{"Zg==Zg==", "byte 2 is 0x3d"}, BadBase64{"====", "byte 0 is 0x3d"},
+                                         BadBase64{"Z===", "byte 1 is 0x3d"}, BadBase64{"Zm9\xff", "byte 3 is 0xff"}));
+
+TEST(DataUrlTest, GivesThePictureBytesWhateverTheParameters) {
+  EXPECT_EQ(*DecodeImageDataUrl("data:image/png;base64,Zm9v", 100), "foo");
+  EXPECT_EQ(*DecodeImageDataUrl("DATA:image/PNG;charset=x;BASE64,Zm9v", 100), "foo");
+}
+
+struct BadUrl {
+  std::string url;
+  const char* says;
+};
+
+class BadUrlTest : public testing::TestWithParam<BadUrl> {};
+
+TEST_P(BadUrlTest, IsRefusedWithTheReason) {
+  const absl::StatusOr<std::string> decoded = DecodeImageDataUrl(GetParam().url, 100);
+  EXPECT_TRUE(absl::IsInvalidArgument(decoded.status())) << decoded.status();
+  EXPECT_THAT(std::string(decoded.status().message()), HasSubstr(GetParam().says));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, BadUrlTest,
+    testing::Values(BadUrl{"https://example.com/a.png", "scheme https; only data:"}, BadUrl{"", "no scheme"},
+                    BadUrl{"file:///etc/passwd", "scheme file"}, BadUrl{"data:image/png;base64", "no comma"},
+                    BadUrl{"data:" + std::string(5000, 'x') + ",AAAA", "no comma in its first 256"},
+                    BadUrl{"data:video/jpeg;base64,Zm9v", "not of media type image/"},
+                    BadUrl{"data:image/png,Zm9v", "not marked ;base64"}, BadUrl{"data:image/png;base64,", "empty (0 bytes)"},
+                    BadUrl{"data:image/jpeg;base64,Zm9v,Zm9v,Zm9v", "byte 4 is 0x2c"}));
+
+TEST(DataUrlTest, ChecksTheSizeBeforeDecoding) {
+  const std::string fits = absl::StrCat("data:image/png;base64,", EncodeBase64(std::string(100, 'a')));
+  EXPECT_TRUE(DecodeImageDataUrl(fits, 100).ok());
+  const std::string one_more = absl::StrCat("data:image/png;base64,", EncodeBase64(std::string(101, 'a')));
+  EXPECT_TRUE(absl::IsResourceExhausted(DecodeImageDataUrl(one_more, 100).status()));
+  // Not base64 at all, and still it is the size that is complained of: nothing was decoded.
+  const std::string large = absl::StrCat("data:image/png;base64,", std::string(1 << 20, '*'));
+  EXPECT_TRUE(absl::IsResourceExhausted(DecodeImageDataUrl(large, 100).status()));
+}
+
+TEST(SniffTest, KnowsTheThreeFormatsByTheirFirstBytes) {
+  EXPECT_EQ(SniffImageType("\xff\xd8\xff\xe0 rest"), "image/jpeg");
+  EXPECT_EQ(SniffImageType("\x89PNG\r\n\x1a\n rest"), "image/png");
+  EXPECT_EQ(SniffImageType("RIFF1234WEBPVP8 "), "image/webp");
+  EXPECT_EQ(SniffImageType("GIF89a"), "");
+  EXPECT_EQ(SniffImageType(""), "");
+}
+
+}  // namespace
+}  // namespace prism
