@@ -58,6 +58,7 @@ class Tokenizer {
   // Raw bytes, perhaps part of a character; empty for an id without a token.
   absl::string_view TokenBytes(int32_t id) const { return tokens_.bytes(id); }
 
+  const AddedTokens& added_tokens() const { return added_; }
   std::optional<int32_t> AddedTokenId(absl::string_view content) const;
   bool IsAdded(int32_t id) const { return added_.Find(id) != nullptr; }
   // An added token with "special": true.
