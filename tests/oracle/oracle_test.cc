@@ -1,0 +1,268 @@
+// The kernels against Hugging Face transformers in float32: pixels, grids and positions equal;
+// vision, DeepStack and text tensors and logits within 1e-4; greedy answers equal.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "services/vision_encoder/model/vision_model.h"
+#include "tests/oracle/oracle_case.h"
+#include "tests/oracle/text_harness.h"
+
+namespace prism {
+namespace {
+
+constexpr double kTolerance = 1e-4;
+
+// The largest |a - b|; NaN anywhere gives infinity.
+double WorstDifference(absl::Span<const float> a, absl::Span<const float> b) {
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    if (!(difference <= worst)) worst = std::isnan(difference) ? INFINITY : difference;
+  }
+  return worst;
+}
+
+// A checkpoint with both towers, made once for all its cases.
+struct LoadedModel {
+  std::unique_ptr<Backend> backend = CreateCpuBackend();
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Stream> stream;
+  std::unique_ptr<VisionModel> vision;
+  std::unique_ptr<TextHarness> text;
+};
+
+LoadedModel& ModelNamed(const std::string& name) {
+  static std::map<std::string, LoadedModel> models;
+  LoadedModel& model = models[name];
+  if (model.text != nullptr) return model;
+  auto checkpoint =
+      Checkpoint::Open(PRISM_SOURCE_DIR "/tests/oracle/models/" + name, {.format = LoadFormat::kSynthetic});
+  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+  model.checkpoint = *std::move(checkpoint);
+  model.stream = *model.backend->CreateStream({.device_index = 0, .num_threads = 2});
+  auto vision = VisionModel::Load(*model.stream, *model.checkpoint);
+  EXPECT_TRUE(vision.ok()) << vision.status();
+  model.vision = *std::move(vision);
+  auto text = TextHarness::Create(*model.backend, *model.checkpoint, 1, 2, 64);
+  EXPECT_TRUE(text.ok()) << text.status();
+  model.text = *std::move(text);
+  return model;
+}
+
+class OracleTest : public testing::TestWithParam<std::tuple<const char*, const char*>> {
+ protected:
+  void SetUp() override {
+    auto opened = OracleCase::Open(std::get<0>(GetParam()), std::get<1>(GetParam()));
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    oracle_ = *std::move(opened);
+    auto patches = PatchesOf(*oracle_);
+    ASSERT_TRUE(patches.ok()) << patches.status();
+    grids_ = *std::move(patches);
+  }
+  LoadedModel& model() { return ModelNamed(std::get<0>(GetParam())); }
+
+  // Compares rows with the stored tensor: all of its rows, the first ones of ours.
+  void ExpectClose(const std::string& name, const TensorView& ours) {
+    const TensorView want = oracle_->tensor(name);
+    ASSERT_TRUE(want.present()) << name;
+    ASSERT_EQ(ours.dim(1), want.dim(1)) << name;
+    ASSERT_GE(ours.dim(0), want.dim(0)) << name;
+    const double worst = WorstDifference(ours.Rows(0, want.dim(0)).span<float>(), want.span<float>());
+    std::printf("  %-20s worst %.3g\n", name.c_str(), worst);
+    EXPECT_LE(worst, kTolerance) << name;
+    ++compared_;
+  }
+
+  // Runs the tower over all pictures; the embeddings for the language model.
+  void Encode(const VisionTap& tap = nullptr) {
+    std::vector<VisionGrid> sizes;
+    int64_t patches = 0;
+    for (const PatchGrid& grid : grids_) {
+      sizes.push_back({static_cast<int32_t>(grid.size.t), static_cast<int32_t>(grid.size.h),
+                       static_cast<int32_t>(grid.size.w)});
+      patches += grid.size.num_patches();
+    }
+    if (patches == 0) return;
+    const Tensor pixels = Tensor::Host(DType::kF32, Shape{patches, kPatchValues});
+    int64_t row = 0;
+    for (const PatchGrid& grid : grids_) {
+      const TensorView target = pixels.view().Rows(row, grid.size.num_patches());
+      std::copy(grid.patches.span<float>().begin(), grid.patches.span<float>().end(), target.span<float>().begin());
+      row += grid.size.num_patches();
+    }
+    const int64_t hidden = model().vision->hidden_size();
+    embeddings_ = Tensor::Host(DType::kF32, Shape{patches / 4, hidden});
+    deepstack_ = Tensor::Host(DType::kF32, Shape{model().vision->num_deepstack(), patches / 4, hidden});
+    const absl::Status status = model().vision->Forward(*model().stream, pixels.view(), sizes, embeddings_.view(),
+                                                        deepstack_.view(), tap);
+    ASSERT_TRUE(status.ok()) << status;
+  }
+
+  // The prompt; each run of placeholders is one picture or one temporal patch.
+  HarnessSequence Prompt() {
+    HarnessSequence sequence;
+    sequence.ids = oracle_->prompt_token_ids;
+    const ModelConfig& config = model().checkpoint->config();
+    int64_t first_row = 0;
+    size_t index = 0;
+    for (const PatchGrid& grid : grids_) {
+      for (int64_t t = 0; t < grid.size.t; ++t) {
+        while (sequence.ids[index] != config.image_token_id && sequence.ids[index] != config.video_token_id) ++index;
+        const int64_t tokens = grid.size.h * grid.size.w / 4;
+        sequence.spans.push_back({.offset = static_cast<int64_t>(index),
+                                  .num_tokens = tokens,
+                                  .grid_h = static_cast<int32_t>(grid.size.h),
+                                  .grid_w = static_cast<int32_t>(grid.size.w),
+                                  .embedding_index = 0,
+                                  .first_row = first_row});
+        first_row += tokens;
+        index += static_cast<size_t>(tokens);
+      }
+    }
+    if (!grids_.empty()) {
+      sequence.embeddings = embeddings_.view();
+      sequence.deepstack = deepstack_.view();
+    }
+    return sequence;
+  }
+
+  std::unique_ptr<OracleCase> oracle_;
+  std::vector<PatchGrid> grids_;
+  Tensor embeddings_, deepstack_;
+  int compared_ = 0;
+};
+
+TEST_P(OracleTest, PixelsAndGridsAreEqual) {
+  if (grids_.empty()) GTEST_SKIP() << "a case without pictures";
+  const TensorView stored_grid =
+      oracle_->tensor(oracle_->videos.empty() ? "image_grid_thw" : "video_grid_thw");
+  ASSERT_EQ(stored_grid.dim(0), static_cast<int64_t>(grids_.size()));
+  // Both models share the preprocessing; the smaller forms of the pixels are stored once.
+  auto other = OracleCase::Open("moe-micro", std::get<1>(GetParam()));
+  ASSERT_TRUE(other.ok()) << other.status();
+  const TensorView whole = oracle_->tensor("pixel_values");
+  const TensorView one_frame = (*other)->tensor("pixel_values.one_frame.u8");
+  const TensorView video = (*other)->tensor("pixel_values_videos.u8");
+  int64_t row = 0, mismatches = 0, compared = 0;
+  for (size_t i = 0; i < grids_.size(); ++i) {
+    const PatchGrid& grid = grids_[i];
+    const int32_t* thw = stored_grid.data<int32_t>() + 3 * i;
+    EXPECT_EQ(grid.size, (PatchGridSize{.t = thw[0], .h = thw[1], .w = thw[2]}));
+    const float* patches = grid.patches.data<float>();
+    for (int64_t p = 0; p < grid.size.num_patches(); ++p, ++row) {
+      for (int64_t e = 0; e < kPatchValues; ++e, ++compared) {
+        const float value = patches[p * kPatchValues + e];
+        if (whole.present()) {
+          mismatches += value != whole.data<float>()[row * kPatchValues + e];
+          continue;
+        }
+        const int64_t channel = e / 512, inside = e % 256;
+        const uint8_t byte = one_frame.present() ? one_frame.data<uint8_t>()[row * 768 + channel * 256 + inside]
+                                                 : video.data<uint8_t>()[row * kPatchValues + e];
+        mismatches += value != (static_cast<float>(byte) - 127.5f) / 127.5f;
+      }
+    }
+  }
+  EXPECT_GT(compared, 0);
+  EXPECT_EQ(mismatches, 0) << "of " << compared;
+}
+
+TEST_P(OracleTest, VisionTensorsAgree) {
+  if (grids_.empty()) GTEST_SKIP() << "a case without pictures";
+  Encode([this](absl::string_view name, const TensorView& rows) {
+    ExpectClose("vision." + std::string(name), rows);
+    return absl::OkStatus();
+  });
+  ExpectClose("vision.merged", embeddings_.view());
+  for (int64_t k = 0; k < model().vision->num_deepstack(); ++k) {
+    ExpectClose("vision.deepstack." + std::to_string(k),
+                deepstack_.view().Rows(k, 1).Reshape(embeddings_.shape()));
+  }
+  EXPECT_EQ(compared_, 2 + 4 + 1 + model().vision->num_deepstack());
+}
+
+TEST_P(OracleTest, PositionsAndRopeDeltaAreEqual) {
+  const HarnessSequence prompt = Prompt();
+  const auto tokens = static_cast<int64_t>(prompt.ids.size());
+  const PromptPositions walk = WalkPositions(tokens, prompt.spans);
+  EXPECT_EQ(walk.delta, oracle_->rope_delta);
+  const TensorView want = oracle_->tensor("position_ids");
+  ASSERT_EQ(want.dim(1), tokens);
+  for (int64_t i = 0; i < tokens; ++i) {
+    for (int64_t axis = 0; axis < 3; ++axis) {
+      ASSERT_EQ(walk.positions[static_cast<size_t>(i)][static_cast<size_t>(axis)],
+                want.data<int32_t>()[axis * tokens + i])
+          << "token " << i << " axis " << axis;
+    }
+  }
+}
+
+TEST_P(OracleTest, TextTensorsAndLogitsAgree) {
+  Encode();
+  HarnessSequence prompt = Prompt();
+  const TensorView kept = oracle_->tensor("rows");
+  const auto keep = [&](const TensorView& all) {
+    Tensor rows = Tensor::Host(DType::kF32, Shape{kept.dim(0), all.dim(1)});
+    for (int64_t i = 0; i < kept.dim(0); ++i) {
+      const absl::Span<const float> row = all.Rows(kept.data<int32_t>()[i], 1).span<float>();
+      std::copy(row.begin(), row.end(), rows.data<float>() + i * all.dim(1));
+    }
+    return rows;
+  };
+  const auto logits = model().text->Step(
+      {{.sequence = &prompt, .count = static_cast<int64_t>(prompt.ids.size()), .all_logits = true}},
+      [&](absl::string_view name, const TensorView& rows) {
+        const Tensor some = keep(rows);
+        ExpectClose("text." + std::string(name), some.view());
+        return absl::OkStatus();
+      });
+  ASSERT_TRUE(logits.ok()) << logits.status();
+  const Tensor some = keep(logits->view());
+  ExpectClose("logits", some.view());
+  // The best eight of every row.
+  const TensorView ids = oracle_->tensor("top8.ids"), logprobs = oracle_->tensor("top8.logprobs");
+  double worst = 0;
+  for (int64_t t = 0; t < ids.dim(0); ++t) {
+    const std::vector<double> ours = LogSoftmax(logits->view().Rows(t, 1).span<float>());
+    for (int64_t j = 0; j < 8; ++j) {
+      const auto id = static_cast<size_t>(ids.data<int32_t>()[t * 8 + j]);
+      worst = std::max(worst, std::fabs(ours[id] - static_cast<double>(logprobs.data<float>()[t * 8 + j])));
+    }
+  }
+  std::printf("  %-20s worst %.3g\n", "top8.logprobs", worst);
+  EXPECT_LE(worst, kTolerance);
+  model().text->Free(prompt);
+}
+
+TEST_P(OracleTest, GreedyAnswersAreEqual) {
+  Encode();
+  HarnessSequence prompt = Prompt();
+  const auto answer = Greedy(*model().text, prompt, static_cast<int>(oracle_->greedy_ids.size()), 512);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->ids, oracle_->greedy_ids);
+  double worst = 0;
+  for (size_t i = 0; i < oracle_->greedy_ids.size(); ++i) {
+    const double ours = LogSoftmax(answer->logits[i])[static_cast<size_t>(oracle_->greedy_ids[i])];
+    worst = std::max(worst, std::fabs(ours - oracle_->greedy_logprobs[i]));
+  }
+  std::printf("  %-20s worst %.3g\n", "greedy.logprobs", worst);
+  EXPECT_LE(worst, kTolerance);
+  model().text->Free(prompt);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , OracleTest,
+    testing::Combine(testing::Values("dense-micro", "moe-micro"),
+                     testing::Values("text_short", "text_system_turns", "text_tools", "text_long", "image_photo",
+                                     "image_small", "image_wide_gray", "image_rgba", "image_two_turns", "video_pan")),
+    [](const auto& test) {
+      std::string name = std::string(std::get<0>(test.param)) + "_" + std::get<1>(test.param);
+      std::replace(name.begin(), name.end(), '-', '_');
+      return name;
+    });
+
+}  // namespace
+}  // namespace prism
