@@ -136,12 +136,12 @@ absl::Status TextModel::Forward(Stream& stream, const StepInput& input, absl::Sp
                          .page_tables = input.page_tables};
   for (int64_t layer = 0; layer < num_layers(); ++layer) {
     PRISM_RETURN_IF_ERROR(w.blocks[static_cast<size_t>(layer)].Forward(stream, step, kv[static_cast<size_t>(layer)], x));
+    if (tap) PRISM_RETURN_IF_ERROR(tap(absl::StrCat("layer.", layer), x));
     // x[visual rows] += deepstack[layer]
     if (visual && layer < w.num_deepstack) {
       const TensorView level = input.deepstack.Rows(layer, 1).Reshape(input.visual_embeddings.shape());
       PRISM_RETURN_IF_ERROR(AddRows(stream, {.y = level, .rows = input.visual_rows, .x = x}));
     }
-    if (tap) PRISM_RETURN_IF_ERROR(tap(absl::StrCat("layer.", layer), x));
   }
   const float epsilon = static_cast<float>(w.config.rms_norm_eps);
   if (tap) {

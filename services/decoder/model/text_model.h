@@ -34,7 +34,8 @@ struct StepInput {
   TensorView deepstack;          // [K, N, D] f32
 };
 
-// Called with an intermediate tensor's name ("layer.0", "norm") and its rows [T, D], on the device.
+// Called with an intermediate tensor's name ("layer.0": a layer's output before DeepStack is added;
+// "norm") and its rows [T, D], on the device.
 using TextTap = std::function<absl::Status(absl::string_view name, const TensorView& rows)>;
 
 class TextModel {
