@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""tidy.py ROOT [--compiler CXX]: holds the tree to docs/architecture.md.
+
+Fails on an include against the arrows, a source or header that no target names, a header that does
+not compile alone, and a test without an expectation. Prints every finding with its place.
+"""
+import argparse
+import concurrent.futures
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# folder -> folders of ours it may include, besides itself. The longest matching folder counts.
+BASE = ["common/base"]
+TENSOR = BASE + ["common/tensor"]
+KERNELS = ["kernels/device", "kernels/ops", "kernels/comm", "kernels/layers"]
+RPC = ["common/wire", "common/rpc", "common/metrics"]
+ARROWS = {
+    "common/base": [],
+    "common/tensor": BASE,
+    "common/checkpoint": TENSOR,
+    "common/text": BASE,
+    "common/metrics": BASE,
+    "common/wire": TENSOR + ["protos"],
+    "common/rpc": BASE + ["common/metrics", "common/wire", "protos"],
+    "kernels/device": TENSOR,
+    "kernels/ops": TENSOR + ["kernels/device"],
+    "kernels/comm": TENSOR + ["kernels/device"],
+    "kernels/layers": TENSOR + KERNELS,
+    "kernels/cpu": TENSOR + KERNELS,
+    "services/vision_encoder/image": TENSOR + ["common/checkpoint/model_config.h"],
+    "services/vision_encoder/model": TENSOR + ["common/checkpoint"] + KERNELS,
+    "services/vision_encoder": TENSOR + ["common/checkpoint", "common/text", "protos"] + RPC + KERNELS,
+    "services/decoder/model": TENSOR + ["common/checkpoint"] + KERNELS,
+    "services/decoder/kv": BASE,
+    "services/decoder/kv/kv_store": TENSOR + KERNELS,
+    "services/decoder/sched": BASE + ["services/decoder/kv"],
+    "services/decoder": TENSOR + ["common/checkpoint", "common/text", "protos"] + RPC + KERNELS,
+    "services/router": BASE + ["common/text", "common/checkpoint/model_config.h", "protos"] + RPC,
+    "services/gateway": BASE + ["common/text", "common/checkpoint/model_config.h", "protos"] + RPC,
+    "services/cli": BASE + ["common/text", "common/checkpoint/model_config.h", "protos"] + RPC,
+}
+# main.cc alone makes backends.
+MAIN_EXTRA = ["kernels/cpu"]
+# Third-party headers that stay in one place.
+ONLY_IN = {
+    r"spdlog/": ["common/base/log.cc"],
+    r"openssl/": ["common/base/hash.cc"],
+    r"CLI/": ["common/rpc/flags.cc"],
+    r"cuda_runtime": ["kernels/cuda/"],
+    r"grpc": ["common/wire/", "common/rpc/", "services/", "tests/"],
+    r"boost/": ["services/gateway/", "services/cli/", "tests/services/"],
+}
+OURS = ("common/", "kernels/", "services/", "protos/", "prism/v1/", "google/rpc/", "tests/")
+INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.M)
+
+
+def sources(root, *tops):
+    for top in tops:
+        for path in sorted((root / top).rglob("*")):
+            if path.suffix in (".cc", ".h") and "build" not in path.relative_to(root).parts:
+                yield path
+
+
+def rule_for(name):
+    stem = name.rsplit(".", 1)[0]
+    best = max((f for f in ARROWS if stem == f or name.startswith(f + "/")), key=len, default=None)
+    return best
+
+
+def allowed(including, included):
+    folder = rule_for(including)
+    if folder is None:
+        return False
+    if included.startswith(("prism/v1/", "google/rpc/")):
+        included = "protos/" + included
+    may = ARROWS[folder] + [folder]
+    if folder == "services/decoder/kv/kv_store":
+        may.append("services/decoder/kv")
+    if including.endswith("/main.cc"):
+        may = may + MAIN_EXTRA
+    return any(included == m or included.startswith(m + "/") for m in may)
+
+
+def check_arrows(root):
+    for path in sources(root, "common", "kernels", "services"):
+        name = str(path.relative_to(root))
+        for bracket, included in INCLUDE.findall(path.read_text(errors="replace")):
+            if included.startswith(OURS) and not allowed(name, included):
+                yield f"{name}: may not include {included}"
+            for pattern, places in ONLY_IN.items():
+                if bracket == "<" or not included.startswith(OURS):
+                    if re.match(pattern, included) and not any(name.startswith(p) for p in places):
+                        yield f"{name}: {included} belongs in {', '.join(places)}"
+
+
+def check_targets(root):
+    """Every source, and every header but those of tests, is named by the CMake file of its folder (or one above)."""
+    for path in sources(root, "common", "kernels", "services", "tests", "benchmarks"):
+        if path.suffix == ".h" and path.relative_to(root).parts[0] in ("tests", "benchmarks"):
+            continue
+        folder, named = path.parent, False
+        while not named and folder != root.parent:
+            lists = folder / "CMakeLists.txt"
+            if lists.exists():
+                local = path.relative_to(folder)
+                named = re.search(r"(?<![\w/.-])" + re.escape(str(local)) + r"(?![\w.])", lists.read_text()) is not None
+            folder = folder.parent
+        if not named:
+            yield f"{path.relative_to(root)}: no target names it"
+
+
+def bodies(text):
+    """(line, name, body) of every TEST in the text."""
+    for match in re.finditer(r"^(TEST|TEST_F|TEST_P|TYPED_TEST)\(([^)]*)\)\s*\{", text, re.M):
+        depth, end = 1, match.end()
+        while depth and end < len(text):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        yield text.count("\n", 0, match.start()) + 1, match.group(2), text[match.end():end]
+
+
+def check_expectations(root):
+    for path in sources(root, "tests"):
+        if not path.name.endswith("_test.cc"):
+            continue
+        text = path.read_text(errors="replace")
+        found = False
+        for line, name, body in bodies(text):
+            found = True
+            if not re.search(r"EXPECT_|ASSERT_|FAIL\(|Expect[A-Z]|Check[A-Z]|Agrees?|Verify", body):
+                yield f"{path.relative_to(root)}:{line}: {name} expects nothing"
+        if not found:
+            yield f"{path.relative_to(root)}: a test file without a test"
+
+
+def check_headers(root, compiler, flags):
+    """A header is proven to compile alone by the .cc of its name including it first; others are compiled."""
+    alone = []
+    for path in sources(root, "common", "kernels", "services"):
+        if path.suffix != ".h":
+            continue
+        source = path.with_suffix(".cc")
+        name = str(path.relative_to(root))
+        if source.exists():
+            first = next((i for _, i in INCLUDE.findall(source.read_text(errors="replace"))), None)
+            if first != name:
+                yield f"{source.relative_to(root)}: must include {name} first"
+        else:
+            alone.append(name)
+
+    def compile_alone(name):
+        with tempfile.NamedTemporaryFile("w", suffix=".cc") as unit:
+            unit.write(f'#include "{name}"\n')
+            unit.flush()
+            result = subprocess.run([compiler, "-std=c++20", "-fsyntax-only", "-I", str(root), *flags, unit.name],
+                                    capture_output=True, text=True)
+            return f"{name}: does not compile alone\n{result.stderr[:600]}" if result.returncode else None
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from filter(None, pool.map(compile_alone, alone))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--compiler", default="", help="compile headers with this; empty: leave that check out")
+    parser.add_argument("--flag", action="append", default=[], help="another compiler flag, e.g. --flag=-Ibuild/protos")
+    args = parser.parse_args()
+    root = args.root.resolve()
+    findings = [*check_arrows(root), *check_targets(root), *check_expectations(root)]
+    if args.compiler:
+        findings += check_headers(root, args.compiler, args.flag)
+    for finding in findings:
+        print(finding)
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
