@@ -1,6 +1,7 @@
 #include "common/checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -128,7 +129,7 @@ std::string DescribeNumbers(const ModelConfig& config, CheckpointPart part) {
   if (part != CheckpointPart::kVision) {
     const TextConfig& t = config.text;
     absl::StrAppend(&text, "text heads ", t.num_attention_heads, " ", t.num_key_value_heads, " ", t.head_dim, " eps ",
-                    t.rms_norm_eps, " theta ", t.rope_theta, " sections ", absl::StrJoin(t.mrope_section, ","), " top ",
+                    std::bit_cast<uint64_t>(t.rms_norm_eps), " theta ", std::bit_cast<uint64_t>(t.rope_theta), " sections ", absl::StrJoin(t.mrope_section, ","), " top ",
                     t.num_experts_per_tok, "\n");
   }
   return text;
