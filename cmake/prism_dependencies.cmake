@@ -22,6 +22,7 @@ if(PRISM_TESTS)
 endif()
 if(PRISM_BENCHMARKS)
   find_package(benchmark REQUIRED CONFIG)
+  pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
 endif()
 
 find_program(PRISM_PROTOC protoc REQUIRED)

@@ -33,7 +33,7 @@ void PackRows(const float* const* from, int64_t rows, int64_t in_features, float
 
 // Columns of a panel that are multiplied before the next panel's: with all rows' x of them they stay
 // in the second-level cache, one block's x in the first.
-inline constexpr int64_t kBlockColumns = 512;
+inline constexpr int64_t kBlockColumns = 256;
 
 // y[:, first panel .. last panel] of some rows.
 struct PanelsTask {

@@ -12,8 +12,8 @@ namespace {
 // of panels together, and the panels of a group. They fit the
 // caches; no result depends on them.
 constexpr int64_t kPassRows = 960;
-constexpr int64_t kPartRows = 240;
-constexpr int64_t kPartPanels = 4;
+constexpr int64_t kPartRows = 480;
+constexpr int64_t kPartPanels = 8;
 // A part with little work does not pay for being handed out: multiply-adds.
 constexpr int64_t kPartWork = 1 << 16;
 
