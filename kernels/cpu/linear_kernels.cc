@@ -289,6 +289,7 @@ void Multiply(const PanelsTask& task) {
 
 int64_t RowsMax() { return kBlockRowsMax; }
 
+#if HWY_TARGET != HWY_SCALAR
 // Columns [k, k + 4) of four rows: to[i * stride + r] = rows[r][k + i].
 HWY_INLINE void TurnFour(const float* const* rows, int64_t k, float* to, int64_t stride) {
   const hn::FixedTag<float, 4> d;
@@ -301,9 +302,11 @@ HWY_INLINE void TurnFour(const float* const* rows, int64_t k, float* to, int64_t
   hn::StoreU(hn::InterleaveLower(d, ac_high, be_high), d, to + 2 * stride);
   hn::StoreU(hn::InterleaveUpper(d, ac_high, be_high), d, to + 3 * stride);
 }
+#endif
 
 void Pack(const float* const* from, int64_t rows, int64_t in_features, float* to) {
   int64_t k = 0;
+#if HWY_TARGET != HWY_SCALAR
   if (rows >= 4) {
     for (; k + 4 <= in_features; k += 4) {
       // The last four rows may overlap the four before.
@@ -313,6 +316,7 @@ void Pack(const float* const* from, int64_t rows, int64_t in_features, float* to
       }
     }
   }
+#endif
   for (; k < in_features; ++k) {
     for (int64_t r = 0; r < rows; ++r) to[k * rows + r] = from[r][k];
   }
