@@ -11,13 +11,6 @@
 
 namespace prism {
 
-// Decodes base64 of RFC 4648 section 4 strictly: the standard alphabet, padded, no white space, the
-// unused bits zero. InvalidArgument names the first offending byte's position and value.
-absl::StatusOr<std::string> DecodeBase64(absl::string_view text);
-
-// RFC 4648 section 4, padded, without line breaks.
-std::string EncodeBase64(absl::string_view bytes);
-
 // What a picture's first bytes say it is: "image/jpeg", "image/png", "image/webp", or empty.
 absl::string_view SniffImageType(absl::string_view bytes);
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/base64.h"
 #include "common/wire/status_codec.h"
-#include "services/gateway/data_url.h"
 
 namespace prism {
 namespace {
