@@ -1,0 +1,38 @@
+// The content key: what an embedding is of, and by what it was made.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <string>
+
+#include "absl/strings/string_view.h"
+#include "services/vision_encoder/image/image_decoder.h"
+#include "services/vision_encoder/image/smart_resize.h"
+
+namespace prism {
+
+// 32 bytes, a sha256.
+using ContentKey = std::string;
+
+// How one picture is processed. What a request left open is already filled in.
+struct ProcessorChoice {
+  AlphaMode alpha = AlphaMode::kWhite;
+  PixelBounds bounds;
+};
+
+// What else an embedding depends on.
+struct KeyScope {
+  std::string weights_digest;  // of the vision half
+  std::string numerics_id;     // backend, dtype and order of sums
+  std::string salt;            // tenant that wants isolation; empty: shared
+};
+
+// sha256 over a version tag, the picture's sides and RGB bytes, the choice and the scope, each of
+// fixed length or preceded by its length, so that no two inputs run together.
+ContentKey ComputeContentKey(const RgbImage& image, const ProcessorChoice& choice, const KeyScope& scope);
+
+// The same over the file instead of its pixels: equal keys mean equal content keys, so a file seen
+// before need not be decoded to know its content key.
+std::string ComputeFileKey(absl::string_view media_sha256, const ProcessorChoice& choice, absl::string_view salt);
+
+}  // namespace prism

@@ -1,0 +1,229 @@
+// prism-vision-encoder: pictures in, embeddings by handle out.
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <future>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/base/thread.h"
+#include "common/checkpoint/checkpoint.h"
+#include "common/metrics/build_info.h"
+#include "common/metrics/metrics_server.h"
+#include "common/rpc/flags.h"
+#include "common/rpc/server.h"
+#include "common/rpc/signals.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "services/vision_encoder/encoder_service.h"
+#include "services/vision_encoder/model_tower.h"
+
+namespace prism {
+namespace {
+
+struct Flags {
+  ServiceFlags service{.port = 50061, .metrics_port = 9102, .drain_timeout_s = 10};
+  std::string model;
+  std::string device = "auto";
+  std::string load_format = "auto";
+  uint64_t synthetic_seed = 0;
+  std::string alpha = "white";
+  int64_t max_image_tokens = 4096;
+  int64_t max_image_pixels = 50'000'000;
+  int64_t limit_media_bytes = int64_t{32} << 20;
+  int64_t media_store_bytes = int64_t{256} << 20;
+  int64_t store_bytes = int64_t{1} << 30;
+  int64_t max_batch_patches = 16384;
+  int64_t max_queue = 64;
+  int64_t lease_ms = 120'000;
+  int threads = 0;
+  int image_threads = 0;
+  std::string advertise_address;
+};
+
+void Declare(FlagSet* set, Flags* flags) {
+  set->Add("--model", &flags->model, "The Hugging Face folder of the model", {.required = true});
+  set->Add("--device", &flags->device, "What the tower runs on; auto takes the best there is",
+           {.choices = {"auto", "cpu"}});
+  set->Add("--load-format", &flags->load_format, "Where weights come from; synthetic makes them up from the configuration",
+           {.choices = {"auto", "safetensors", "synthetic"}});
+  set->Add("--synthetic-seed", &flags->synthetic_seed, "The seed of synthetic weights");
+  set->Add("--alpha", &flags->alpha, "What becomes of transparency where a request does not say: on white, or ignored",
+           {.choices = {"white", "drop"}});
+  set->Add("--max-image-tokens", &flags->max_image_tokens, "Visual tokens of one picture; larger ones are scaled down",
+           {.unit = "tokens", .min = 1, .max = 65536});
+  set->Add("--max-image-pixels", &flags->max_image_pixels, "Pixels of a picture as sent; larger ones are refused",
+           {.unit = "pixels", .min = 1, .max = 1e9});
+  set->Add("--limit-media-bytes", &flags->limit_media_bytes, "Bytes of a picture file; larger ones are refused",
+           {.unit = "bytes", .min = 1, .max = 1e9});
+  set->Add("--media-store-bytes", &flags->media_store_bytes, "Memory for files that were sent ahead of their Encode",
+           {.unit = "bytes", .min = 1, .max = 1e12});
+  set->Add("--store-bytes", &flags->store_bytes, "Memory for embeddings", {.unit = "bytes", .min = 1, .max = 1e13});
+  set->Add("--max-batch-patches", &flags->max_batch_patches, "Patches of one pass through the tower; a token has four",
+           {.unit = "patches", .min = 4, .max = 1 << 20});
+  set->Add("--max-queue", &flags->max_queue, "Encode calls under way at once; more are refused",
+           {.unit = "calls", .min = 1, .max = 65536});
+  set->Add("--lease-ms", &flags->lease_ms, "How long an embedding is kept for its caller unless extended",
+           {.unit = "ms", .min = 1, .max = kLeaseMsMax});
+  set->Add("--threads", &flags->threads, "Threads of the tower on a CPU; 0 takes one per CPU",
+           {.unit = "threads", .min = 0, .max = 1024});
+  set->Add("--image-threads", &flags->image_threads, "Threads that decode and resize; 0 takes one per two CPUs",
+           {.unit = "threads", .min = 0, .max = 1024});
+  set->Add("--advertise-address", &flags->advertise_address,
+           "host:port under which decoders reach this encoder; needed where --host is a wildcard (default: --host and the port)");
+  AddServiceFlags(set, &flags->service);
+}
+
+bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "::" || host == "[::]" || host.empty(); }
+
+// Settings that contradict each other or the model.
+absl::Status CheckFlags(const Flags& flags, const ModelConfig& config) {
+  if (flags.max_batch_patches < 4 * flags.max_image_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("--max-batch-patches is ", flags.max_batch_patches,
+                                                   ", below the ", 4 * flags.max_image_tokens,
+                                                   " patches of one picture of --max-image-tokens"));
+  }
+  const int64_t largest = (1 + config.vision.num_deepstack()) * flags.max_image_tokens *
+                          config.vision.out_hidden_size * static_cast<int64_t>(sizeof(float));
+  if (flags.store_bytes < largest) {
+    return absl::InvalidArgumentError(absl::StrCat("--store-bytes is ", flags.store_bytes,
+                                                   ", too few for one embedding of --max-image-tokens, ", largest,
+                                                   " bytes"));
+  }
+  if (flags.media_store_bytes < flags.limit_media_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("--media-store-bytes is ", flags.media_store_bytes,
+                                                   ", below --limit-media-bytes, ", flags.limit_media_bytes));
+  }
+  if (config.vision.patch_size != kPatchSide || config.vision.spatial_merge_size != kMergeSide ||
+      config.vision.temporal_patch_size != kFramesPerPatch || config.vision.in_channels != 3) {
+    return absl::UnimplementedError("the model's patches are not of 3 x 2 x 16 x 16 merged 2 x 2");
+  }
+  if (flags.advertise_address.empty() && IsWildcard(flags.service.host)) {
+    return absl::InvalidArgumentError(absl::StrCat("--advertise-address is needed with --host ", flags.service.host));
+  }
+  return absl::OkStatus();
+}
+
+std::string NameOfModel(const std::string& folder) {
+  std::filesystem::path path = std::filesystem::path(folder).lexically_normal();
+  return (path.has_filename() ? path.filename() : path.parent_path().filename()).string();
+}
+
+std::string NewIncarnation() {
+  const uint64_t words[2] = {RandomBits64(), RandomBits64()};
+  return std::string(reinterpret_cast<const char*>(words), sizeof words);
+}
+
+absl::Status Run(const Flags& flags) {
+  PRISM_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(flags.load_format));
+  PRISM_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Checkpoint> checkpoint,
+      Checkpoint::Open(flags.model,
+                       {.format = format, .part = CheckpointPart::kVision, .synthetic_seed = flags.synthetic_seed}));
+  const ModelConfig& config = checkpoint->config();
+  PRISM_RETURN_IF_ERROR(CheckFlags(flags, config));
+  const int cpus = AvailableCpus();
+  const int threads = flags.threads != 0 ? flags.threads : cpus;
+  std::string weights_digest;
+  {
+    ParallelPool pool(threads);
+    PRISM_ASSIGN_OR_RETURN(const std::string hex, checkpoint->WeightsDigest(CheckpointPart::kVision, &pool));
+    weights_digest = absl::HexStringToBytes(hex);
+  }
+
+  const std::unique_ptr<Backend> backend = CreateCpuBackend();
+  MetricRegistry registry;
+  AddBuildInfo(&registry, absl::BytesToHexString(weights_digest));
+  EncoderMetrics metrics(&registry);
+  MediaStore media({.bytes_max = flags.media_store_bytes, .file_bytes_max = flags.limit_media_bytes});
+
+  EncoderOptions options{.weights_digest = weights_digest, .numerics_id = std::string(backend->numerics_id())};
+  options.limits.image_tokens_max = flags.max_image_tokens;
+  options.limits.picture.file_bytes_max = flags.limit_media_bytes;
+  options.limits.picture.pixels_max = flags.max_image_pixels;
+  options.batch.batch_patches_max = flags.max_batch_patches;
+  options.batch.pictures_max = flags.max_queue;
+  options.store.bytes_max = flags.store_bytes;
+  options.image_threads = flags.image_threads != 0 ? flags.image_threads : std::max(1, cpus / 2);
+  options.calls_max = flags.max_queue;
+  options.lease = std::chrono::milliseconds(flags.lease_ms);
+
+  // Weights are loaded once the ports are ours: a port in use is then told at once.
+  std::promise<bool> listening;
+  const std::shared_future<bool> is_listening = listening.get_future().share();
+  const TowerFactory load = [&, is_listening]() -> absl::StatusOr<std::unique_ptr<Tower>> {
+    if (!is_listening.get()) return absl::CancelledError("not listening");
+    return LoadModelTower(*backend, {.num_threads = threads}, *checkpoint);
+  };
+  Encoder encoder(options, load, &Clock::Real(), &metrics);
+
+  EncoderService service({.model = NameOfModel(flags.model),
+                          .device = std::string(backend->name()),
+                          .alpha = flags.alpha == "drop" ? AlphaMode::kDrop : AlphaMode::kWhite,
+                          .budget = {.checkpoint = config.image, .image_tokens_max = flags.max_image_tokens},
+                          .incarnation = NewIncarnation()},
+                         &encoder, &media, &metrics);
+  const auto start = std::chrono::steady_clock::now();
+  std::unique_ptr<MetricsServer> metrics_server;
+  std::unique_ptr<RpcServer> server;
+  const auto listen = [&]() -> absl::Status {
+    PRISM_ASSIGN_OR_RETURN(metrics_server,
+                           MetricsServer::Start(&registry, {.host = flags.service.metrics_host,
+                                                            .port = flags.service.metrics_port,
+                                                            .live = [&encoder] { return encoder.Live(); },
+                                                            .ready = [&encoder] { return encoder.Ready(); }}));
+    PRISM_ASSIGN_OR_RETURN(server, RpcServer::Start({.host = flags.service.host,
+                                                     .port = flags.service.port,
+                                                     .reflection = flags.service.reflection,
+                                                     .health_names = {"prism.v1.VisionEncoder"},
+                                                     .metrics = &registry},
+                                                    {&service}));
+    service.set_address(flags.advertise_address.empty() ? server->address() : flags.advertise_address);
+    return absl::OkStatus();
+  };
+  const absl::Status is_up = listen();
+  listening.set_value(is_up.ok());
+  PRISM_RETURN_IF_ERROR(is_up);
+
+  LogInfo("listening", {{"address", server->address()},
+                        {"port", server->port()},
+                        {"metrics_port", metrics_server->port()}});
+  PRISM_RETURN_IF_ERROR(encoder.WaitUntilReady());
+  server->SetServing(true);
+  LogInfo("ready", {{"model", NameOfModel(flags.model)},
+                    {"device", backend->name()},
+                    {"synthetic", checkpoint->synthetic()},
+                    {"threads", threads},
+                    {"image_threads", options.image_threads},
+                    {"seconds", SecondsBetween(start, std::chrono::steady_clock::now())}});
+
+  const int signal = WaitForTermination();
+  LogInfo("draining", {{"signal", signal}, {"seconds_max", flags.service.drain_timeout_s}});
+  service.Drain();
+  server->SetServing(false);
+  server->Shutdown(std::chrono::seconds(flags.service.drain_timeout_s));
+  LogInfo("stopped");
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace prism
+
+int main(int argc, char** argv) {
+  prism::BlockTermination();
+  prism::Flags flags;
+  prism::FlagSet set("prism-vision-encoder", "Turns pictures into embeddings and keeps them for decoders.");
+  prism::Declare(&set, &flags);
+  if (const std::optional<int> exit_code = set.Parse(argc, argv)) return *exit_code;
+  prism::InitLog("prism-vision-encoder", flags.service.log_level);
+  const absl::Status status = prism::Run(flags);
+  if (status.ok()) return 0;
+  prism::LogError(status.message(), {{"code", absl::StatusCodeToString(status.code())}});
+  return 1;
+}

@@ -1,0 +1,17 @@
+// The tower made of a checkpoint's vision model on a stream of its own.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "common/checkpoint/checkpoint.h"
+#include "kernels/device/backend.h"
+#include "services/vision_encoder/tower.h"
+
+namespace prism {
+
+// Loads the vision half. `backend` outlives the tower; `checkpoint` is not needed afterwards.
+absl::StatusOr<std::unique_ptr<Tower>> LoadModelTower(Backend& backend, const StreamOptions& options,
+                                                      const Checkpoint& checkpoint);
+
+}  // namespace prism
