@@ -98,32 +98,6 @@ struct SegmentHead {
   int64_t packed;  // where its tiles lie among the packed floats
 };
 
-// Keys [begin, end) of a head, turned to [D, 64] and padded with zeros, and its values with their
-// rows padded.
-struct PackTask {
-  const float* k;       // row j at k + j * stride
-  const float* v;
-  int64_t stride;
-  int64_t num_keys;     // of the tile, 1 to 64
-  int64_t head_size;
-  float* packed_k;      // [D, 64]
-  float* packed_v;      // [64, padded D]
-};
-
-void PackTile(const PackTask& task) {
-  const int64_t columns = PaddedHeadSize(task.head_size);
-  for (int64_t j = 0; j < task.num_keys; ++j) {
-    const float* k = task.k + j * task.stride;
-    for (int64_t c = 0; c < task.head_size; ++c) task.packed_k[c * kAttentionTile + j] = k[c];
-    float* v = task.packed_v + j * columns;
-    std::copy_n(task.v + j * task.stride, task.head_size, v);
-    std::fill(v + task.head_size, v + columns, 0.0f);
-  }
-  for (int64_t c = 0; c < task.head_size; ++c) {
-    std::fill(task.packed_k + c * kAttentionTile + task.num_keys, task.packed_k + (c + 1) * kAttentionTile, 0.0f);
-  }
-}
-
 // Attention of heads whose packed keys and values fit the memory together.
 class VarlenRound {
  public:
@@ -133,9 +107,13 @@ class VarlenRound {
         tile_floats_(kAttentionTile * PaddedHeadSize(head_size_)),
         heads_(std::move(heads)),
         packed_(packed) {
-    for (size_t i = 0; i < heads_.size(); ++i) {
-      for (int64_t row = 0; row < heads_[i].num_rows; row += kAttentionTile) tiles_.push_back({i, row});
-      for (int64_t row = 0; row < heads_[i].num_rows; row += kQueryBlock) blocks_.push_back({i, row});
+    for (size_t begin = 0, end = 0; begin < heads_.size(); begin = end) {
+      while (end < heads_.size() && heads_[end].first_row == heads_[begin].first_row) ++end;
+      const int64_t rows = heads_[begin].num_rows;
+      for (int64_t row = 0; row < rows; row += kAttentionTile) tiles_.push_back({begin, end, row});
+      for (size_t i = begin; i < end; ++i) {
+        for (int64_t row = 0; row < rows; row += kQueryBlock) blocks_.push_back({i, i + 1, row});
+      }
     }
   }
 
@@ -146,9 +124,9 @@ class VarlenRound {
   }
 
  private:
-  // Rows of a head from `row` of its segment on.
+  // Some heads of one segment, from one of its rows on.
   struct Piece {
-    size_t head;
+    size_t head, head_end;
     int64_t row;
   };
 
@@ -160,17 +138,24 @@ class VarlenRound {
     return packed_ + head.packed + tile * 2 * tile_floats_;
   }
 
+  // One tile of every head: the heads lie side by side in each row.
   void Pack(const Piece& piece) const {
-    const SegmentHead& head = heads_[piece.head];
-    float* packed = Packed(head, piece.row / kAttentionTile);
-    const float* q = Rows(head, piece.row);
-    PackTile({.k = q + args_.out.dim(1),
-              .v = q + 2 * args_.out.dim(1),
-              .stride = args_.qkv.dim(1),
-              .num_keys = std::min(kAttentionTile, head.num_rows - piece.row),
-              .head_size = head_size_,
-              .packed_k = packed,
-              .packed_v = packed + tile_floats_});
+    const int64_t width = args_.out.dim(1);
+    const int64_t count = std::min(kAttentionTile, heads_[piece.head].num_rows - piece.row);
+    for (int64_t j = 0; j < kAttentionTile; j += kKeysTurned) {
+      for (size_t i = piece.head; i < piece.head_end; ++i) {
+        const SegmentHead& head = heads_[i];
+        float* packed = Packed(head, piece.row / kAttentionTile);
+        const float* q = Rows(head, piece.row + std::min(j, count));
+        PackKeysAndValues({.k = q + width,
+                           .v = q + 2 * width,
+                           .stride = args_.qkv.dim(1),
+                           .count = std::clamp<int64_t>(count - j, 0, kKeysTurned),
+                           .head_size = head_size_,
+                           .k_tile = packed + j,
+                           .v_tile = packed + tile_floats_ + j * PaddedHeadSize(head_size_)});
+      }
+    }
   }
 
   void Attend(const Piece& piece, float* scratch) const {
@@ -201,7 +186,7 @@ class VarlenRound {
   const std::vector<SegmentHead> heads_;
   float* const packed_;
   std::vector<Piece> tiles_;   // to pack
-  std::vector<Piece> blocks_;  // of queries
+  std::vector<Piece> blocks_;  // of one head's queries
 };
 
 }  // namespace

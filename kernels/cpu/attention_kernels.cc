@@ -32,6 +32,12 @@ constexpr int kVectorsMax = 4;  // 24 sums, 4 operands and a query's value in 32
 constexpr int kVectorsMax = 2;  // 12 sums, 2 operands and a query's value in 16 registers
 #endif
 
+// With so few queries memory decides: columns go together as far as registers last, and the next
+// tile is asked for ahead.
+constexpr int kFewRows = 4;
+template <int kRows>
+constexpr int kValueVectors = kRows <= 2 ? 2 * kVectorsMax : kVectorsMax;
+
 // What a block's queries carry from tile to tile, cut from its scratch.
 struct State {
   float* q;          // [rows, D]
@@ -45,33 +51,51 @@ struct State {
   float* v;          // [64, padded D]     a tile of values, padded
 };
 
+// Sixty-four keys and their values, and where the next tile's lie (or these again).
+struct Tile {
+  const float* k;        // [D, 64]
+  const float* v;        // [64, columns]
+  const float* next_k;
+  const float* next_v;
+  int64_t columns;       // padded D
+};
+
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+// Asks for kVectors vectors to come into the cache.
+template <int kVectors>
+HWY_INLINE void Ask(const float* next) {
+  constexpr int64_t kLine = 16;  // floats
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < kVectors * kLanes; i += std::max(kLine, kLanes)) __builtin_prefetch(next + i, 0, 1);
+}
 
 // scores[r, key] = scale * (q[r, 0] K[0, key] + ... ascending), for kVectors vectors of keys.
 template <int kRows, int kVectors>
-HWY_INLINE void ScoreTile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT k, int64_t head_size, float scale,
-                          float* HWY_RESTRICT scores) {
+HWY_INLINE void ScoreTile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT k, const float* next_k,
+                          int64_t head_size, float scale, float* HWY_RESTRICT scores) {
   const FloatTag d;
   FloatVector sum[kRows][kVectors];
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) sum[r][i] = hn::Zero(d);
   }
   for (int64_t c = 0; c < head_size; ++c) {
+    if constexpr (kRows <= kFewRows) Ask<kVectors>(next_k + c * kAttentionTile);
     FloatVector key[kVectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) key[i] = hn::LoadU(d, k + c * kAttentionTile + i * kLanes);
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
       const FloatVector value = hn::Set(d, q[r * head_size + c]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < kVectors; ++i) sum[r][i] = hn::MulAdd(value, key[i], sum[r][i]);
     }
   }
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
       hn::StoreU(hn::Mul(sum[r][i], hn::Set(d, scale)), d, scores + r * kAttentionTile + i * kLanes);
     }
@@ -81,115 +105,129 @@ HWY_INLINE void ScoreTile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT
 // o[r, column] = factor[r] o[r, column] + p[r, first] V[first, column] + ... ascending to `last`,
 // for kVectors vectors of columns.
 template <int kRows, int kVectors>
-HWY_INLINE void ValueTile(const float* HWY_RESTRICT p, const float* HWY_RESTRICT v, int64_t first, int64_t last,
-                          int64_t columns, const float* HWY_RESTRICT factor, float* HWY_RESTRICT o) {
+HWY_INLINE void ValueTile(const float* HWY_RESTRICT p, const float* HWY_RESTRICT v, const float* next_v,
+                          int64_t first, int64_t last, int64_t columns, const float* HWY_RESTRICT factor,
+                          float* HWY_RESTRICT o) {
   const FloatTag d;
   FloatVector sum[kRows][kVectors];
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) {
       sum[r][i] = hn::Mul(hn::LoadU(d, o + r * columns + i * kLanes), hn::Set(d, factor[r]));
     }
   }
   for (int64_t j = first; j < last; ++j) {
+    if constexpr (kRows <= kFewRows) Ask<kVectors>(next_v + j * columns);
     FloatVector value[kVectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) value[i] = hn::LoadU(d, v + j * columns + i * kLanes);
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
       const FloatVector weight = hn::Set(d, p[r * kAttentionTile + j]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < kVectors; ++i) sum[r][i] = hn::MulAdd(weight, value[i], sum[r][i]);
     }
   }
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) hn::StoreU(sum[r][i], d, o + r * columns + i * kLanes);
   }
 }
 
-// ValueTile() over all columns.
-template <int kRows>
-HWY_INLINE void AddValues(const float* p, const float* v, int64_t first, int64_t last, int64_t columns,
-                          const float* factor, float* o) {
-  int64_t c = 0;
-  for (; c + kVectorsMax * kLanes <= columns; c += kVectorsMax * kLanes) {
-    ValueTile<kRows, kVectorsMax>(p, v + c, first, last, columns, factor, o + c);
+// ValueTile() over columns [c, columns), kVectors vectors at a time, then fewer.
+template <int kRows, int kVectors>
+HWY_INLINE void AddValues(const float* p, const float* v, const float* next_v, int64_t first, int64_t last, int64_t c,
+                          int64_t columns, const float* factor, float* o) {
+  for (; c + kVectors * kLanes <= columns; c += kVectors * kLanes) {
+    ValueTile<kRows, kVectors>(p, v + c, next_v + c, first, last, columns, factor, o + c);
   }
-  for (; c + 2 * kLanes <= columns; c += 2 * kLanes) {
-    ValueTile<kRows, 2>(p, v + c, first, last, columns, factor, o + c);
+  if constexpr (kVectors > 1) {
+    AddValues<kRows, kVectors / 2>(p, v, next_v, first, last, c, columns, factor, o);
   }
-  for (; c < columns; c += kLanes) ValueTile<kRows, 1>(p, v + c, first, last, columns, factor, o + c);
+}
+
+// e^(from - to), and 1 where both are the same infinity.
+HWY_INLINE FloatVector Rescale(float from, float to) {
+  const FloatTag d;
+  const FloatVector a = hn::Set(d, from);
+  const FloatVector b = hn::Set(d, to);
+  return ExpOfAtMostZero(d, hn::IfThenZeroElse(hn::Eq(a, b), hn::Sub(a, b)));
 }
 
 // The largest of m and the first `count` scores.
 HWY_INLINE float Largest(const float* scores, int64_t count, float m) {
   const FloatTag d;
   FloatVector most = hn::Set(d, m);
-  int64_t j = 0;
-  for (; j + kLanes <= count; j += kLanes) most = hn::Max(most, hn::LoadU(d, scores + j));
-  if (j < count) {
+  if (count == kAttentionTile) {
+#pragma GCC unroll 16
+    for (int64_t j = 0; j < kAttentionTile; j += kLanes) most = hn::Max(most, hn::LoadU(d, scores + j));
+    return hn::GetLane(hn::MaxOfLanes(d, most));
+  }
+  for (int64_t j = 0; j < count; j += kLanes) {
     const auto seen = hn::FirstN(d, static_cast<size_t>(count - j));
     most = hn::Max(most, hn::IfThenElse(seen, hn::LoadU(d, scores + j), most));
   }
   return hn::GetLane(hn::MaxOfLanes(d, most));
 }
 
-// scores[j] = exp(scores[j] - m) for j < count and 0 after; l[j mod 8] = factor l[j mod 8] + them.
-HWY_INLINE void Weigh(float* scores, int64_t count, float m, float factor, float* l) {
+// scores[j] = exp(scores[j] - m), 0 from `count` on; l[j mod 8] = factor l[j mod 8] + them.
+HWY_INLINE void Weigh(float* scores, int64_t count, float m, FloatVector factor, float* l) {
   const FloatTag d;
   const FloatVector subtrahend = hn::Set(d, m);
+#pragma GCC unroll 16
   for (int64_t j = 0; j < kAttentionTile; j += kLanes) {
-    FloatVector p = Exp(d, hn::Sub(hn::LoadU(d, scores + j), subtrahend));
-    if (count < j + kLanes) {
-      p = hn::IfThenElseZero(hn::FirstN(d, static_cast<size_t>(std::max<int64_t>(0, count - j))), p);
-    }
-    hn::StoreU(p, d, scores + j);
+    hn::StoreU(ExpOfAtMostZero(d, hn::Sub(hn::LoadU(d, scores + j), subtrahend)), d, scores + j);
   }
+  std::fill(scores + count, scores + kAttentionTile, 0.0f);
   const SumTag ds;
+#pragma GCC unroll 8
   for (int64_t lane = 0; lane < kAttentionRowSums; lane += kSumLanes) {
-    auto sum = hn::Mul(hn::LoadU(ds, l + lane), hn::Set(ds, factor));
+    auto sum = hn::Mul(hn::LoadU(ds, l + lane), hn::Set(ds, hn::GetLane(factor)));
 #pragma GCC unroll 8
     for (int64_t j = lane; j < kAttentionTile; j += kAttentionRowSums) sum = hn::Add(sum, hn::LoadU(ds, scores + j));
     hn::StoreU(sum, ds, l + lane);
   }
 }
 
-// One tile for kRows queries from `row` on. `counts[r]` of its keys belong to query r; none is 0.
+// One tile for kRows queries from `row` on. `counts[r]` of its keys belong to query r, ascending; none is 0.
 template <int kRows>
-HWY_NOINLINE void RowsTile(const AttentionBlock& block, const State& s, int64_t row, const float* k, const float* v,
-                           int64_t columns, const int64_t* counts) {
-  const FloatTag d;
+HWY_NOINLINE void RowsTile(const AttentionBlock& block, const State& s, const Tile& tile, int64_t row,
+                           const int64_t* counts) {
+  const int64_t columns = tile.columns;
   float* scores = s.scores;
-  for (int64_t j = 0; j < kAttentionTile; j += kVectorsMax * kLanes) {
-    ScoreTile<kRows, kVectorsMax>(s.q + row * block.head_size, k + j, block.head_size, block.scale, scores + j);
+  const float* q = s.q + row * block.head_size;
+  const int64_t most = counts[kRows - 1];
+  int64_t first = 0;
+  for (; first + (kVectorsMax - 1) * kLanes < most; first += kVectorsMax * kLanes) {
+    ScoreTile<kRows, kVectorsMax>(q, tile.k + first, tile.next_k + first, block.head_size, block.scale, scores + first);
   }
-  HWY_ALIGN float factor[16] = {};
-  float m[kRows];
-  for (int r = 0; r < kRows; ++r) {
-    m[r] = Largest(scores + r * kAttentionTile, counts[r], s.m[row + r]);
-    // A maximum that stays the same gives e^0 = 1, be it infinite.
-    factor[r] = s.m[row + r] == m[r] ? 0.0f : s.m[row + r] - m[r];
-    s.m[row + r] = m[r];
+  for (; first < most; first += kLanes) {
+    ScoreTile<kRows, 1>(q, tile.k + first, tile.next_k + first, block.head_size, block.scale, scores + first);
   }
-  for (int64_t r = 0; r < kRows; r += kLanes) hn::Store(Exp(d, hn::Load(d, factor + r)), d, factor + r);
+  float factor[kRows];
   int64_t common = kAttentionTile;
+#pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
-    Weigh(scores + r * kAttentionTile, counts[r], m[r], factor[r], s.l + (row + r) * kAttentionRowSums);
+    const float m = Largest(scores + r * kAttentionTile, counts[r], s.m[row + r]);
+    const FloatVector rescale = Rescale(s.m[row + r], m);
+    Weigh(scores + r * kAttentionTile, counts[r], m, rescale, s.l + (row + r) * kAttentionRowSums);
+    s.m[row + r] = m;
+    factor[r] = hn::GetLane(rescale);
     common = std::min(common, counts[r]);
   }
-  AddValues<kRows>(scores, v, 0, common, columns, factor, s.o + row * columns);
+  AddValues<kRows, kValueVectors<kRows>>(scores, tile.v, tile.next_v, 0, common, 0, columns, factor,
+                                         s.o + row * columns);
   const float one = 1.0f;
   for (int r = 0; r < kRows; ++r) {
     if (counts[r] == common) continue;
-    AddValues<1>(scores + r * kAttentionTile, v, common, counts[r], columns, &one, s.o + (row + r) * columns);
+    AddValues<1, kValueVectors<1>>(scores + r * kAttentionTile, tile.v, tile.next_v, common, counts[r], 0, columns,
+                                   &one, s.o + (row + r) * columns);
   }
 }
 
-using RowsTileFunction = void (*)(const AttentionBlock&, const State&, int64_t, const float*, const float*, int64_t,
-                                  const int64_t*);
+using RowsTileFunction = void (*)(const AttentionBlock&, const State&, const Tile&, int64_t, const int64_t*);
 constexpr RowsTileFunction kRowsTile[kRowsMax] = {RowsTile<1>, RowsTile<2>, RowsTile<3>,
                                                   RowsTile<4>, RowsTile<5>, RowsTile<6>};
 
@@ -199,12 +237,8 @@ HWY_INLINE void EndLeaf(const State& s, int64_t row, int64_t columns) {
   const float* l = s.l + row * kAttentionRowSums;
   const float l_now = ((l[0] + l[1]) + (l[2] + l[3])) + ((l[4] + l[5]) + (l[6] + l[7]));
   const float m = std::max(s.m_before[row], s.m[row]);
-  HWY_ALIGN float exponent[16] = {};
-  exponent[0] = s.m_before[row] == m ? 0.0f : s.m_before[row] - m;
-  exponent[1] = s.m[row] == m ? 0.0f : s.m[row] - m;
-  for (int64_t i = 0; i < 2; i += kLanes) hn::Store(Exp(d, hn::Load(d, exponent + i)), d, exponent + i);
-  const FloatVector before = hn::Set(d, exponent[0]);
-  const FloatVector now = hn::Set(d, exponent[1]);
+  const FloatVector before = Rescale(s.m_before[row], m);
+  const FloatVector now = Rescale(s.m[row], m);
   s.l_before[row] =
       hn::GetLane(hn::MulAdd(hn::Set(d, s.l_before[row]), before, hn::Mul(hn::Set(d, l_now), now)));
   for (int64_t c = row * columns; c < (row + 1) * columns; c += kLanes) {
@@ -243,6 +277,11 @@ State Cut(const AttentionBlock& block, int64_t columns) {
   return s;
 }
 
+// Where tile `index` begins.
+HWY_INLINE int64_t Offset(const KeyValueTiles& kv, int64_t index) {
+  return (kv.tiles == nullptr ? index : kv.tiles[index]) * kv.stride;
+}
+
 void AttendBlock(const AttentionBlock& block) {
   const FloatTag d;
   const int64_t rows = static_cast<int64_t>(block.queries.size());
@@ -266,12 +305,19 @@ void AttendBlock(const AttentionBlock& block) {
       std::fill(s.l + in_leaf * kAttentionRowSums, s.l + rows * kAttentionRowSums, 0.0f);
       std::fill(s.m + in_leaf, s.m + rows, kLowest);
     }
-    const int64_t tile = begin / kAttentionTile;
-    const int64_t offset = (block.kv.tiles == nullptr ? tile : block.kv.tiles[tile]) * block.kv.stride;
-    const float* v = block.kv.v + offset;
+    const int64_t index = begin / kAttentionTile;
+    const int64_t offset = Offset(block.kv, index);
+    const bool is_last = begin + kAttentionTile >= num_keys(rows - 1);
+    const int64_t next = is_last ? offset : Offset(block.kv, index + 1);
+    Tile tile = {.k = block.kv.k + offset,
+                 .v = block.kv.v + offset,
+                 .next_k = block.kv.k + next,
+                 .next_v = block.kv.v + next,
+                 .columns = columns};
     if (block.kv.v_columns != columns) {
-      PadValues(v, std::min(kAttentionTile, num_keys(rows - 1) - begin), block.head_size, columns, s.v);
-      v = s.v;
+      const int64_t count = std::min(kAttentionTile, num_keys(rows - 1) - begin);
+      PadValues(tile.v, count, block.head_size, columns, s.v);
+      tile.v = tile.next_v = s.v;
     }
     // Blocks of rows as even as they come.
     const int64_t active = rows - in_tile;
@@ -281,11 +327,10 @@ void AttendBlock(const AttentionBlock& block) {
       const int64_t count = active / num_blocks + (b < active % num_blocks ? 1 : 0);
       int64_t counts[kRowsMax];
       for (int64_t r = 0; r < count; ++r) counts[r] = std::min(kAttentionTile, num_keys(row + r) - begin);
-      kRowsTile[count - 1](block, s, row, block.kv.k + offset, v, columns, counts);
+      kRowsTile[count - 1](block, s, tile, row, counts);
       row += count;
     }
-    const int64_t end = begin + kAttentionTile;
-    if (end % kAttentionLeaf == 0 || end >= num_keys(rows - 1)) {
+    if ((begin + kAttentionTile) % kAttentionLeaf == 0 || is_last) {
       for (int64_t r = in_leaf; r < rows; ++r) EndLeaf(s, r, columns);
     }
   }
@@ -295,6 +340,58 @@ void AttendBlock(const AttentionBlock& block) {
       hn::StoreU(hn::Div(hn::LoadU(d, total + c), hn::Set(d, s.l_before[r])), d, total + c);
     }
     std::copy_n(total, block.head_size, block.queries[static_cast<size_t>(r)].out);
+  }
+}
+
+// Four keys' elements [c, c + 4) turned to four rows of a tile.
+HWY_INLINE void TurnFour(const float* const* keys, int64_t c, float* tile) {
+  const hn::CappedTag<float, 4> d;
+#if HWY_TARGET == HWY_SCALAR
+  for (int64_t i = 0; i < 4; ++i) {
+    for (int64_t j = 0; j < 4; ++j) tile[i * kAttentionTile + j] = keys[j][c + i];
+  }
+  (void)d;
+#else
+  const auto a = hn::LoadU(d, keys[0] + c);
+  const auto b = hn::LoadU(d, keys[1] + c);
+  const auto e = hn::LoadU(d, keys[2] + c);
+  const auto f = hn::LoadU(d, keys[3] + c);
+  const auto ae_low = hn::InterleaveLower(d, a, e);
+  const auto ae_high = hn::InterleaveUpper(d, a, e);
+  const auto bf_low = hn::InterleaveLower(d, b, f);
+  const auto bf_high = hn::InterleaveUpper(d, b, f);
+  hn::StoreU(hn::InterleaveLower(d, ae_low, bf_low), d, tile);
+  hn::StoreU(hn::InterleaveUpper(d, ae_low, bf_low), d, tile + kAttentionTile);
+  hn::StoreU(hn::InterleaveLower(d, ae_high, bf_high), d, tile + 2 * kAttentionTile);
+  hn::StoreU(hn::InterleaveUpper(d, ae_high, bf_high), d, tile + 3 * kAttentionTile);
+#endif
+}
+
+void PackKeysAndValues(const PackedRows& rows) {
+  const int64_t size = rows.head_size;
+  int64_t j = 0;
+  for (; j + 4 <= rows.count; j += 4) {
+    const float* keys[4];
+    for (int64_t i = 0; i < 4; ++i) keys[i] = rows.k + (j + i) * rows.stride;
+    int64_t c = 0;
+    for (; c + 4 <= size; c += 4) TurnFour(keys, c, rows.k_tile + c * kAttentionTile + j);
+    for (; c < size; ++c) {
+      for (int64_t i = 0; i < 4; ++i) rows.k_tile[c * kAttentionTile + j + i] = keys[i][c];
+    }
+  }
+  for (; j < kKeysTurned; ++j) {
+    for (int64_t c = 0; c < size; ++c) {
+      rows.k_tile[c * kAttentionTile + j] = j < rows.count ? rows.k[j * rows.stride + c] : 0.0f;
+    }
+  }
+  const FloatTag d;
+  const int64_t columns = PaddedHeadSize(size);
+  for (int64_t row = 0; row < rows.count; ++row) {
+    const float* from = rows.v + row * rows.stride;
+    float* to = rows.v_tile + row * columns;
+    int64_t c = 0;
+    for (; c + kLanes <= size; c += kLanes) hn::StoreU(hn::LoadU(d, from + c), d, to + c);
+    for (; c < columns; ++c) to[c] = c < size ? from[c] : 0.0f;
   }
 }
 
@@ -312,7 +409,9 @@ int64_t AttentionScratchSize(int64_t head_size) {
 }
 
 HWY_EXPORT(AttendBlock);
+HWY_EXPORT(PackKeysAndValues);
 void AttendBlock(const AttentionBlock& block) { HWY_DYNAMIC_DISPATCH(AttendBlock)(block); }
+void PackKeysAndValues(const PackedRows& rows) { HWY_DYNAMIC_DISPATCH(PackKeysAndValues)(rows); }
 
 }  // namespace prism::cpu
 #endif  // HWY_ONCE

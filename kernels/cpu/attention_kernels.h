@@ -48,4 +48,19 @@ int64_t AttentionScratchSize(int64_t head_size);
 // out = softmax(q K^T scale) V for each query. Reads no key or value past a query's own into its result.
 void AttendBlock(const AttentionBlock& block);
 
+// Keys that are packed together: a cache line of a tile.
+inline constexpr int64_t kKeysTurned = 16;
+
+// Rows of keys and values that become a part of a tile.
+struct PackedRows {
+  const float* k;     // [count, D], `stride` between rows
+  const float* v;     // likewise
+  int64_t stride;
+  int64_t count;      // at most kKeysTurned; the keys after them become zero
+  int64_t head_size;  // D
+  float* k_tile;      // columns of [D, 64]
+  float* v_tile;      // rows of [64, padded D]
+};
+void PackKeysAndValues(const PackedRows& rows);
+
 }  // namespace prism::cpu

@@ -20,12 +20,14 @@ namespace hn = hwy::HWY_NAMESPACE;
 // e^x within 2e-7 of the value: exactly 1 at 0; 0 below kExpLeast, where float32 has no normal
 // number; infinity above kExpMost; a NaN stays one.
 //
+// This form serves x <= 0 (and NaN), all that a softmax asks for.
+//
 // x = n ln 2 + r with |r| <= ln 2 / 2, e^r = 1 + r + r^2 P(r), P of least relative error.
 inline constexpr float kExpLeast = -87.33654f;
 inline constexpr float kExpMost = 88.37626f;
 
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V Exp(D d, V x) {
+HWY_INLINE V ExpOfAtMostZero(D d, V x) {
   const hn::RebindToSigned<D> bits;
   // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits.
   const V magic = hn::Set(d, 12582912.0f);
@@ -42,9 +44,14 @@ HWY_INLINE V Exp(D d, V x) {
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
   // 2^n by its exponent field. (The shift drops the bits of `magic`.)
   const auto exponent = hn::Add(hn::ShiftLeft<23>(hn::BitCast(bits, shifted)), hn::Set(bits, 127 << 23));
-  V y = hn::Mul(p, hn::BitCast(d, exponent));
-  y = hn::IfThenElse(hn::Gt(x, hn::Set(d, kExpMost)), hn::Set(d, HUGE_VALF), y);
+  const V y = hn::Mul(p, hn::BitCast(d, exponent));
   return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, kExpLeast)), y);
+}
+
+// The same function for every x.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Exp(D d, V x) {
+  return hn::IfThenElse(hn::Gt(x, hn::Set(d, kExpMost)), hn::Set(d, HUGE_VALF), ExpOfAtMostZero(d, x));
 }
 
 // 1 / (1 + e^-x) times x.
