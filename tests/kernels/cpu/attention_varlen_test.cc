@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/cpu/activation_kernels.h"
 #include "kernels/ops/attention.h"
 #include "tests/kernels/cpu/test_tensors.h"
 
@@ -108,6 +109,82 @@ TEST_P(AttentionVarlenTest, GivesASegmentTheSameBitsAloneAndAmongOthersAndOnEver
         Attend(c, {Segment(c, 17, 2), poison, segment, {}, poison, Segment(c, 64, 3)}, num_threads);
     const float* mine = all.data() + (17 + 70) * c.width();
     EXPECT_TRUE(SameBits(std::vector<float>(mine, mine + want.size()), want)) << num_threads << " threads";
+  }
+}
+
+// The contract's order (kernels/ops/attention.h), one number after the other.
+std::vector<float> InOrder(const Case& c, const std::vector<float>& qkv) {
+  const int64_t rows = static_cast<int64_t>(qkv.size()) / (3 * c.width());
+  const int64_t size = c.head_size;
+  const auto exp = [](float x) {
+    float y;
+    cpu::ExpRange(&x, 1, &y);
+    return y;
+  };
+  std::vector<float> out(static_cast<size_t>(rows * c.width()));
+  for (int64_t h = 0; h < c.num_heads; ++h) {
+    const auto row = [&](int64_t t, int64_t part) {
+      return qkv.data() + (t * 3 + part) * c.width() + h * size;
+    };
+    for (int64_t t = 0; t < rows; ++t) {
+      float all_m = -std::numeric_limits<float>::infinity(), all_l = 0.0f;
+      std::vector<float> all_o(static_cast<size_t>(size), 0.0f);
+      for (int64_t leaf = 0; leaf < rows; leaf += kAttentionLeaf) {
+        float m = -std::numeric_limits<float>::infinity(), l[kAttentionRowSums] = {};
+        std::vector<float> o(static_cast<size_t>(size), 0.0f);
+        for (int64_t tile = leaf; tile < std::min(rows, leaf + kAttentionLeaf); tile += kAttentionTile) {
+          std::vector<float> scores;
+          for (int64_t j = tile; j < std::min(rows, tile + kAttentionTile); ++j) {
+            float score = 0.0f;
+            for (int64_t d = 0; d < size; ++d) score = std::fma(row(t, 0)[d], row(j, 1)[d], score);
+            scores.push_back(score * c.scale());
+          }
+          const float m_new = std::max(m, *std::max_element(scores.begin(), scores.end()));
+          const float factor = exp(m - m_new);
+          m = m_new;
+          for (float& sum : l) sum *= factor;
+          for (float& sum : o) sum *= factor;
+          for (int64_t j = 0; j < static_cast<int64_t>(scores.size()); ++j) {
+            const float p = exp(scores[static_cast<size_t>(j)] - m);
+            l[j % kAttentionRowSums] += p;
+            for (int64_t d = 0; d < size; ++d) {
+              float& sum = o[static_cast<size_t>(d)];
+              sum = std::fma(p, row(tile + j, 2)[d], sum);
+            }
+          }
+        }
+        const float m_new = std::max(all_m, m);
+        const float before = exp(all_m - m_new), now = exp(m - m_new);
+        all_l = std::fma(all_l, before, AddRowSums(l) * now);
+        for (size_t d = 0; d < o.size(); ++d) all_o[d] = std::fma(all_o[d], before, o[d] * now);
+        all_m = m_new;
+      }
+      for (int64_t d = 0; d < size; ++d) {
+        out[static_cast<size_t>(t * c.width() + h * size + d)] = all_o[static_cast<size_t>(d)] / all_l;
+      }
+    }
+  }
+  return out;
+}
+
+TEST_P(AttentionVarlenTest, EqualsTheContractsOrderBitForBit) {
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+    GTEST_SKIP() << "without fused multiply-adds a product is rounded before it is added";
+  }
+  const Case c = GetParam();
+  for (const int64_t rows : {1, 7, 70, 300, 513}) {
+    const std::vector<float> segment = Segment(c, rows, static_cast<uint32_t>(100 + rows));
+    EXPECT_TRUE(SameBits(Attend(c, {segment}, 1), InOrder(c, segment))) << rows << " rows";
+  }
+}
+
+TEST_P(AttentionVarlenTest, StaysFiniteWhenScoresAreFarApart) {
+  const Case c = GetParam();
+  std::vector<float> segment = Segment(c, 300, 5);
+  for (float& value : segment) value *= 100.0f;
+  for (const float value : Attend(c, {segment}, 1)) {
+    ASSERT_TRUE(std::isfinite(value));
+    ASSERT_LE(std::abs(value), 100.0f * (1.0f + 300.0f * static_cast<float>(test::kRounding)));
   }
 }
 
