@@ -322,6 +322,23 @@ void Pack(const float* const* from, int64_t rows, int64_t in_features, float* to
   }
 }
 
+// The vectors of the rest are loaded whole from a copy, so that every element takes one path.
+void Scale(float weight, const float* x, int64_t size, float* sum) {
+  const FloatTag d;
+  const FloatVector w = hn::Set(d, weight);
+  int64_t c = 0;
+  for (; c + kLanes <= size; c += kLanes) {
+    hn::StoreU(hn::MulAdd(w, hn::LoadU(d, x + c), hn::LoadU(d, sum + c)), d, sum + c);
+  }
+  if (c == size) return;
+  const size_t rest_bytes = static_cast<size_t>(size - c) * sizeof(float);
+  float last_x[kLanes] = {}, last_sum[kLanes] = {};
+  std::memcpy(last_x, x + c, rest_bytes);
+  std::memcpy(last_sum, sum + c, rest_bytes);
+  hn::StoreU(hn::MulAdd(w, hn::LoadU(d, last_x), hn::LoadU(d, last_sum)), d, last_sum);
+  std::memcpy(sum + c, last_sum, rest_bytes);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace prism::cpu
 HWY_AFTER_NAMESPACE();
@@ -332,6 +349,7 @@ namespace prism::cpu {
 HWY_EXPORT(Multiply);
 HWY_EXPORT(RowsMax);
 HWY_EXPORT(Pack);
+HWY_EXPORT(Scale);
 
 int64_t BlockRowsMax() { return HWY_DYNAMIC_DISPATCH(RowsMax)(); }
 
@@ -344,6 +362,10 @@ int64_t PanelsScratchSize(int64_t num_panels, int64_t rows) {
 }
 
 void MultiplyPanels(const PanelsTask& task) { HWY_DYNAMIC_DISPATCH(Multiply)(task); }
+
+void AddScaled(float weight, const float* x, int64_t size, float* sum) {
+  HWY_DYNAMIC_DISPATCH(Scale)(weight, x, size, sum);
+}
 
 }  // namespace prism::cpu
 #endif

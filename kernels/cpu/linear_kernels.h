@@ -53,4 +53,7 @@ struct PanelsTask {
 int64_t PanelsScratchSize(int64_t num_panels, int64_t rows);
 void MultiplyPanels(const PanelsTask& task);
 
+// sum[c] = fma(weight, x[c], sum[c]) for c in [0, size), where there is such an instruction.
+void AddScaled(float weight, const float* x, int64_t size, float* sum);
+
 }  // namespace prism::cpu
