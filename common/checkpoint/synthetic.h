@@ -33,7 +33,6 @@ SyntheticTensor DescribeSynthetic(absl::string_view published_name, const Shape&
 
 // out[j] = element (first + j * stride) of the tensor, for j in [0, count). A stride other than 1
 // walks a column, which is how an input-major matrix is written output-major.
-void FillSynthetic(const SyntheticTensor& tensor, int64_t first, int64_t stride, int64_t count,
-                   BFloat16* out);
+void FillSynthetic(const SyntheticTensor& tensor, int64_t first, int64_t stride, int64_t count, BFloat16* out);
 
 }  // namespace prism

@@ -19,6 +19,11 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address, const Chan
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  if (options.follow_health) {
+    // gRPC's own watch needs a policy that supports it; with one address round_robin is pick_first.
+    arguments.SetServiceConfigJSON(
+        R"({"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}})");
+  }
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 

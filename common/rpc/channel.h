@@ -19,6 +19,10 @@ struct ChannelOptions {
   int connect_timeout_ms = 2000;
   int backoff_min_ms = 100;           // between attempts to connect
   int backoff_max_ms = 2000;
+  // Watches the peer's grpc.health.v1 status of "": while it is NOT_SERVING (starting, draining),
+  // new calls fail with Unavailable at once; running ones go on. A peer without the health service
+  // counts as serving.
+  bool follow_health = false;
 };
 
 // A channel of its own connection to `address` ("host:port"): it shares none with other channels,

@@ -1,5 +1,5 @@
 // Calls to other services without a thread that waits: ClientUnary for one answer, ClientStream for
-// a server-streaming call.
+// a server-streaming call, ClientUpload for a client-streaming one.
 //
 //   auto call = ClientUnary<EncodeRequest, EncodeResponse>::Start(
 //       std::move(request), deadline,
@@ -151,6 +151,59 @@ class ClientStream final : private grpc::ClientReadReactor<Response> {
   bool paused_ ABSL_GUARDED_BY(mutex_) = false;
   bool resumed_ ABSL_GUARDED_BY(mutex_) = false;       // Resume() came before the pause
   bool cancel_asked_ ABSL_GUARDED_BY(mutex_) = false;  // Cancel() was called: no more pauses
+};
+
+// Sends what a source gives, one message at a time, then takes the answer.
+template <typename Request, typename Response>
+class ClientUpload final : private grpc::ClientWriteReactor<Request> {
+ public:
+  using StartFn = std::function<void(grpc::ClientContext*, Response*, grpc::ClientWriteReactor<Request>*)>;
+  // Fills the next message, or returns false when there is none.
+  using SourceFn = std::function<bool(Request*)>;
+  using DoneFn = std::function<void(absl::Status, Response)>;
+
+  // Starts the call. `source` is asked on gRPC's threads, one message at a time; `done` is called
+  // exactly once, last.
+  static std::shared_ptr<ClientUpload> Start(SteadyTime deadline, const StartFn& start, SourceFn source, DoneFn done) {
+    std::shared_ptr<ClientUpload> call(new ClientUpload(std::move(source), std::move(done)));
+    call->self_ = call;
+    SetDeadline(&call->context_, deadline);
+    start(&call->context_, &call->response_, call.get());
+    call->Next();
+    call->StartCall();
+    return call;
+  }
+
+  // Makes the call end soon.
+  void Cancel() { context_.TryCancel(); }
+
+ private:
+  ClientUpload(SourceFn source, DoneFn done) : source_(std::move(source)), done_(std::move(done)) {}
+
+  void Next() {
+    request_.Clear();
+    if (source_(&request_)) {
+      this->StartWrite(&request_);
+    } else {
+      this->StartWritesDone();
+    }
+  }
+  void OnWriteDone(bool ok) override {
+    if (ok) Next();
+  }
+  void OnDone(const grpc::Status& status) override {
+    const std::shared_ptr<ClientUpload> self = std::move(self_);
+    source_ = nullptr;
+    DoneFn then = std::move(done_);
+    then(FromGrpc(status), std::move(response_));
+  }
+
+  grpc::ClientContext context_;
+  Request request_;
+  Response response_;
+  SourceFn source_;
+  DoneFn done_;
+  std::shared_ptr<ClientUpload> self_;
 };
 
 }  // namespace prism

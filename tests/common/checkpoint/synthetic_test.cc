@@ -17,8 +17,7 @@ namespace {
 class SyntheticModelTest : public testing::TestWithParam<const char*> {
  protected:
   static std::unique_ptr<Checkpoint> Synthetic(uint64_t seed = 0) {
-    auto checkpoint =
-        Checkpoint::Open(ModelFolder(GetParam()), {.format = LoadFormat::kSynthetic, .synthetic_seed = seed});
+    auto checkpoint = Checkpoint::Open(ModelFolder(GetParam()), {.format = LoadFormat::kSynthetic, .synthetic_seed = seed});
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
     return *std::move(checkpoint);
   }
@@ -47,8 +46,7 @@ TEST_P(SyntheticModelTest, EveryTensorHasTheDigestOfTheReferenceFile) {
 
 TEST_P(SyntheticModelTest, EveryTensorEqualsTheReferenceFileItself) {
   const std::string folder = SharedModelFolder(GetParam());
-  if (!std::filesystem::exists(folder + "/model.safetensors"))
-    GTEST_SKIP() << folder << " is not on this machine";
+  if (!std::filesystem::exists(folder + "/model.safetensors")) GTEST_SKIP() << folder << " is not on this machine";
   const std::unique_ptr<Checkpoint> synthetic = Synthetic();
   const auto stored = Checkpoint::Open(folder);
   ASSERT_TRUE(stored.ok()) << stored.status();
@@ -60,8 +58,7 @@ TEST_P(SyntheticModelTest, EveryTensorEqualsTheReferenceFileItself) {
     ASSERT_TRUE(a.ok() && b.ok()) << spec.name;
     ASSERT_EQ(a->view().shape(), b->view().shape()) << spec.name;
     ASSERT_EQ(b->view().dtype(), DType::kBF16);
-    EXPECT_EQ(std::memcmp(a->view().raw(), b->view().raw(), static_cast<size_t>(a->view().size_bytes())), 0)
-        << spec.name;
+    EXPECT_EQ(std::memcmp(a->view().raw(), b->view().raw(), static_cast<size_t>(a->view().size_bytes())), 0) << spec.name;
   }
 }
 
@@ -73,9 +70,7 @@ TEST_P(SyntheticModelTest, AnotherSeedIsAnotherModel) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Micro, SyntheticModelTest, testing::Values("dense-micro", "moe-micro"),
-                         [](const auto& model) {
-                           return std::string(model.param, std::string(model.param).find('-'));
-                         });
+                         [](const auto& model) { return std::string(model.param, std::string(model.param).find('-')); });
 
 // The definition in the header, element by element, in plain arithmetic.
 float Defined(const SyntheticTensor& tensor, int64_t i) {

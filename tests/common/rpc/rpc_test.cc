@@ -343,8 +343,27 @@ TEST_F(RpcTest, HealthFollowsTheService) {
   EXPECT_EQ(Health("prism.v1.Other"), -1);
 }
 
+TEST_F(RpcTest, AChannelThatFollowsHealthRefusesCallsToAPeerThatDoesNotServe) {
+  const auto stub = v1::Decoder::NewStub(NewChannel(server_->address(), {.follow_health = true}));
+  const auto code = [&] {
+    grpc::ClientContext context;
+    SetDeadline(&context, Clock::Real().Now() + kSoon);
+    v1::GetLoadResponse response;
+    return stub->GetLoad(&context, {}, &response).error_code();
+  };
+  EXPECT_EQ(code(), grpc::StatusCode::UNAVAILABLE);
+  server_->SetServing(true);
+  const SteadyTime give_up = Clock::Real().Now() + kSoon;
+  while (code() != grpc::StatusCode::OK && Clock::Real().Now() < give_up) std::this_thread::yield();
+  EXPECT_EQ(code(), grpc::StatusCode::OK);
+  server_->SetServing(false);
+  while (code() == grpc::StatusCode::OK && Clock::Real().Now() < give_up) std::this_thread::yield();
+  EXPECT_EQ(code(), grpc::StatusCode::UNAVAILABLE);
+}
+
 TEST_F(RpcTest, APortInUseIsSaid) {
-  const auto second = RpcServer::Start({.port = server_->port()}, {});
+  TestDecoder other;
+  const auto second = RpcServer::Start({.port = server_->port()}, {&other});
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(second.status().message(),
             absl::StrCat("cannot listen on 127.0.0.1:", server_->port(), ": Address already in use"));

@@ -2,20 +2,16 @@
 // plan lets a row see, a source of embeddings, and a sink that records.
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <functional>
-#include <limits>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
-#include <gtest/gtest.h>
-
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
 #include "common/base/mutex.h"
 #include "services/decoder/embeddings/embedding_source.h"
@@ -199,13 +195,10 @@ class FakeEmbeddings final : public EmbeddingSource {
   State* const state_;
 };
 
-// What a generation's sink was told; waits for the end.
-class Recording {
+// Records everything; waits for the end.
+class RecordingSink final : public GenerationSink {
  public:
-  // For the generation; the recording outlives it.
-  std::unique_ptr<GenerationSink> NewSink() { return std::make_unique<Sink>(this); }
-
-  absl::Status OnEvent(GenerationEvent event) {
+  absl::Status OnEvent(GenerationEvent event) override {
     MutexLock lock(&mutex_);
     events_.push_back(std::move(event));
     changed_.NotifyAll();
@@ -213,7 +206,7 @@ class Recording {
                ? absl::ResourceExhaustedError("reads too slowly")
                : absl::OkStatus();
   }
-  void OnEnd(const absl::Status& status) {
+  void OnDone(const absl::Status& status) override {
     MutexLock lock(&mutex_);
     EXPECT_FALSE(done_) << "told the end twice";
     done_ = true;
@@ -266,16 +259,6 @@ class Recording {
   }
 
  private:
-  class Sink final : public GenerationSink {
-   public:
-    explicit Sink(Recording* recording) : recording_(recording) {}
-    absl::Status OnEvent(GenerationEvent event) override { return recording_->OnEvent(std::move(event)); }
-    void OnEnd(const absl::Status& status) override { recording_->OnEnd(status); }
-
-   private:
-    Recording* const recording_;
-  };
-
   mutable Mutex mutex_;
   CondVar changed_;
   std::vector<GenerationEvent> events_;

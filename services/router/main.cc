@@ -1,0 +1,166 @@
+// prism-router: takes chats and spreads them over vision encoders and decoders.
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/ids.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/metrics/build_info.h"
+#include "common/metrics/metrics_server.h"
+#include "common/rpc/flags.h"
+#include "common/rpc/server.h"
+#include "common/rpc/signals.h"
+#include "services/router/parts.h"
+#include "services/router/router_service.h"
+
+namespace prism {
+namespace {
+
+struct Flags {
+  ServiceFlags service{.port = 50051, .metrics_port = 9101};
+  std::string model;
+  RouterOptions options;
+  int64_t request_timeout_ms = 300000;
+  int64_t encode_timeout_ms = 60000;
+  int64_t silence_timeout_ms = 10000;
+};
+
+void AddFlags(FlagSet* set, Flags* flags) {
+  RouterOptions& options = flags->options;
+  set->Add("--model", &flags->model, "The Hugging Face folder; only its configuration, tokenizer and template are read",
+           {.required = true});
+  set->Add("--served-model-name", &options.served_model_name,
+           "The name clients ask for; empty takes the folder's own name");
+  set->Add("--vision-encoders", &options.vision_encoders, "The vision encoders, as host:port,host:port",
+           {.required = true});
+  set->Add("--decoders", &options.decoders, "The decoders, as host:port,host:port", {.required = true});
+  AddServiceFlags(set, &flags->service);
+  set->Add("--limit-images", &options.limit_images, "Pictures a request may have", {.unit = "pictures", .min = 0, .max = 256});
+  set->Add("--max-model-len", &options.max_model_len,
+           "Tokens of prompt plus answer; 0 takes what checkpoint and decoders allow", {.unit = "tokens", .min = 0});
+  set->Add("--max-waiting", &options.max_waiting, "Chats that may be without their first token; more are refused",
+           {.unit = "requests", .min = 1, .max = 65536});
+  set->Add("--limit-media-bytes", &options.limit_media_bytes, "The largest picture file",
+           {.unit = "bytes", .min = 1, .max = 1 << 30});
+  set->Add("--media-bytes", &options.media_bytes, "All picture files that are kept; requests beyond it are refused",
+           {.unit = "bytes", .min = 1});
+  set->Add("--threads", &options.threads, "Threads that tokenise and hash", {.unit = "threads", .min = 1, .max = 256});
+  set->Add("--request-timeout-ms", &flags->request_timeout_ms, "The longest a request may take, whatever its caller says",
+           {.unit = "ms", .min = 1});
+  set->Add("--encode-timeout-ms", &flags->encode_timeout_ms, "The longest one encoder may take for one picture",
+           {.unit = "ms", .min = 1});
+  set->Add("--silence-timeout-ms", &flags->silence_timeout_ms,
+           "A decoder that sends nothing for so long, not even a heartbeat, is given up", {.unit = "ms", .min = 100});
+}
+
+absl::Status Serve(Flags flags) {
+  RouterOptions& options = flags.options;
+  options.request_timeout = std::chrono::milliseconds(flags.request_timeout_ms);
+  options.encode_timeout = std::chrono::milliseconds(flags.encode_timeout_ms);
+  options.silence_timeout = std::chrono::milliseconds(flags.silence_timeout_ms);
+  if (options.served_model_name.empty()) {
+    options.served_model_name = std::filesystem::path(flags.model).lexically_normal().filename().string();
+    if (options.served_model_name.empty()) {
+      options.served_model_name = std::filesystem::path(flags.model).lexically_normal().parent_path().filename().string();
+    }
+  }
+  PRISM_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(flags.model));
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                         Tokenizer::Load(absl::StrCat(flags.model, "/tokenizer.json")));
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<ChatFormat> format, ChatFormat::FromFolder(flags.model, tokenizer.get()));
+
+  MetricRegistry registry;
+  AddBuildInfo(&registry);
+  RouterMetrics metrics(&registry);
+  MediaStore media(options.media_bytes, options.media_idle, &Clock::Real(), &metrics);
+  ReplicaSetOptions replicas{.role = ReplicaRole::kVisionEncoder,
+                             .addresses = options.vision_encoders,
+                             .hidden_size = static_cast<uint64_t>(model.text.hidden_size),
+                             .num_deepstack = static_cast<uint64_t>(model.vision.num_deepstack()),
+                             .poll_interval = options.poll_interval,
+                             .poll_timeout = options.poll_timeout,
+                             .ready = metrics.encoders_ready};
+  ReplicaSet encoders(replicas);
+  replicas.role = ReplicaRole::kDecoder;
+  replicas.addresses = options.decoders;
+  replicas.ready = metrics.decoders_ready;
+  ReplicaSet decoders(replicas);
+  TaskPool pool("prompt", options.threads, static_cast<size_t>(options.max_waiting) * 4 + 64);
+  // 53 bits, so that a seed survives a JSON number.
+  const RouterParts parts{.options = &options,
+                          .model = &model,
+                          .tokenizer = tokenizer.get(),
+                          .format = format.get(),
+                          .encoders = &encoders,
+                          .decoders = &decoders,
+                          .media = &media,
+                          .pool = &pool,
+                          .metrics = &metrics,
+                          .clock = &Clock::Real(),
+                          .draw_seed = [] { return RandomBits64() >> 11; }};
+  RouterService service(&parts);
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
+                         RpcServer::Start({.host = flags.service.host,
+                                           .port = flags.service.port,
+                                           .concurrent_streams_max = 4096,
+                                           .reflection = flags.service.reflection,
+                                           .health_names = {"prism.v1.Router"},
+                                           .metrics = &registry},
+                                          {&service}));
+  std::atomic<bool> draining = false;
+  const auto ready = [&] {
+    return draining ? absl::UnavailableError("draining") : service.Ready();
+  };
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics_server,
+                         MetricsServer::Start(&registry, {.host = flags.service.metrics_host,
+                                                          .port = flags.service.metrics_port,
+                                                          .live = nullptr,
+                                                          .ready = ready}));
+  encoders.Start();
+  decoders.Start();
+  LogInfo("serving", {{"address", server->address()},
+                      {"metrics_port", metrics_server->port()},
+                      {"model", options.served_model_name},
+                      {"build", BuildName()}});
+
+  bool serving = false;
+  while (WaitForTermination(std::chrono::milliseconds(100)) == 0) {
+    const bool now = service.Ready().ok();
+    if (now != serving) server->SetServing(now);
+    serving = now;
+  }
+  LogInfo("draining", {{"running", service.running()}, {"timeout_s", flags.service.drain_timeout_s}});
+  draining = true;
+  std::atomic<bool> drained = false;
+  NamedThread impatience("force-exit", [&] {
+    while (!drained) {
+      if (WaitForTermination(std::chrono::milliseconds(100)) != 0) std::_Exit(1);
+    }
+  });
+  server->Shutdown(std::chrono::seconds(flags.service.drain_timeout_s));
+  drained = true;
+  encoders.Stop();
+  decoders.Stop();
+  LogInfo("ended");
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace prism
+
+int main(int argc, char** argv) {
+  prism::BlockTermination();
+  prism::Flags flags;
+  prism::FlagSet set("prism-router", "Takes chats and spreads them over vision encoders and decoders.");
+  prism::AddFlags(&set, &flags);
+  if (const std::optional<int> exit_code = set.Parse(argc, argv)) return *exit_code;
+  prism::InitLog("prism-router", flags.service.log_level);
+  const absl::Status status = prism::Serve(std::move(flags));
+  if (status.ok()) return 0;
+  prism::LogError("cannot serve", {{"why", status.ToString()}});
+  return 1;
+}

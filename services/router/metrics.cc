@@ -1,0 +1,70 @@
+#include "services/router/metrics.h"
+
+#include <string>
+
+#include "common/metrics/buckets.h"
+
+namespace prism {
+namespace {
+
+Counter Reject(MetricRegistry* registry, const std::string& reason) {
+  return registry->AddCounter("prism_request_reject_total", "Requests refused before any work, by reason.",
+                              {{"reason", reason}});
+}
+
+Counter Abort(MetricRegistry* registry, const std::string& by) {
+  return registry->AddCounter("prism_stream_abort_total", "Streams that ended early, by who ended them.", {{"by", by}});
+}
+
+Histogram Stage(MetricRegistry* registry, const std::string& stage, absl::Span<const double> buckets) {
+  return registry->AddHistogram("prism_stage_seconds", "Seconds of each stage of a request.", buckets,
+                                {{"stage", stage}});
+}
+
+Gauge Ready(MetricRegistry* registry, const std::string& role) {
+  return registry->AddGauge("prism_router_replicas_ready", "Replicas that get work, by role.", {{"role", role}});
+}
+
+}  // namespace
+
+RouterMetrics::RouterMetrics(MetricRegistry* registry)
+    : requests(registry->AddCounter("prism_router_requests_total", "Chats that arrived.")),
+      waiting(registry->AddGauge("prism_router_requests_waiting", "Chats without a first token.")),
+      running(registry->AddGauge("prism_router_requests_running", "Chats that stream tokens.")),
+      media_bytes(registry->AddGauge("prism_router_media_bytes", "Bytes of the pictures kept.")),
+      media_files(registry->AddGauge("prism_router_media_files", "Pictures kept.")),
+      reject_invalid(Reject(registry, "invalid")),
+      reject_queue_full(Reject(registry, "queue_full")),
+      reject_media_full(Reject(registry, "media_full")),
+      reject_no_replica(Reject(registry, "no_replica")),
+      prompt_s(Stage(registry, "prompt", kRequestBuckets)),
+      encode_s(Stage(registry, "encode", kRequestBuckets)),
+      queue_s(Stage(registry, "queue", kRequestBuckets)),
+      pull_s(Stage(registry, "pull", kRequestBuckets)),
+      prefill_s(Stage(registry, "prefill", kRequestBuckets)),
+      first_token_s(Stage(registry, "first_token", kFirstTokenBuckets)),
+      decode_s(Stage(registry, "decode", kRequestBuckets)),
+      total_s(Stage(registry, "total", kRequestBuckets)),
+      pictures(registry->AddCounter("prism_router_pictures_total", "Pictures encoded for chats.")),
+      pictures_cached(registry->AddCounter("prism_router_pictures_cached_total",
+                                           "Pictures whose embedding an encoder still had.")),
+      encode_retries(registry->AddCounter("prism_router_encode_retries_total", "Pictures sent to another encoder.")),
+      reencodes(registry->AddCounter("prism_router_reencodes_total",
+                                     "Chats whose pictures were encoded again for a decoder that lost them.")),
+      generate_retries(registry->AddCounter("prism_router_generate_retries_total",
+                                            "Chats sent to another decoder before their first token.")),
+      resumes(registry->AddCounter("prism_router_resumes_total",
+                                   "Streams that went on from another decoder after their first token.")),
+      prompt_tokens(registry->AddCounter("prism_router_prompt_tokens_total", "Tokens of prompts.")),
+      completion_tokens(registry->AddCounter("prism_router_completion_tokens_total", "Tokens of answers.")),
+      cached_tokens(registry->AddCounter("prism_router_cached_tokens_total",
+                                         "Tokens of prompts that a decoder's prefix cache held.")),
+      abort_client(Abort(registry, "client")),
+      abort_server(Abort(registry, "server")),
+      abort_decoder(Abort(registry, "decoder")),
+      abort_deadline(Abort(registry, "deadline")),
+      abort_slow_reader(Abort(registry, "slow_reader")),
+      encoders_ready(Ready(registry, "vision-encoder")),
+      decoders_ready(Ready(registry, "decoder")) {}
+
+}  // namespace prism

@@ -1,0 +1,189 @@
+#include "services/router/prompt_job.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/mutex.h"
+#include "common/base/status.h"
+#include "common/wire/status_codec.h"
+#include "services/router/chat_validation.h"
+
+namespace prism {
+namespace {
+
+constexpr int64_t kRetryMs = 1000;
+
+// The layouts fit their slots, so all that a caller can have wrong is the length.
+absl::Status AsContextLength(const absl::Status& status) {
+  if (!absl::IsInvalidArgument(status)) return status;
+  return ErrorWithReason(status.code(), status.message(), kReasonContextLength);
+}
+
+}  // namespace
+
+// Collects the answers of all pictures; the last one goes on. A picture that fails ends the others.
+struct PromptJob::Round {
+  Mutex mutex;
+  std::vector<absl::StatusOr<EncodedPicture>> results ABSL_GUARDED_BY(mutex);
+  size_t missing ABSL_GUARDED_BY(mutex) = 0;
+  std::shared_ptr<Cancellation> cancellation = std::make_shared<Cancellation>();
+
+  // What the request's cancellation calls.
+  void Cancel() { cancellation->Cancel(absl::CancelledError("the request was cancelled")); }
+};
+
+PromptJob::PromptJob(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline,
+                     std::shared_ptr<Cancellation> cancellation)
+    : parts_(parts), request_(std::move(request)), deadline_(deadline), cancellation_(std::move(cancellation)) {}
+
+void PromptJob::Start(DoneFn done) {
+  done_ = std::move(done);
+  OnPool([self = shared_from_this()] { self->Prepare(); });
+}
+
+void PromptJob::EncodeAgain(bool elsewhere, DoneFn done) {
+  done_ = std::move(done);
+  EncodeAll(elsewhere ? encoders_ : std::vector<size_t>());
+}
+
+void PromptJob::OnPool(std::function<void()> task) {
+  const std::shared_ptr<PromptJob> self = shared_from_this();
+  const absl::Status submitted = parts_->pool->TrySubmit(std::move(task));
+  if (submitted.ok()) return;
+  Finish(RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted, "too many prompts wait for their tokens",
+                                    kReasonQueueFull),
+                    kRetryMs));
+}
+
+void PromptJob::Prepare() {
+  stage_start_ = parts_->clock->Now();
+  absl::Status status = cancellation_->status();
+  if (status.ok()) status = PrepareText();
+  if (status.ok()) status = HoldPictures();
+  prompt_s_ += SecondsBetween(stage_start_, parts_->clock->Now());
+  if (!status.ok()) return Finish(status);
+  if (pictures_.empty()) return Assemble();
+  EncodeAll({});
+}
+
+absl::Status PromptJob::PrepareText() {
+  PRISM_RETURN_IF_ERROR(ValidateChat(request_, *parts_->options, parts_->model->text.vocab_size));
+  const std::vector<std::string> tools(request_.tools_json().begin(), request_.tools_json().end());
+  absl::StatusOr<ChatPrompt> prompt = parts_->format->Render(MessagesOf(request_), tools, {});
+  if (!prompt.ok()) return WithFieldPath(prompt.status());
+  prompt_ = *std::move(prompt);
+  if (prompt_.slots.empty()) return absl::OkStatus();
+  PRISM_RETURN_IF_ERROR(parts_->encoders->ready());
+  // A prompt whose text alone is too long is refused before its pictures cost anything.
+  const std::vector<SlotLayout> least(prompt_.slots.size(), SlotLayout{.num_tokens = 1, .timestamps_s = {}});
+  return AsContextLength(parts_->format->Assemble(prompt_, least, parts_->LengthMax()).status());
+}
+
+absl::Status PromptJob::HoldPictures() {
+  for (const PromptSlot& slot : prompt_.slots) {
+    v1::Media* const media = request_.mutable_messages(static_cast<int>(slot.message_index))
+                                 ->mutable_content(static_cast<int>(slot.part_index))
+                                 ->mutable_image();
+    Picture picture;
+    picture.path = absl::StrCat("messages.", slot.message_index, ".content.", slot.part_index);
+    absl::StatusOr<std::shared_ptr<const MediaFile>> file =
+        media->has_media_id() ? parts_->media->Find(media->media_id())
+                              : parts_->media->Hold(std::move(*media->mutable_inline_data()));
+    if (!file.ok()) return Annotate(file.status(), picture.path);
+    picture.file = *std::move(file);
+    pictures_.push_back(std::move(picture));
+    media->clear_source();
+  }
+  return absl::OkStatus();
+}
+
+void PromptJob::EncodeAll(std::vector<size_t> avoid) {
+  stage_start_ = parts_->clock->Now();
+  const auto round = std::make_shared<Round>();
+  {
+    MutexLock lock(&round->mutex);
+    round->results.assign(pictures_.size(), absl::UnknownError("not answered"));
+    round->missing = pictures_.size();
+  }
+  cancellation_->Add(round);
+  for (size_t i = 0; i < pictures_.size(); ++i) {
+    PictureEncode::Start(parts_,
+                         {.file = pictures_[i].file,
+                          .options = request_.processor(),
+                          .cache_salt = request_.cache_salt(),
+                          .path = pictures_[i].path,
+                          .deadline = deadline_,
+                          .avoid = avoid},
+                         round->cancellation,
+                         [self = shared_from_this(), round, i](absl::StatusOr<EncodedPicture> result) {
+                           if (!result.ok()) round->cancellation->Cancel(absl::CancelledError("another picture failed"));
+                           std::vector<absl::StatusOr<EncodedPicture>> results;
+                           {
+                             MutexLock lock(&round->mutex);
+                             round->results[i] = std::move(result);
+                             if (--round->missing > 0) return;
+                             results = std::move(round->results);
+                           }
+                           self->Encoded(std::move(results));
+                         });
+  }
+}
+
+void PromptJob::Encoded(std::vector<absl::StatusOr<EncodedPicture>> results) {
+  encode_s_ += SecondsBetween(stage_start_, parts_->clock->Now());
+  if (const absl::Status cancelled = cancellation_->status(); !cancelled.ok()) return Finish(cancelled);
+  // The error of the first picture that failed by itself.
+  absl::Status error;
+  for (const absl::StatusOr<EncodedPicture>& result : results) {
+    if (result.ok() || (!error.ok() && !absl::IsCancelled(error))) continue;
+    if (error.ok() || !absl::IsCancelled(result.status())) error = result.status();
+  }
+  if (!error.ok()) return Finish(error);
+  handles_.clear();
+  encoders_.clear();
+  for (absl::StatusOr<EncodedPicture>& result : results) {
+    handles_.push_back(std::move(*result->response.mutable_handle()));
+    encoders_.push_back(result->encoder);
+  }
+  OnPool([self = shared_from_this()] { self->Assemble(); });
+}
+
+void PromptJob::Assemble() {
+  stage_start_ = parts_->clock->Now();
+  absl::StatusOr<PreparedPrompt> prepared = Assembled();
+  prompt_s_ += SecondsBetween(stage_start_, parts_->clock->Now());
+  if (prepared.ok()) {
+    prepared->prompt_s = prompt_s_;
+    prepared->encode_s = encode_s_;
+  }
+  Finish(std::move(prepared));
+}
+
+absl::StatusOr<PreparedPrompt> PromptJob::Assembled() {
+  std::vector<SlotLayout> layouts;
+  for (const v1::EmbeddingHandle& handle : handles_) {
+    layouts.push_back({.num_tokens = static_cast<int32_t>(handle.num_tokens()), .timestamps_s = {}});
+  }
+  absl::StatusOr<AssembledPrompt> assembled = parts_->format->Assemble(prompt_, layouts, parts_->LengthMax());
+  if (!assembled.ok()) return AsContextLength(assembled.status());
+  PreparedPrompt prepared;
+  prepared.token_ids = std::move(assembled->ids);
+  prepared.image_tokens = assembled->num_media_tokens;
+  prepared.handles = handles_;
+  for (const MediaSpan& span : assembled->spans) {
+    v1::ImageSpan& out = prepared.spans.emplace_back();
+    out.set_offset(static_cast<uint32_t>(span.offset));
+    out.set_num_tokens(static_cast<uint32_t>(span.num_tokens));
+    *out.mutable_grid() = handles_[span.slot_index].grid();
+    out.set_handle_index(static_cast<uint32_t>(span.slot_index));
+    out.set_first_row(0);
+  }
+  return prepared;
+}
+
+void PromptJob::Finish(absl::StatusOr<PreparedPrompt> result) {
+  DoneFn done = std::move(done_);
+  done(std::move(result));
+}
+
+}  // namespace prism

@@ -1,0 +1,91 @@
+// PromptJob makes a prepared prompt of a chat request: checks it, renders and tokenises it, has its
+// pictures encoded, all at once, and puts their placeholders in.
+//
+// Threads: Start() and EncodeAgain() from any; checking and tokenising run on the parts' pool. `done`
+// is called exactly once for each, on the pool or a gRPC thread, with no lock held; the next call
+// only after it.
+// Ownership: shared by its owner and by the calls under way. It keeps the pictures' files for as long
+// as it lives, so that they can be encoded again. The parts outlive it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/clock.h"
+#include "prism/v1/decoder.pb.h"
+#include "prism/v1/router.pb.h"
+#include "services/router/cancellation.h"
+#include "services/router/parts.h"
+#include "services/router/picture_encode.h"
+
+namespace prism {
+
+struct PreparedPrompt {
+  std::vector<int32_t> token_ids;
+  std::vector<v1::ImageSpan> spans;           // ascending; one a picture
+  std::vector<v1::EmbeddingHandle> handles;   // in the order of the spans
+  int64_t image_tokens = 0;
+  double prompt_s = 0;                        // checking, rendering, tokenising
+  double encode_s = 0;                        // all pictures, together
+};
+
+class PromptJob : public std::enable_shared_from_this<PromptJob> {
+ public:
+  using DoneFn = std::function<void(absl::StatusOr<PreparedPrompt>)>;
+
+  // The request stays with the job. `length_max` bounds the prompt.
+  PromptJob(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline,
+            std::shared_ptr<Cancellation> cancellation);
+
+  // ResourceExhausted when the pool is full; otherwise the errors of ValidateChat, ChatFormat,
+  // MediaStore and PictureEncode; Unavailable with NO_REPLICA at once when a picture has no encoder.
+  void Start(DoneFn done);
+
+  // Has every picture encoded again: the decoder lost one. With `elsewhere`, not on the encoders of
+  // last time where others are ready.
+  void EncodeAgain(bool elsewhere, DoneFn done);
+
+  // Lets the pictures' files go; no EncodeAgain() after it. REQUIRES: nothing is under way.
+  void ReleasePictures() { pictures_.clear(); }
+
+  // The request, without the bytes of its pictures once Start() has called `done`.
+  const v1::ChatRequest& request() const { return request_; }
+
+ private:
+  struct Picture {
+    std::shared_ptr<const MediaFile> file;
+    std::string path;
+  };
+  // Pictures being encoded at once.
+  struct Round;
+
+  void Prepare();
+  absl::Status PrepareText();
+  absl::Status HoldPictures();
+  void EncodeAll(std::vector<size_t> avoid);
+  void Encoded(std::vector<absl::StatusOr<EncodedPicture>> results);
+  void Assemble();
+  absl::StatusOr<PreparedPrompt> Assembled();
+  void Finish(absl::StatusOr<PreparedPrompt> result);
+  // Runs `task` on the pool, or finishes with an error.
+  void OnPool(std::function<void()> task);
+
+  const RouterParts* const parts_;
+  v1::ChatRequest request_;
+  const SteadyTime deadline_;
+  const std::shared_ptr<Cancellation> cancellation_;
+  DoneFn done_;
+  ChatPrompt prompt_;
+  std::vector<Picture> pictures_;                 // in the order of prompt_.slots
+  std::vector<v1::EmbeddingHandle> handles_;
+  std::vector<size_t> encoders_;                  // that hold them
+  SteadyTime stage_start_;
+  double prompt_s_ = 0;
+  double encode_s_ = 0;
+};
+
+}  // namespace prism

@@ -1,0 +1,354 @@
+#include "services/router/router_service.h"
+
+#include <chrono>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/ids.h"
+#include "common/base/status.h"
+#include "common/metrics/build_info.h"
+#include "common/rpc/deadline.h"
+#include "common/rpc/unary_call.h"
+#include "common/rpc/write_reactor.h"
+#include "common/wire/status_codec.h"
+#include "services/router/prompt_job.h"
+
+namespace prism {
+namespace {
+
+// Events that may wait for a slow reader.
+constexpr size_t kPendingEventsMax = 16384;
+constexpr int64_t kRetryMs = 1000;
+constexpr int kCancelIdsMax = 1024;
+
+std::string NewGenerationId() { return absl::HexStringToBytes(NewId()); }
+
+// Why a call's peer is gone, as far as it can be told.
+absl::Status GoneStatus(SteadyTime deadline) {
+  if (Clock::Real().Now() + std::chrono::milliseconds(1) >= deadline) {
+    return absl::DeadlineExceededError("the caller's deadline has passed");
+  }
+  return absl::CancelledError("the caller is gone");
+}
+
+// Ties an RPC to its session, whichever is there first.
+class SessionLink {
+ public:
+  void Attach(std::shared_ptr<ChatSession> session) ABSL_LOCKS_EXCLUDED(mutex_) {
+    {
+      MutexLock lock(&mutex_);
+      if (!gone_) {
+        session_ = std::move(session);
+        return;
+      }
+    }
+    session->Cancel(absl::CancelledError("the caller is gone"));
+  }
+  void PeerGone() ABSL_LOCKS_EXCLUDED(mutex_) {
+    std::shared_ptr<ChatSession> session;
+    {
+      MutexLock lock(&mutex_);
+      gone_ = true;
+      session = std::move(session_);
+    }
+    if (session != nullptr) session->Cancel(GoneStatus(session->deadline()));
+  }
+
+ private:
+  Mutex mutex_;
+  bool gone_ ABSL_GUARDED_BY(mutex_) = false;
+  std::shared_ptr<ChatSession> session_ ABSL_GUARDED_BY(mutex_);
+};
+
+class ChatReactor final : public WriteReactor<v1::ChatEvent>, public ChatSink {
+ public:
+  explicit ChatReactor(grpc::CallbackServerContext* context) : WriteReactor(context, kPendingEventsMax) {}
+
+  void Attach(std::shared_ptr<ChatSession> session) { link_.Attach(std::move(session)); }
+  absl::Status Emit(v1::ChatEvent event) override { return WriteReactor::Emit(std::move(event)); }
+  void Done(absl::Status status) override { WriteReactor::Done(std::move(status)); }
+
+ private:
+  void OnPeerGone() override { link_.PeerGone(); }
+  SessionLink link_;
+};
+
+// Collects the events of a chat into one response.
+class ChatUnaryReactor final : public grpc::ServerUnaryReactor, public ChatSink {
+ public:
+  explicit ChatUnaryReactor(v1::ChatResponse* response) : response_(response) {}
+
+  void Attach(std::shared_ptr<ChatSession> session) { link_.Attach(std::move(session)); }
+
+  absl::Status Emit(v1::ChatEvent event) override {
+    if (event.has_started()) *response_->mutable_started() = std::move(*event.mutable_started());
+    if (event.has_finished()) *response_->mutable_finished() = std::move(*event.mutable_finished());
+    if (event.has_delta()) {
+      v1::ChatEvent::Delta* delta = event.mutable_delta();
+      v1::ChatResponse::Choice* choice = ChoiceAt(delta->choice());
+      (delta->reasoning() ? choice->mutable_reasoning() : choice->mutable_text())->append(delta->text());
+      choice->mutable_token_ids()->MergeFrom(delta->token_ids());
+      for (v1::TokenText& logprob : *delta->mutable_logprobs()) *choice->add_logprobs() = std::move(logprob);
+    }
+    if (event.has_choice_finished()) {
+      v1::ChatEvent::ChoiceFinished* finished = event.mutable_choice_finished();
+      v1::ChatResponse::Choice* choice = ChoiceAt(finished->choice());
+      choice->set_finish_reason(std::move(*finished->mutable_finish_reason()));
+      choice->set_stop_text(std::move(*finished->mutable_stop_text()));
+    }
+    return absl::OkStatus();
+  }
+  void Done(absl::Status status) override { Finish(ToGrpc(status)); }
+
+ private:
+  v1::ChatResponse::Choice* ChoiceAt(uint32_t index) {
+    while (response_->choices_size() <= static_cast<int>(index)) response_->add_choices();
+    return response_->mutable_choices(static_cast<int>(index));
+  }
+  void OnCancel() override { link_.PeerGone(); }
+  void OnDone() override { delete this; }
+
+  v1::ChatResponse* const response_;
+  SessionLink link_;
+};
+
+// Takes a file in chunks and keeps it.
+class PutMediaReactor final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
+ public:
+  PutMediaReactor(const RouterParts* parts, grpc::CallbackServerContext* context, v1::PutMediaResponse* response)
+      : parts_(parts), context_(context), response_(response) {
+    StartRead(&chunk_);
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return Complete();
+    if (const absl::Status status = Take(); !status.ok()) return End(status);
+    chunk_.Clear();
+    StartRead(&chunk_);
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  absl::Status Take() {
+    const int64_t size = static_cast<int64_t>(chunk_.data().size());
+    if (size == 0 || size > kMediaChunkBytesMax) {
+      return FieldViolation("data", absl::StrCat("chunk has ", size, " bytes, want 1 to ", kMediaChunkBytesMax));
+    }
+    const int64_t total = static_cast<int64_t>(bytes_.size()) + size;
+    if (total > parts_->options->limit_media_bytes) {
+      return absl::ResourceExhaustedError(absl::StrCat("file has more than ", parts_->options->limit_media_bytes,
+                                                       " bytes, the most that is taken"));
+    }
+    PRISM_RETURN_IF_ERROR(parts_->media->Reserve(size));
+    bytes_ += chunk_.data();
+    return absl::OkStatus();
+  }
+
+  void Complete() {
+    if (context_->IsCancelled()) return End(absl::CancelledError("the caller is gone"));
+    if (bytes_.empty()) return End(FieldViolation("data", "file has 0 bytes"));
+    const absl::Status submitted = parts_->pool->TrySubmit([this] { Keep(); });
+    if (!submitted.ok()) {
+      End(RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted, "too many files wait for their digest",
+                                     kReasonQueueFull),
+                     kRetryMs));
+    }
+  }
+
+  void Keep() {
+    const int64_t size = static_cast<int64_t>(bytes_.size());
+    // The reservation becomes the file's own bytes.
+    Unreserve();
+    absl::Status status;
+    {
+      // Let go of before the end, after which the store may go too.
+      const absl::StatusOr<std::shared_ptr<const MediaFile>> file = parts_->media->Upload(std::move(bytes_));
+      status = file.status();
+      if (file.ok()) response_->set_media_id((*file)->sha256);
+    }
+    response_->set_size_bytes(static_cast<uint64_t>(size));
+    Finish(ToGrpc(status));
+  }
+
+  void Unreserve() { parts_->media->Unreserve(static_cast<int64_t>(bytes_.size())); }
+  void End(const absl::Status& status) {
+    Unreserve();
+    Finish(ToGrpc(status));
+  }
+
+  const RouterParts* const parts_;
+  grpc::CallbackServerContext* const context_;
+  v1::PutMediaResponse* const response_;
+  v1::PutMediaRequest chunk_;
+  std::string bytes_;
+};
+
+}  // namespace
+
+RouterService::RouterService(const RouterParts* parts)
+    : parts_(parts),
+      incarnation_(absl::HexStringToBytes(NewId())),
+      created_unix_s_(static_cast<uint64_t>(
+          std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count())),
+      sessions_(parts) {}
+
+SteadyTime RouterService::ChatDeadline(const grpc::CallbackServerContext& context) const {
+  return EarlierOf(DeadlineOf(context), Clock::Real().Now(), parts_->options->request_timeout);
+}
+
+absl::StatusOr<std::shared_ptr<ChatSession>> RouterService::Admit(const grpc::CallbackServerContext& context,
+                                                                  const v1::ChatRequest& request, ChatSink* sink) {
+  parts_->metrics->requests.Increment();
+  if (!request.generation_id().empty() && request.generation_id().size() != 16) {
+    return FieldViolation("generation_id", absl::StrCat("has ", request.generation_id().size(), " bytes, want 16"));
+  }
+  if (const absl::Status ready = parts_->decoders->ready(); !ready.ok()) {
+    parts_->metrics->reject_no_replica.Increment();
+    return ready;
+  }
+  v1::ChatRequest copy = request;
+  if (copy.generation_id().empty()) copy.set_generation_id(NewGenerationId());
+  return sessions_.Add(std::move(copy), ChatDeadline(context), sink);
+}
+
+grpc::ServerWriteReactor<v1::ChatEvent>* RouterService::Chat(grpc::CallbackServerContext* context,
+                                                             const v1::ChatRequest* request) {
+  auto* const reactor = new ChatReactor(context);
+  const absl::StatusOr<std::shared_ptr<ChatSession>> session = Admit(*context, *request, reactor);
+  if (!session.ok()) {
+    reactor->Done(session.status());
+  } else {
+    reactor->Attach(*session);
+    (*session)->Start();
+  }
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RouterService::ChatUnary(grpc::CallbackServerContext* context,
+                                                   const v1::ChatRequest* request, v1::ChatResponse* response) {
+  auto* const reactor = new ChatUnaryReactor(response);
+  const absl::StatusOr<std::shared_ptr<ChatSession>> session = Admit(*context, *request, reactor);
+  if (!session.ok()) {
+    reactor->Done(session.status());
+  } else {
+    reactor->Attach(*session);
+    (*session)->Start();
+  }
+  return reactor;
+}
+
+grpc::ServerReadReactor<v1::PutMediaRequest>* RouterService::PutMedia(grpc::CallbackServerContext* context,
+                                                                      v1::PutMediaResponse* response) {
+  return new PutMediaReactor(parts_, context, response);
+}
+
+grpc::ServerUnaryReactor* RouterService::Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
+                                                v1::CancelResponse*) {
+  if (request->generation_ids_size() > kCancelIdsMax) {
+    return FinishNow(context, FieldViolation("generation_ids", absl::StrCat("has ", request->generation_ids_size(),
+                                                                            " ids, at most ", kCancelIdsMax)));
+  }
+  for (const std::string& id : request->generation_ids()) sessions_.Cancel(id);
+  return FinishNow(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* RouterService::CountTokens(grpc::CallbackServerContext* context,
+                                                     const v1::ChatRequest* request,
+                                                     v1::CountTokensResponse* response) {
+  if (counting_.fetch_add(1) >= parts_->options->max_waiting) {
+    counting_.fetch_sub(1);
+    return FinishNow(context, RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                                                         "too many prompts are being counted", kReasonQueueFull),
+                                         kRetryMs));
+  }
+  auto* const call = new UnaryCall();
+  const auto cancellation = std::make_shared<Cancellation>();
+  const SteadyTime deadline = ChatDeadline(*context);
+  call->WhenCancelled([cancellation, deadline] { cancellation->Cancel(GoneStatus(deadline)); });
+  const auto job = std::make_shared<PromptJob>(parts_, *request, deadline, cancellation);
+  job->Start([this, job, call, response](absl::StatusOr<PreparedPrompt> prompt) {
+    if (prompt.ok()) {
+      response->set_prompt_tokens(static_cast<uint32_t>(prompt->token_ids.size()));
+      response->set_image_tokens(static_cast<uint32_t>(prompt->image_tokens));
+    }
+    job->ReleasePictures();
+    counting_.fetch_sub(1);
+    call->Done(prompt.status());
+  });
+  return call;
+}
+
+grpc::ServerUnaryReactor* RouterService::ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
+                                                    v1::ListModelsResponse* response) {
+  v1::ListModelsResponse::Model* model = response->add_models();
+  model->set_id(parts_->options->served_model_name);
+  model->set_model_length_max(static_cast<uint64_t>(parts_->LengthMax()));
+  model->set_created_unix_s(created_unix_s_);
+  model->set_thinking(parts_->format->starts_in_reasoning());
+  model->set_limit_images(static_cast<uint64_t>(parts_->options->limit_images));
+  return FinishNow(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* RouterService::Tokenize(grpc::CallbackServerContext* context,
+                                                  const v1::TokenizeRequest* request, v1::TokenizeResponse* response) {
+  return RunOnPool(context, parts_->pool, [this, request, response]() -> absl::Status {
+    if (request->has_ids()) {
+      std::vector<int32_t> ids;
+      for (const uint32_t id : request->ids().ids()) {
+        if (id >= static_cast<uint64_t>(parts_->model->text.vocab_size)) {
+          return FieldViolation("ids", absl::StrCat("names id ", id, ", the vocabulary has ",
+                                                    parts_->model->text.vocab_size));
+        }
+        ids.push_back(static_cast<int32_t>(id));
+      }
+      response->mutable_ids()->Add(ids.begin(), ids.end());
+      response->set_text(parts_->tokenizer->Decode(ids, !request->allow_special()));
+      return absl::OkStatus();
+    }
+    const SpecialTokens mode = request->allow_special() ? SpecialTokens::kMatchAdded : SpecialTokens::kPlainText;
+    PRISM_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, parts_->tokenizer->Encode(request->text(), mode));
+    response->mutable_ids()->Add(ids.begin(), ids.end());
+    response->set_text(request->text());
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* RouterService::Describe(grpc::CallbackServerContext* context, const v1::DescribeRequest*,
+                                                  v1::DescribeResponse* response) {
+  const v1::DescribeResponse decoder = parts_->decoders->AnyDescription();
+  response->set_role("router");
+  response->set_model(parts_->options->served_model_name);
+  response->set_weights_digest(decoder.weights_digest());
+  response->set_numerics_id(decoder.numerics_id());
+  response->set_tensor_parallel_size(1);
+  response->set_build(BuildName());
+  response->set_api_version(1);
+  response->set_incarnation(incarnation_);
+  response->set_model_length_max(static_cast<uint64_t>(parts_->LengthMax()));
+  response->set_limit_images(static_cast<uint64_t>(parts_->options->limit_images));
+  return FinishNow(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* RouterService::GetLoad(grpc::CallbackServerContext* context, const v1::GetLoadRequest*,
+                                                 v1::GetLoadResponse* response) {
+  response->set_running(static_cast<uint32_t>(sessions_.running()));
+  response->set_waiting(static_cast<uint32_t>(sessions_.waiting()));
+  return FinishNow(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* RouterService::ListReplicas(grpc::CallbackServerContext* context,
+                                                      const v1::ListReplicasRequest*,
+                                                      v1::ListReplicasResponse* response) {
+  parts_->encoders->AppendTo(response);
+  parts_->decoders->AppendTo(response);
+  return FinishNow(context, absl::OkStatus());
+}
+
+absl::Status RouterService::Ready() const {
+  PRISM_RETURN_IF_ERROR(parts_->encoders->ready());
+  return parts_->decoders->ready();
+}
+
+}  // namespace prism
