@@ -73,9 +73,8 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
     for (; message_index < request.messages_size(); ++message_index, part_index = 0) {
       v1::ChatMessage& message = *request.mutable_messages(message_index);
       for (; part_index < message.content_size(); ++part_index) {
-        v1::Media* image = message.mutable_content(part_index)->mutable_image();
-        if (message.content(part_index).part_case() != v1::ContentPart::kImage || image->has_media_id()) continue;
-        std::string file = std::move(*image->mutable_inline_data());
+        if (message.content(part_index).part_case() != v1::ContentPart::kImage) continue;
+        std::string file = std::move(*message.mutable_content(part_index)->mutable_image()->mutable_inline_data());
         upload_ = router_->PutMedia(
             std::move(file), deadline_,
             [self = shared_from_this(), message_index, part_index](const absl::StatusOr<std::string>& media_id) {

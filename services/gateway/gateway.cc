@@ -200,7 +200,7 @@ class HttpGateway final : public Gateway {
     if (chats_ > 0) LogWarning("chats are cut off by the drain", {{"chats", chats_.load()}});
     // The last answers are complete for us and perhaps not written yet.
     const SteadyTime written = Clock::Real().Now() + milliseconds(500);
-    while (server_->num_exchanges() > 0 && Clock::Real().Now() < written) {
+    while (chats_ == 0 && server_->num_exchanges() > 0 && Clock::Real().Now() < written) {
       std::this_thread::sleep_for(milliseconds(10));
     }
     server_->Stop();
