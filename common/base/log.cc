@@ -62,16 +62,16 @@ std::string JsonQuote(absl::string_view text) {
   return out;
 }
 
-void LogField::SetNumber(double value, bool integral, int64_t integer) {
-  if (integral) {
-    json_ = std::to_string(integer);
-  } else if (std::isfinite(value)) {
-    char buffer[32];
-    std::snprintf(buffer, sizeof(buffer), "%.9g", value);
-    json_ = buffer;
-  } else {
+void LogField::SetInteger(int64_t value) { json_ = std::to_string(value); }
+
+void LogField::SetReal(double value) {
+  if (!std::isfinite(value)) {
     json_ = "null";
+    return;
   }
+  char buffer[32];
+  std::snprintf(buffer, sizeof(buffer), "%.9g", value);
+  json_ = buffer;
 }
 
 void LogField::SetString(absl::string_view value) { json_ = JsonQuote(value); }

@@ -27,8 +27,10 @@ class LogField {
   LogField(absl::string_view key, const T& value) : key_(key) {
     if constexpr (std::is_same_v<T, bool>) {
       json_ = value ? "true" : "false";
-    } else if constexpr (std::is_arithmetic_v<T>) {
-      SetNumber(static_cast<double>(value), std::is_integral_v<T>, static_cast<int64_t>(value));
+    } else if constexpr (std::is_integral_v<T>) {
+      SetInteger(static_cast<int64_t>(value));
+    } else if constexpr (std::is_floating_point_v<T>) {
+      SetReal(static_cast<double>(value));
     } else {
       SetString(absl::string_view(value));
     }
@@ -37,7 +39,9 @@ class LogField {
   const std::string& json() const { return json_; }
 
  private:
-  void SetNumber(double value, bool integral, int64_t integer);
+  void SetInteger(int64_t value);
+  // null if not finite.
+  void SetReal(double value);
   void SetString(absl::string_view value);
   std::string key_;
   std::string json_;

@@ -67,7 +67,8 @@ void TransposeColumns(const uint8_t* from, int64_t rows, int64_t columns, int64_
     for (int64_t r0 = 0; r0 < rows; r0 += kBlock) {
       for (int64_t c = c0; c < std::min(end, c0 + kBlock); ++c) {
         for (int64_t r = r0; r < std::min(rows, r0 + kBlock); ++r) {
-          std::memcpy(&to[c * rows + r], from + (r * columns + c) * static_cast<int64_t>(sizeof(T)), sizeof(T));
+          std::memcpy(&to[c * rows + r], from + (r * columns + c) * static_cast<int64_t>(sizeof(T)),
+                      sizeof(T));
         }
       }
     }
@@ -123,14 +124,16 @@ std::string DescribeNumbers(const ModelConfig& config, CheckpointPart part) {
   std::string text;
   if (part != CheckpointPart::kText) {
     const VisionConfig& v = config.vision;
-    absl::StrAppend(&text, "vision heads ", v.num_heads, " patch ", v.patch_size, " ", v.temporal_patch_size, " merge ",
-                    v.spatial_merge_size, " deepstack ", absl::StrJoin(v.deepstack_visual_indexes, ","), "\n");
+    absl::StrAppend(&text, "vision heads ", v.num_heads, " patch ", v.patch_size, " ", v.temporal_patch_size,
+                    " merge ", v.spatial_merge_size, " deepstack ",
+                    absl::StrJoin(v.deepstack_visual_indexes, ","), "\n");
   }
   if (part != CheckpointPart::kVision) {
     const TextConfig& t = config.text;
-    absl::StrAppend(&text, "text heads ", t.num_attention_heads, " ", t.num_key_value_heads, " ", t.head_dim, " eps ",
-                    std::bit_cast<uint64_t>(t.rms_norm_eps), " theta ", std::bit_cast<uint64_t>(t.rope_theta), " sections ", absl::StrJoin(t.mrope_section, ","), " top ",
-                    t.num_experts_per_tok, "\n");
+    absl::StrAppend(&text, "text heads ", t.num_attention_heads, " ", t.num_key_value_heads, " ", t.head_dim,
+                    " eps ", std::bit_cast<uint64_t>(t.rms_norm_eps), " theta ",
+                    std::bit_cast<uint64_t>(t.rope_theta), " sections ", absl::StrJoin(t.mrope_section, ","),
+                    " top ", t.num_experts_per_tok, "\n");
   }
   return text;
 }
@@ -177,7 +180,8 @@ struct Checkpoint::State {
 
   SyntheticTensor Synthetic(const WeightSpec& spec) const {
     // The generator asks what the configuration says, not whether a head is stored.
-    return DescribeSynthetic(spec.name, spec.shape, config.tie_word_embeddings.value_or(false), options.synthetic_seed);
+    return DescribeSynthetic(spec.name, spec.shape, config.tie_word_embeddings.value_or(false),
+                             options.synthetic_seed);
   }
   const Placed& Stored(absl::string_view canonical) const {
     const auto it = match.stored.find(std::string(canonical));
@@ -203,7 +207,8 @@ struct Checkpoint::State {
 absl::Status Checkpoint::State::OpenShards(const SafetensorsIndex& index) {
   std::set<std::string> wanted;
   for (const auto& [name, file] : index) {
-    if (options.part == CheckpointPart::kWhole || PartOfName(CanonicalName(name)) == options.part) wanted.insert(file);
+    if (options.part == CheckpointPart::kWhole || PartOfName(CanonicalName(name)) == options.part)
+      wanted.insert(file);
   }
   std::vector<std::string> absent;
   for (const std::string& name : wanted) {
@@ -231,10 +236,11 @@ absl::Status Checkpoint::State::OpenFiles() {
     return OpenShards(index);
   }
   if (!absl::IsNotFound(index_text.status())) return index_text.status();
-  absl::StatusOr<std::unique_ptr<SafetensorsFile>> file = SafetensorsFile::Open(directory + "/model.safetensors");
+  absl::StatusOr<std::unique_ptr<SafetensorsFile>> file =
+      SafetensorsFile::Open(directory + "/model.safetensors");
   if (absl::IsNotFound(file.status())) {
-    return absl::NotFoundError(
-        absl::StrCat(directory, ": no weights: neither model.safetensors nor model.safetensors.index.json is there"));
+    return absl::NotFoundError(absl::StrCat(
+        directory, ": no weights: neither model.safetensors nor model.safetensors.index.json is there"));
   }
   if (!file.ok()) return file.status();
   files.push_back(*std::move(file));
@@ -264,7 +270,8 @@ absl::StatusOr<size_t> Checkpoint::State::Position(absl::string_view name) const
   const absl::string_view resolved = name == kHeadName && head_is_tied() ? kEmbeddingName : name;
   const auto it = positions.find(std::string(resolved));
   if (it != positions.end()) return it->second;
-  return absl::NotFoundError(absl::StrCat(directory, ": no tensor ", name, " in the ", Name(options.part), " checkpoint"));
+  return absl::NotFoundError(
+      absl::StrCat(directory, ": no tensor ", name, " in the ", Name(options.part), " checkpoint"));
 }
 
 std::optional<Checkpoint::State::Rearranged> Checkpoint::State::FindRearranged(absl::string_view name) const {
@@ -283,7 +290,8 @@ LoadedTensor Checkpoint::State::StoredRows(const Placed& at, IndexRange rows, Pa
   const Shape& whole = at.entry->shape;
   std::vector<int64_t> dims(whole.dims().begin(), whole.dims().end());
   dims[0] = rows.size();
-  const Bytes bytes = {at.file->bytes(*at.entry) + rows.begin * RowElements(whole) * static_cast<int64_t>(SizeOf(at.entry->dtype)),
+  const Bytes bytes = {at.file->bytes(*at.entry) +
+                           rows.begin * RowElements(whole) * static_cast<int64_t>(SizeOf(at.entry->dtype)),
                        at.entry->dtype};
   if (at.entry->dtype != DType::kF16 && at.file->aligned(*at.entry)) {
     return LoadedTensor(TensorView(const_cast<uint8_t*>(bytes.data), bytes.dtype, Shape(dims)));
@@ -345,7 +353,8 @@ ExpertWeights Checkpoint::State::SyntheticExpert(int64_t layer, int64_t expert, 
     Tensor matrix = Tensor::Host(DType::kBF16, Shape{out, in});
     BFloat16* const data = matrix.data<BFloat16>();
     ForRanges(out, kPartElements / in, pool, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) FillSynthetic(tensor, expert * in * out + row, out, in, data + row * in);
+      for (int64_t row = begin; row < end; ++row)
+        FillSynthetic(tensor, expert * in * out + row, out, in, data + row * in);
     });
     return LoadedTensor(std::move(matrix));
   };
@@ -353,7 +362,8 @@ ExpertWeights Checkpoint::State::SyntheticExpert(int64_t layer, int64_t expert, 
 }
 
 Tensor Checkpoint::State::RearrangedExperts(Rearranged which, IndexRange experts, ParallelPool* pool) const {
-  const WeightSpec& spec = weights[positions.find(which.gate_up ? GateUpName(which.layer) : DownName(which.layer))->second];
+  const WeightSpec& spec =
+      weights[positions.find(which.gate_up ? GateUpName(which.layer) : DownName(which.layer))->second];
   const int64_t in = spec.shape[1];
   const int64_t out = spec.shape[2];
   // Unfused experts may be stored in different types; f32 then holds them all.
@@ -362,7 +372,8 @@ Tensor Checkpoint::State::RearrangedExperts(Rearranged which, IndexRange experts
     return which.gate_up ? std::move(expert.gate_up) : std::move(expert.down);
   };
   DType dtype = DType::kBF16;
-  for (int64_t e = experts.begin; e < experts.end && dtype == DType::kBF16; ++e) dtype = matrix_of(e).view().dtype();
+  for (int64_t e = experts.begin; e < experts.end && dtype == DType::kBF16; ++e)
+    dtype = matrix_of(e).view().dtype();
   Tensor tensor = Tensor::Host(dtype, Shape{experts.size(), in, out});
   for (int64_t e = experts.begin; e < experts.end; ++e) {
     LoadedTensor matrix = matrix_of(e);
@@ -373,11 +384,12 @@ Tensor Checkpoint::State::RearrangedExperts(Rearranged which, IndexRange experts
   return tensor;
 }
 
-absl::StatusOr<LoadedTensor> Checkpoint::State::Rows(size_t position, IndexRange rows, ParallelPool* pool) const {
+absl::StatusOr<LoadedTensor> Checkpoint::State::Rows(size_t position, IndexRange rows,
+                                                     ParallelPool* pool) const {
   const WeightSpec& spec = weights[position];
   if (rows.begin < 0 || rows.end < rows.begin || rows.end > spec.shape[0]) {
-    return absl::OutOfRangeError(absl::StrCat(spec.name, ": rows [", rows.begin, ", ", rows.end, "), want a range in [0, ",
-                                              spec.shape[0], ")"));
+    return absl::OutOfRangeError(absl::StrCat(spec.name, ": rows [", rows.begin, ", ", rows.end,
+                                              "), want a range in [0, ", spec.shape[0], ")"));
   }
   if (!synthetic) {
     if (const std::optional<Rearranged> which = FindRearranged(spec.name)) {
@@ -450,7 +462,8 @@ absl::StatusOr<LoadedTensor> Checkpoint::Get(absl::string_view name, ParallelPoo
   return state_->Rows(position, {0, state_->weights[position].shape[0]}, pool);
 }
 
-absl::StatusOr<LoadedTensor> Checkpoint::GetRows(absl::string_view name, IndexRange rows, ParallelPool* pool) const {
+absl::StatusOr<LoadedTensor> Checkpoint::GetRows(absl::string_view name, IndexRange rows,
+                                                 ParallelPool* pool) const {
   PRISM_ASSIGN_OR_RETURN(const size_t position, state_->Position(name));
   return state_->Rows(position, rows, pool);
 }
@@ -460,7 +473,8 @@ absl::StatusOr<LoadedTensor> Checkpoint::GetColumns(absl::string_view name, Inde
   PRISM_ASSIGN_OR_RETURN(const size_t position, state_->Position(name));
   const WeightSpec& spec = state_->weights[position];
   if (spec.shape.rank() != 2) {
-    return absl::InvalidArgumentError(absl::StrCat(name, " has shape ", spec.shape.ToString(), ", want a matrix"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, " has shape ", spec.shape.ToString(), ", want a matrix"));
   }
   const int64_t num_rows = spec.shape[0];
   const int64_t num_columns = spec.shape[1];
@@ -477,7 +491,8 @@ absl::StatusOr<LoadedTensor> Checkpoint::GetColumns(absl::string_view name, Inde
     BFloat16* const data = tensor.data<BFloat16>();
     ForRanges(num_rows, rows_per_part, pool, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        FillSynthetic(description, row * num_columns + columns.begin, 1, columns.size(), data + row * columns.size());
+        FillSynthetic(description, row * num_columns + columns.begin, 1, columns.size(),
+                      data + row * columns.size());
       }
     });
     return LoadedTensor(std::move(tensor));
@@ -489,7 +504,8 @@ absl::StatusOr<LoadedTensor> Checkpoint::GetColumns(absl::string_view name, Inde
   const int64_t row_bytes = columns.size() * from.element_bytes();
   ForRanges(num_rows, rows_per_part, pool, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      std::memcpy(to + row * row_bytes, from.data + (row * num_columns + columns.begin) * from.element_bytes(),
+      std::memcpy(to + row * row_bytes,
+                  from.data + (row * num_columns + columns.begin) * from.element_bytes(),
                   static_cast<size_t>(row_bytes));
     }
   });
@@ -511,13 +527,15 @@ absl::StatusOr<ExpertWeights> Checkpoint::GetExpert(int64_t layer, int64_t exper
     return absl::NotFoundError(absl::StrCat(state_->directory, ": no experts in the vision checkpoint"));
   }
   if (layer < 0 || layer >= text.num_hidden_layers || !text.IsMoeLayer(layer)) {
-    return absl::InvalidArgumentError(absl::StrCat("layer ", layer, " of ", text.num_hidden_layers, " has no experts"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", layer, " of ", text.num_hidden_layers, " has no experts"));
   }
   if (expert < 0 || expert >= text.num_experts) {
-    return absl::OutOfRangeError(
-        absl::StrCat("layer ", layer, ": expert is ", expert, ", want a number in [0, ", text.num_experts, ")"));
+    return absl::OutOfRangeError(absl::StrCat("layer ", layer, ": expert is ", expert,
+                                              ", want a number in [0, ", text.num_experts, ")"));
   }
-  return state_->synthetic ? state_->SyntheticExpert(layer, expert, pool) : state_->StoredExpert(layer, expert, pool);
+  return state_->synthetic ? state_->SyntheticExpert(layer, expert, pool)
+                           : state_->StoredExpert(layer, expert, pool);
 }
 
 void Checkpoint::Release(LoadedTensor tensor) const {
@@ -534,8 +552,8 @@ void Checkpoint::Release(LoadedTensor tensor) const {
 absl::StatusOr<std::string> Checkpoint::WeightsDigest(CheckpointPart part, ParallelPool* pool) const {
   const State& state = *state_;
   if (state.options.part != CheckpointPart::kWhole && state.options.part != part) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the ", Name(state.options.part), " checkpoint has no ", Name(part), " weights to digest"));
+    return absl::InvalidArgumentError(absl::StrCat("the ", Name(state.options.part), " checkpoint has no ",
+                                                   Name(part), " weights to digest"));
   }
   const auto held = [part](absl::string_view name) {
     return part == CheckpointPart::kWhole || PartOfName(name) == part;
@@ -558,9 +576,11 @@ absl::StatusOr<std::string> Checkpoint::WeightsDigest(CheckpointPart part, Paral
     HashTensorHead(name, Name(at.entry->dtype), at.entry->shape, &hash);
     const uint8_t* const data = at.file->bytes(*at.entry);
     const int64_t size_bytes = at.entry->size_bytes;
-    std::vector<Sha256Digest> digests(static_cast<size_t>((size_bytes + kDigestChunkBytes - 1) / kDigestChunkBytes));
+    std::vector<Sha256Digest> digests(
+        static_cast<size_t>((size_bytes + kDigestChunkBytes - 1) / kDigestChunkBytes));
     ForRanges(size_bytes, kDigestChunkBytes, pool, [&](int64_t begin, int64_t end) {
-      digests[static_cast<size_t>(begin / kDigestChunkBytes)] = Sha256Of(data + begin, static_cast<size_t>(end - begin));
+      digests[static_cast<size_t>(begin / kDigestChunkBytes)] =
+          Sha256Of(data + begin, static_cast<size_t>(end - begin));
       at.file->Release(data + begin, end - begin);
     });
     for (const Sha256Digest& digest : digests) hash.Update(digest.data(), digest.size());

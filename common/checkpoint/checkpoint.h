@@ -2,8 +2,9 @@
 // published names (docs: weight_map.h), whether they are stored or synthetic.
 //
 //   PRISM_ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(dir, {.part = kText}));
-//   PRISM_ASSIGN_OR_RETURN(LoadedTensor q, checkpoint->Get("model.language_model.layers.0.self_attn.q_proj.weight"));
-//   Pack(q.view());          // [q_size, H], bf16 or f32
+//   PRISM_ASSIGN_OR_RETURN(LoadedTensor q,
+//   checkpoint->Get("model.language_model.layers.0.self_attn.q_proj.weight")); Pack(q.view());          //
+//   [q_size, H], bf16 or f32
 //
 // Element types: bf16 and f32 are given as stored. f16 is given as f32, exactly; nothing is ever
 // rounded here. Synthetic weights are bf16.
@@ -96,7 +97,8 @@ class Checkpoint {
   // NotFound for a name the part does not have.
   absl::StatusOr<LoadedTensor> Get(absl::string_view name, ParallelPool* pool = nullptr) const;
   // Rows [rows.begin, rows.end) of the outermost axis. OutOfRange naming the rows there are.
-  absl::StatusOr<LoadedTensor> GetRows(absl::string_view name, IndexRange rows, ParallelPool* pool = nullptr) const;
+  absl::StatusOr<LoadedTensor> GetRows(absl::string_view name, IndexRange rows,
+                                       ParallelPool* pool = nullptr) const;
   // Columns of a matrix, dense: [rows, columns.size()]. A copy unless all columns are asked for.
   // InvalidArgument if the tensor is not a matrix, OutOfRange naming the columns there are.
   absl::StatusOr<LoadedTensor> GetColumns(absl::string_view name, IndexRange columns,

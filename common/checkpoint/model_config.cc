@@ -56,7 +56,8 @@ class Fields {
   int64_t IntOr(const char* key, int64_t absent, int64_t least, int64_t most) const {
     return Has(key) ? Int(key, least, most) : absent;
   }
-  std::vector<int64_t> Ints(const char* key, const Json& list, int64_t least, int64_t most, size_t length_max) const {
+  std::vector<int64_t> Ints(const char* key, const Json& list, int64_t least, int64_t most,
+                            size_t length_max) const {
     std::vector<int64_t> values;
     if (!list.is_array() || list.size() > length_max) {
       Fail(key, absl::StrCat("is ", Shown(list), ", want a list of at most ", length_max, " integers"));
@@ -72,7 +73,8 @@ class Fields {
     if (value == nullptr) return absent;
     const double number = value->is_number() ? value->get<double>() : std::nan("");
     if (!(closed ? number >= above : number > above) || !(number <= most)) {
-      Fail(key, absl::StrCat("is ", Shown(*value), ", want a number in ", closed ? "[" : "(", above, ", ", most, "]"));
+      Fail(key, absl::StrCat("is ", Shown(*value), ", want a number in ", closed ? "[" : "(", above, ", ",
+                             most, "]"));
       return absent;
     }
     return number;
@@ -120,8 +122,9 @@ class Fields {
  private:
   int64_t ToInt(const char* key, const Json& value, int64_t least, int64_t most) const {
     // An unsigned value that does not fit int64 is above every bound of ours.
-    const bool fits = value.is_number_integer() &&
-                      !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX));
+    const bool fits =
+        value.is_number_integer() &&
+        !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX));
     const int64_t number = fits ? value.get<int64_t>() : 0;
     if (!fits || number < least || number > most) {
       Fail(key, absl::StrCat("is ", Shown(value), ", want an integer in [", least, ", ", most, "]"));
@@ -147,9 +150,10 @@ absl::StatusOr<Json> ParseObject(absl::string_view file, const std::string& text
 void RefuseQuantised(const Fields& fields) {
   if (!fields.Has("quantization_config")) return;
   const Fields quantised = fields.Object("quantization_config", true);
-  fields.FailUnimplemented("quantization_config",
-                           absl::StrCat("has method \"", quantised.StringOr("quant_method", "unknown"),
-                                        "\"; quantised checkpoints are not supported, want f32, f16 or bf16"));
+  fields.FailUnimplemented(
+      "quantization_config",
+      absl::StrCat("has method \"", quantised.StringOr("quant_method", "unknown"),
+                   "\"; quantised checkpoints are not supported, want f32, f16 or bf16"));
 }
 
 // The rotary fields: `rope_parameters` of transformers 5, or `rope_theta` beside `rope_scaling`.
@@ -158,8 +162,9 @@ void ReadRope(const Fields& text, TextConfig* out) {
   const Fields rope = text.Object(key, true);
   const std::string type = rope.StringOr("rope_type", rope.StringOr("type", "default"));
   if (type != "default" && type != "mrope") {
-    rope.FailUnimplemented(rope.Has("rope_type") ? "rope_type" : "type",
-                           absl::StrCat("is \"", type, "\"; scaled rotary positions are not supported, want \"default\""));
+    rope.FailUnimplemented(
+        rope.Has("rope_type") ? "rope_type" : "type",
+        absl::StrCat("is \"", type, "\"; scaled rotary positions are not supported, want \"default\""));
   }
   constexpr double kThetaMax = 1e12;
   // The fallback is the class default of transformers 5; published files always carry the field.
@@ -187,8 +192,9 @@ void ReadRope(const Fields& text, TextConfig* out) {
                                             2 * (s[0] + s[1] + s[2]), ", want head_dim ", out->head_dim));
   } else if (3 * s[1] > half + 1 || 3 * s[2] > half) {
     // Height takes the pairs 1, 4, 7, ... and width 2, 5, 8, ...: they must exist.
-    rope.Fail("mrope_section", absl::StrCat("is [", absl::StrJoin(s, ", "), "], want height and width of at most ",
-                                            half / 3, " so that they interleave within ", half, " pairs"));
+    rope.Fail("mrope_section",
+              absl::StrCat("is [", absl::StrJoin(s, ", "), "], want height and width of at most ", half / 3,
+                           " so that they interleave within ", half, " pairs"));
   }
 }
 
@@ -217,7 +223,8 @@ void ReadExperts(const Fields& text, bool mixture, TextConfig* out) {
   out->moe_intermediate_size = text.Int("moe_intermediate_size", 1, kConfigWidthMax);
   out->decoder_sparse_step = text.IntOr("decoder_sparse_step", 1, 1, kConfigLayersMax);
   if (const Json* list = text.Find("mlp_only_layers")) {
-    out->mlp_only_layers = text.Ints("mlp_only_layers", *list, 0, out->num_hidden_layers - 1, kConfigLayersMax);
+    out->mlp_only_layers =
+        text.Ints("mlp_only_layers", *list, 0, out->num_hidden_layers - 1, kConfigLayersMax);
   }
 }
 
@@ -233,18 +240,22 @@ void ReadText(const Fields& text, bool mixture, TextConfig* out) {
   out->intermediate_size = text.Int("intermediate_size", 1, kConfigWidthMax);
   out->max_position_embeddings = text.Int("max_position_embeddings", 1, kConfigPositionsMax);
   out->rms_norm_eps = text.RealOr("rms_norm_eps", 1e-6, 0.0, 0.1);
-  if (out->head_dim % 2 != 0) text.Fail("head_dim", absl::StrCat("is ", out->head_dim, ", want an even number"));
+  if (out->head_dim % 2 != 0)
+    text.Fail("head_dim", absl::StrCat("is ", out->head_dim, ", want an even number"));
   if (out->num_attention_heads % out->num_key_value_heads != 0) {
-    text.Fail("num_attention_heads", absl::StrCat("is ", out->num_attention_heads,
-                                                  ", want a multiple of num_key_value_heads ", out->num_key_value_heads));
+    text.Fail("num_attention_heads",
+              absl::StrCat("is ", out->num_attention_heads, ", want a multiple of num_key_value_heads ",
+                           out->num_key_value_heads));
   }
   if (out->q_size() > kConfigWidthMax) {
-    text.Fail("num_attention_heads", absl::StrCat("x head_dim is ", out->q_size(), ", want at most ", kConfigWidthMax));
+    text.Fail("num_attention_heads",
+              absl::StrCat("x head_dim is ", out->q_size(), ", want at most ", kConfigWidthMax));
   }
   if (const std::string act = text.StringOr("hidden_act", "silu"); act != "silu") {
     text.FailUnimplemented("hidden_act", absl::StrCat("is \"", act, "\", want \"silu\""));
   }
-  if (text.Bool("attention_bias").value_or(false)) text.FailUnimplemented("attention_bias", "is true, want false");
+  if (text.Bool("attention_bias").value_or(false))
+    text.FailUnimplemented("attention_bias", "is true, want false");
   if (text.Bool("use_sliding_window").value_or(false)) {
     text.FailUnimplemented("use_sliding_window", "is true, want false");
   }
@@ -265,20 +276,23 @@ void ReadVision(const Fields& vision, const TextConfig& text, VisionConfig* out)
   out->num_position_embeddings = vision.IntOr("num_position_embeddings", 2304, 1, kConfigPositionsMax);
   out->out_hidden_size = vision.Int("out_hidden_size", 1, kConfigWidthMax);
   if (out->hidden_size % out->num_heads != 0) {
-    vision.Fail("hidden_size", absl::StrCat("is ", out->hidden_size, ", want a multiple of num_heads ", out->num_heads));
+    vision.Fail("hidden_size",
+                absl::StrCat("is ", out->hidden_size, ", want a multiple of num_heads ", out->num_heads));
   } else if (out->head_dim() % 4 != 0) {
     vision.Fail("hidden_size", absl::StrCat("/ num_heads is ", out->head_dim(),
                                             ", want a multiple of 4: rotary halves for height and width"));
   }
   if (out->out_hidden_size != text.hidden_size) {
-    vision.Fail("out_hidden_size",
-                absl::StrCat("is ", out->out_hidden_size, ", want text_config.hidden_size ", text.hidden_size));
+    vision.Fail("out_hidden_size", absl::StrCat("is ", out->out_hidden_size,
+                                                ", want text_config.hidden_size ", text.hidden_size));
   }
   const int64_t side = out->position_grid();
   if (side * side != out->num_position_embeddings) {
-    vision.Fail("num_position_embeddings", absl::StrCat("is ", out->num_position_embeddings, ", want a square number"));
+    vision.Fail("num_position_embeddings",
+                absl::StrCat("is ", out->num_position_embeddings, ", want a square number"));
   }
-  if (const std::string act = vision.StringOr("hidden_act", "gelu_pytorch_tanh"); act != "gelu_pytorch_tanh") {
+  if (const std::string act = vision.StringOr("hidden_act", "gelu_pytorch_tanh");
+      act != "gelu_pytorch_tanh") {
     vision.FailUnimplemented("hidden_act", absl::StrCat("is \"", act, "\", want \"gelu_pytorch_tanh\""));
   }
   const Json* indexes = vision.Find("deepstack_visual_indexes");
@@ -286,15 +300,17 @@ void ReadVision(const Fields& vision, const TextConfig& text, VisionConfig* out)
     vision.Fail("deepstack_visual_indexes", "is missing");
     return;
   }
-  out->deepstack_visual_indexes =
-      vision.Ints("deepstack_visual_indexes", *indexes, 0, out->depth - 1, static_cast<size_t>(kConfigLayersMax));
+  out->deepstack_visual_indexes = vision.Ints("deepstack_visual_indexes", *indexes, 0, out->depth - 1,
+                                              static_cast<size_t>(kConfigLayersMax));
   const std::vector<int64_t>& taps = out->deepstack_visual_indexes;
   if (std::adjacent_find(taps.begin(), taps.end(), std::greater_equal<int64_t>()) != taps.end()) {
-    vision.Fail("deepstack_visual_indexes", absl::StrCat("is [", absl::StrJoin(taps, ", "), "], want ascending numbers"));
+    vision.Fail("deepstack_visual_indexes",
+                absl::StrCat("is [", absl::StrJoin(taps, ", "), "], want ascending numbers"));
   }
   if (out->num_deepstack() > text.num_hidden_layers) {
-    vision.Fail("deepstack_visual_indexes", absl::StrCat("has ", taps.size(), " numbers, want at most num_hidden_layers ",
-                                                         text.num_hidden_layers));
+    vision.Fail("deepstack_visual_indexes",
+                absl::StrCat("has ", taps.size(), " numbers, want at most num_hidden_layers ",
+                             text.num_hidden_layers));
   }
 }
 
@@ -303,9 +319,9 @@ std::vector<int64_t> TokenIds(const Fields& fields, const char* key, int64_t voc
   constexpr size_t kEosIdsMax = 64;
   const Json* value = fields.Find(key);
   if (value == nullptr) return {};
-  const std::vector<int64_t> ids =
-      value->is_array() ? fields.Ints(key, *value, 0, vocab_size - 1, kEosIdsMax)
-                        : std::vector<int64_t>{fields.Int(key, 0, vocab_size - 1)};
+  const std::vector<int64_t> ids = value->is_array()
+                                       ? fields.Ints(key, *value, 0, vocab_size - 1, kEosIdsMax)
+                                       : std::vector<int64_t>{fields.Int(key, 0, vocab_size - 1)};
   std::vector<int64_t> distinct;
   for (const int64_t id : ids) {
     if (std::find(distinct.begin(), distinct.end(), id) == distinct.end()) distinct.push_back(id);
@@ -350,7 +366,8 @@ void ReadPixelBounds(const Fields& processor, PixelBounds* out) {
   out->min_pixels = processor.IntOr("min_pixels", out->min_pixels, 1, kPixelsMax);
   out->max_pixels = processor.IntOr("max_pixels", out->max_pixels, 1, kPixelsMax);
   if (out->min_pixels > out->max_pixels) {
-    processor.Fail("size", absl::StrCat("has min_pixels ", out->min_pixels, " above max_pixels ", out->max_pixels));
+    processor.Fail("size",
+                   absl::StrCat("has min_pixels ", out->min_pixels, " above max_pixels ", out->max_pixels));
   }
 }
 
@@ -372,7 +389,8 @@ void CheckProcessor(const Fields& processor, const VisionConfig& vision) {
     const bool halves = list->is_array() && list->size() == 3 &&
                         std::all_of(list->begin(), list->end(),
                                     [](const Json& v) { return v.is_number() && v.get<double>() == 0.5; });
-    if (!halves) processor.FailUnimplemented(key, absl::StrCat("is ", Shown(*list), ", want [0.5, 0.5, 0.5]"));
+    if (!halves)
+      processor.FailUnimplemented(key, absl::StrCat("is ", Shown(*list), ", want [0.5, 0.5, 0.5]"));
   }
   if (const double factor = processor.RealOr("rescale_factor", 1.0 / 255, 0.0, 1.0);
       std::fabs(factor * 255 - 1) > 1e-6) {
@@ -426,7 +444,9 @@ bool TextConfig::IsMoeLayer(int64_t layer) const {
          std::find(mlp_only_layers.begin(), mlp_only_layers.end(), layer) == mlp_only_layers.end();
 }
 
-int64_t VisionConfig::position_grid() const { return std::llround(std::sqrt(static_cast<double>(num_position_embeddings))); }
+int64_t VisionConfig::position_grid() const {
+  return std::llround(std::sqrt(static_cast<double>(num_position_embeddings)));
+}
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const ModelConfigFiles& files) {
   ModelConfig out;
@@ -436,7 +456,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const ModelConfigFiles& files) {
   out.model_type = top.StringOr("model_type", "");
   if (out.model_type != "qwen3_vl" && out.model_type != "qwen3_vl_moe") {
     PRISM_RETURN_IF_ERROR(status);
-    return absl::UnimplementedError(absl::StrCat("config.json: model_type is \"", out.model_type.substr(0, kShownBytesMax),
+    return absl::UnimplementedError(absl::StrCat("config.json: model_type is \"",
+                                                 out.model_type.substr(0, kShownBytesMax),
                                                  "\", want \"qwen3_vl\" or \"qwen3_vl_moe\""));
   }
   RefuseQuantised(top);
@@ -453,7 +474,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const ModelConfigFiles& files) {
   PRISM_RETURN_IF_ERROR(status);
 
   if (files.generation.has_value()) {
-    PRISM_ASSIGN_OR_RETURN(const Json generation_json, ParseObject("generation_config.json", *files.generation));
+    PRISM_ASSIGN_OR_RETURN(const Json generation_json,
+                           ParseObject("generation_config.json", *files.generation));
     const Fields generation("generation_config.json: ", generation_json, &status);
     ReadGeneration(generation, &out);
     if (generation.Has("eos_token_id")) {
@@ -480,7 +502,8 @@ absl::StatusOr<ModelConfig> ReadModelConfig(absl::string_view directory) {
     return absl::InvalidArgumentError(absl::StrCat("model folder ", directory, ": not a folder"));
   }
   ModelConfigFiles files;
-  PRISM_ASSIGN_OR_RETURN(files.config, ReadSmallFile(absl::StrCat(directory, "/config.json"), kConfigFileBytesMax));
+  PRISM_ASSIGN_OR_RETURN(files.config,
+                         ReadSmallFile(absl::StrCat(directory, "/config.json"), kConfigFileBytesMax));
   PRISM_ASSIGN_OR_RETURN(files.generation, ReadOptional(directory, "generation_config.json"));
   PRISM_ASSIGN_OR_RETURN(files.preprocessor, ReadOptional(directory, "preprocessor_config.json"));
   PRISM_ASSIGN_OR_RETURN(files.video_preprocessor, ReadOptional(directory, "video_preprocessor_config.json"));
@@ -507,7 +530,8 @@ absl::StatusOr<std::string> ReadSmallFile(absl::string_view path, int64_t bytes_
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     status = absl::InvalidArgumentError(absl::StrCat(name, ": not a regular file"));
   } else if (info.st_size > bytes_max) {
-    status = absl::InvalidArgumentError(absl::StrCat(name, ": ", info.st_size, " bytes, want at most ", bytes_max));
+    status = absl::InvalidArgumentError(
+        absl::StrCat(name, ": ", info.st_size, " bytes, want at most ", bytes_max));
   } else {
     text.resize(static_cast<size_t>(info.st_size));
     size_t done = 0;

@@ -37,8 +37,8 @@ std::string Shown(absl::string_view name) {
 
 std::optional<DType> ParseDType(absl::string_view name) {
   static constexpr std::pair<const char*, DType> kNames[] = {
-      {"BF16", DType::kBF16},       {"F32", DType::kF32}, {"F16", DType::kF16}, {"F8_E4M3", DType::kF8E4M3},
-      {"I64", DType::kI64},         {"I32", DType::kI32}, {"U8", DType::kU8},   {"I8", DType::kI8},
+      {"BF16", DType::kBF16}, {"F32", DType::kF32}, {"F16", DType::kF16}, {"F8_E4M3", DType::kF8E4M3},
+      {"I64", DType::kI64},   {"I32", DType::kI32}, {"U8", DType::kU8},   {"I8", DType::kI8},
   };
   for (const auto& [known, dtype] : kNames) {
     if (name == known) return dtype;
@@ -49,8 +49,9 @@ std::optional<DType> ParseDType(absl::string_view name) {
 // Receives the header's JSON token by token, so that a header of 100 MB needs no tree and a name
 // given twice is seen:
 //
-//   { "__metadata__": { "key": "value" }, "name": { "dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12] } }
-//   ^ kTop            ^ kMetadata                 ^ kTensor                  ^ kShape                  ^ kOffsets
+//   { "__metadata__": { "key": "value" }, "name": { "dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]
+//   } } ^ kTop            ^ kMetadata                 ^ kTensor                  ^ kShape                  ^
+//   kOffsets
 class HeaderReader {
  public:
   explicit HeaderReader(absl::string_view file) : file_(file) {}
@@ -172,7 +173,10 @@ class HeaderReader {
   // Turns the fields of one tensor into an entry whose offset still counts from the first element.
   bool AddEntry() {
     if (!has_dtype_ || !has_shape_ || !has_offsets_) {
-      return Fail(absl::StrCat(Tensor(), " has no ", !has_dtype_ ? "dtype" : !has_shape_ ? "shape" : "data_offsets"));
+      return Fail(absl::StrCat(Tensor(), " has no ",
+                               !has_dtype_   ? "dtype"
+                               : !has_shape_ ? "shape"
+                                             : "data_offsets"));
     }
     if (offsets_.size() != 2) {
       return Fail(absl::StrCat(Tensor(), " has ", offsets_.size(), " data_offsets, want 2"));
@@ -190,7 +194,8 @@ class HeaderReader {
       overflows = overflows || __builtin_mul_overflow(size_bytes, std::max<int64_t>(dim, 1), &size_bytes);
     }
     if (overflows) {
-      return Fail(absl::StrCat(Tensor(), " of shape ", Shape(shape_).ToString(), " has more than ", INT64_MAX, " bytes"));
+      return Fail(absl::StrCat(Tensor(), " of shape ", Shape(shape_).ToString(), " has more than ", INT64_MAX,
+                               " bytes"));
     }
     if (empty) size_bytes = 0;
     const int64_t begin = offsets_[0];
@@ -200,8 +205,8 @@ class HeaderReader {
       return Fail(absl::StrCat(Tensor(), " has ", end - begin, " bytes at data_offsets [", begin, ", ", end,
                                "], want ", size_bytes, " for ", Name(dtype_), " ", Shape(shape_).ToString()));
     }
-    entries_.push_back({.name = name_, .dtype = dtype_, .shape = Shape(shape_), .offset = begin,
-                        .size_bytes = size_bytes});
+    entries_.push_back(
+        {.name = name_, .dtype = dtype_, .shape = Shape(shape_), .offset = begin, .size_bytes = size_bytes});
     return true;
   }
 
@@ -226,10 +231,12 @@ absl::Status CheckNames(absl::string_view file, const std::vector<SafetensorsEnt
 }
 
 // Entries ascending by offset must follow each other without a gap from 0 to `data_bytes`.
-absl::Status CheckRanges(absl::string_view file, const std::vector<SafetensorsEntry>& entries, int64_t data_bytes) {
+absl::Status CheckRanges(absl::string_view file, const std::vector<SafetensorsEntry>& entries,
+                         int64_t data_bytes) {
   const auto fail = [&](const SafetensorsEntry& entry, absl::string_view problem) {
-    return absl::InvalidArgumentError(absl::StrCat(file, ": tensor ", Shown(entry.name), " at data_offsets [", entry.offset,
-                                                   ", ", entry.offset + entry.size_bytes, "] ", problem));
+    return absl::InvalidArgumentError(absl::StrCat(file, ": tensor ", Shown(entry.name), " at data_offsets [",
+                                                   entry.offset, ", ", entry.offset + entry.size_bytes, "] ",
+                                                   problem));
   };
   int64_t next = 0;
   for (size_t i = 0; i < entries.size(); ++i) {
@@ -238,7 +245,8 @@ absl::Status CheckRanges(absl::string_view file, const std::vector<SafetensorsEn
       return fail(entry, absl::StrCat("ends after the file's ", data_bytes, " bytes of data"));
     }
     if (entry.offset < next) return fail(entry, absl::StrCat("overlaps tensor ", Shown(entries[i - 1].name)));
-    if (entry.offset > next) return fail(entry, absl::StrCat("leaves a gap: the tensor before it ends at ", next));
+    if (entry.offset > next)
+      return fail(entry, absl::StrCat("leaves a gap: the tensor before it ends at ", next));
     next = entry.offset + entry.size_bytes;
   }
   if (next != data_bytes) {
@@ -250,11 +258,12 @@ absl::Status CheckRanges(absl::string_view file, const std::vector<SafetensorsEn
 
 }  // namespace
 
-absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view file, absl::string_view image,
-                                                               int64_t file_bytes) {
+absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view file,
+                                                               absl::string_view image, int64_t file_bytes) {
   PRISM_CHECK(static_cast<int64_t>(image.size()) <= file_bytes);
   if (static_cast<int64_t>(image.size()) < kLengthBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(file, ": ", image.size(), " bytes, want at least ", kLengthBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": ", image.size(), " bytes, want at least ", kLengthBytes));
   }
   uint64_t length = 0;
   std::memcpy(&length, image.data(), sizeof(length));
@@ -301,7 +310,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     status = absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
   } else if (info.st_size < kLengthBytes) {
-    status = absl::InvalidArgumentError(absl::StrCat(path, ": ", info.st_size, " bytes, want at least ", kLengthBytes));
+    status = absl::InvalidArgumentError(
+        absl::StrCat(path, ": ", info.st_size, " bytes, want at least ", kLengthBytes));
   } else {
     void* const data = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
     if (data == MAP_FAILED) {
@@ -313,7 +323,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std
   }
   close(fd);
   PRISM_RETURN_IF_ERROR(status);
-  const absl::string_view image(reinterpret_cast<const char*>(file->data_), static_cast<size_t>(file->size_bytes_));
+  const absl::string_view image(reinterpret_cast<const char*>(file->data_),
+                                static_cast<size_t>(file->size_bytes_));
   PRISM_ASSIGN_OR_RETURN(file->entries_, ParseSafetensors(path, image, file->size_bytes_));
   return file;
 }
@@ -351,7 +362,8 @@ absl::StatusOr<SafetensorsIndex> ParseSafetensorsIndex(absl::string_view file, a
   }
   const Json json = Json::parse(json_text.begin(), json_text.end(), nullptr, /*allow_exceptions=*/false);
   const auto map = json.is_object() ? json.find("weight_map") : json.end();
-  if (!json.is_object() || map == json.end() || !map->is_object()) return fail("has no object \"weight_map\"");
+  if (!json.is_object() || map == json.end() || !map->is_object())
+    return fail("has no object \"weight_map\"");
   SafetensorsIndex index;
   std::set<absl::string_view> shards;
   for (const auto& [name, shard] : map->items()) {

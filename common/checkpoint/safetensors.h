@@ -38,8 +38,8 @@ struct SafetensorsEntry {
 // Checks a whole file image. `image` may hold the head of the file alone, as long as the header is
 // in it; `file_bytes` is then the size of the file. Entries come ascending by offset.
 // InvalidArgument naming `file`, the tensor, the value and the bound.
-absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view file, absl::string_view image,
-                                                               int64_t file_bytes);
+absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::string_view file,
+                                                               absl::string_view image, int64_t file_bytes);
 
 // One file, mapped. A file that shrinks while it is mapped ends the process (SIGBUS): checkpoints
 // are replaced by renaming, never by rewriting.

@@ -14,8 +14,8 @@ constexpr uint64_t kStep = 0x9E3779B97F4A7C15u;
 
 // One loop for every instruction set: each caller below compiles it for its own. The values are
 // the same for all, since every operation is exact or correctly rounded.
-[[gnu::always_inline]] inline void FillLoop(const SyntheticTensor& tensor, uint64_t x, uint64_t step, int64_t count,
-                                            uint16_t* __restrict__ out) {
+[[gnu::always_inline]] inline void FillLoop(const SyntheticTensor& tensor, uint64_t x, uint64_t step,
+                                            int64_t count, uint16_t* __restrict__ out) {
   const double mean = tensor.mean;
   const double amplitude = tensor.amplitude;
   for (int64_t j = 0; j < count; ++j) {
@@ -36,25 +36,12 @@ void FillBaseline(const SyntheticTensor& tensor, uint64_t x, uint64_t step, int6
   FillLoop(tensor, x, step, count, out);
 }
 
-[[gnu::target("avx512f,avx512dq,avx512bw,avx512vl")]] void FillAvx512(
-    const SyntheticTensor& tensor, uint64_t x, uint64_t step, int64_t count, uint16_t* out) {
+[[gnu::target("avx512f,avx512dq,avx512bw,avx512vl")]] void FillAvx512(const SyntheticTensor& tensor,
+                                                                      uint64_t x, uint64_t step,
+                                                                      int64_t count, uint16_t* out) {
   FillLoop(tensor, x, step, count, out);
 }
 #endif
-
-using FillFunction = void (*)(const SyntheticTensor&, uint64_t, uint64_t, int64_t, uint16_t*);
-
-FillFunction ChooseFill() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl")) {
-    return FillAvx512;
-  }
-  if (__builtin_cpu_supports("avx2")) return FillAvx2;
-#endif
-  return FillBaseline;
-}
 
 // A spread-out router and head, no zero bias, no unit norm: nothing cancels by accident.
 void Spread(absl::string_view name, int64_t fan_in, bool head_is_tied, SyntheticTensor* tensor) {
@@ -87,11 +74,25 @@ SyntheticTensor DescribeSynthetic(absl::string_view published_name, const Shape&
   return tensor;
 }
 
-void FillSynthetic(const SyntheticTensor& tensor, int64_t first, int64_t stride, int64_t count, BFloat16* out) {
-  static const FillFunction fill = ChooseFill();
+void FillSynthetic(const SyntheticTensor& tensor, int64_t first, int64_t stride, int64_t count,
+                   BFloat16* out) {
+  static const internal::SyntheticFill fill = internal::SyntheticFills().back().second;
   static_assert(sizeof(BFloat16) == sizeof(uint16_t));
-  fill(tensor, tensor.base + static_cast<uint64_t>(first) * kStep, static_cast<uint64_t>(stride) * kStep, count,
-       reinterpret_cast<uint16_t*>(out));
+  fill(tensor, tensor.base + static_cast<uint64_t>(first) * kStep, static_cast<uint64_t>(stride) * kStep,
+       count, reinterpret_cast<uint16_t*>(out));
+}
+
+std::vector<std::pair<const char*, internal::SyntheticFill>> internal::SyntheticFills() {
+  std::vector<std::pair<const char*, SyntheticFill>> fills = {{"baseline", FillBaseline}};
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2")) fills.emplace_back("avx2", FillAvx2);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+    fills.emplace_back("avx512", FillAvx512);
+  }
+#endif
+  return fills;
 }
 
 }  // namespace prism

@@ -11,6 +11,8 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "common/tensor/float_types.h"
@@ -33,6 +35,16 @@ SyntheticTensor DescribeSynthetic(absl::string_view published_name, const Shape&
 
 // out[j] = element (first + j * stride) of the tensor, for j in [0, count). A stride other than 1
 // walks a column, which is how an input-major matrix is written output-major.
-void FillSynthetic(const SyntheticTensor& tensor, int64_t first, int64_t stride, int64_t count, BFloat16* out);
+void FillSynthetic(const SyntheticTensor& tensor, int64_t first, int64_t stride, int64_t count,
+                   BFloat16* out);
+
+namespace internal {
+// FillSynthetic() for one instruction set, taking the first state and its step.
+using SyntheticFill = void (*)(const SyntheticTensor&, uint64_t state, uint64_t step, int64_t count,
+                               uint16_t* out);
+// The sets this machine can run, best last, by name; FillSynthetic() uses the last. For tests: all
+// of them must give the same bits.
+std::vector<std::pair<const char*, SyntheticFill>> SyntheticFills();
+}  // namespace internal
 
 }  // namespace prism

@@ -12,21 +12,22 @@ IndexRange Scaled(IndexRange range, int64_t by) { return {range.begin * by, rang
 
 absl::Status CheckTensorParallel(const TextConfig& text, int num_ranks) {
   if (num_ranks != 1 && num_ranks != 2 && num_ranks != 4) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor-parallel size is ", num_ranks, ", want 1, 2 or 4"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor-parallel size is ", num_ranks, ", want 1, 2 or 4"));
   }
   const int64_t heads = text.num_attention_heads;
   const int64_t kv_heads = text.num_key_value_heads;
   if (heads % num_ranks != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("num_attention_heads ", heads, " is not a multiple of tensor-parallel size ", num_ranks));
+    return absl::InvalidArgumentError(absl::StrCat("num_attention_heads ", heads,
+                                                   " is not a multiple of tensor-parallel size ", num_ranks));
   }
   if (kv_heads >= num_ranks && kv_heads % num_ranks != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("num_key_value_heads ", kv_heads, " is not a multiple of tensor-parallel size ", num_ranks));
+    return absl::InvalidArgumentError(absl::StrCat("num_key_value_heads ", kv_heads,
+                                                   " is not a multiple of tensor-parallel size ", num_ranks));
   }
   if (kv_heads < num_ranks && num_ranks % kv_heads != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor-parallel size ", num_ranks, " is not a multiple of num_key_value_heads ", kv_heads));
+    return absl::InvalidArgumentError(absl::StrCat("tensor-parallel size ", num_ranks,
+                                                   " is not a multiple of num_key_value_heads ", kv_heads));
   }
   for (int rank = 0; rank < num_ranks; ++rank) {
     const int64_t each = text.q_size() / num_ranks;
@@ -35,8 +36,8 @@ absl::Status CheckTensorParallel(const TextConfig& text, int num_ranks) {
     if (!(by_heads == by_leaves)) {
       return absl::InvalidArgumentError(absl::StrCat(
           "num_attention_heads ", heads, " x head_dim ", text.head_dim, ": rank ", rank, " of ", num_ranks,
-          " has columns [", by_heads.begin, ", ", by_heads.end, ") of o_proj by its heads but [", by_leaves.begin, ", ",
-          by_leaves.end, ") by the order of sums"));
+          " has columns [", by_heads.begin, ", ", by_heads.end, ") of o_proj by its heads but [",
+          by_leaves.begin, ", ", by_leaves.end, ") by the order of sums"));
     }
   }
   return absl::OkStatus();
@@ -59,7 +60,8 @@ absl::StatusOr<TpShard> ShardFor(const TextConfig& text, TpRank rank) {
   shard.q_rows = Scaled(shard.heads, text.head_dim);
   shard.kv_rows = Scaled(shard.kv_heads, text.head_dim);
   shard.intermediate = RankRange(text.intermediate_size, rank.rank, rank.num_ranks);
-  shard.experts = text.num_experts > 0 ? RankExperts(text.num_experts, rank.rank, rank.num_ranks) : IndexRange{};
+  shard.experts =
+      text.num_experts > 0 ? RankExperts(text.num_experts, rank.rank, rank.num_ranks) : IndexRange{};
   shard.vocabulary = RankVocabulary(text.vocab_size, rank.rank, rank.num_ranks);
   return shard;
 }

@@ -95,7 +95,8 @@ class Cases {
   // "; 3 missing: a, b, c"
   std::string ToString() const {
     if (count_ == 0) return "";
-    const std::string more = count_ > kMismatchesNamed ? absl::StrCat(" and ", count_ - kMismatchesNamed, " more") : "";
+    const std::string more =
+        count_ > kMismatchesNamed ? absl::StrCat(" and ", count_ - kMismatchesNamed, " more") : "";
     return absl::StrCat("; ", count_, " ", kind_, ": ", text_, more);
   }
 
@@ -115,7 +116,8 @@ class Matcher {
     Collect();
     const bool stored_head = names_.count(kHeadName) > 0;
     match_.head_is_tied = !stored_head && config_.tie_word_embeddings.value_or(true);
-    match_.expert_layouts.assign(static_cast<size_t>(config_.text.num_hidden_layers), ExpertLayout::kInputMajor);
+    match_.expert_layouts.assign(static_cast<size_t>(config_.text.num_hidden_layers),
+                                 ExpertLayout::kInputMajor);
     if (part_ != CheckpointPart::kVision) {
       for (int64_t i = 0; i < config_.text.num_hidden_layers; ++i) {
         if (config_.text.IsMoeLayer(i)) MatchExperts(i);
@@ -130,9 +132,9 @@ class Matcher {
     if (missing_.count() + extra_.count() + misshapen_.count() + mistyped_.count() + repeated_.count() == 0) {
       return std::move(match_);
     }
-    return absl::InvalidArgumentError(absl::StrCat(what, ": the weights do not match config.json", missing_.ToString(),
-                                                   misshapen_.ToString(), mistyped_.ToString(), extra_.ToString(),
-                                                   repeated_.ToString()));
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, ": the weights do not match config.json", missing_.ToString(),
+                     misshapen_.ToString(), mistyped_.ToString(), extra_.ToString(), repeated_.ToString()));
   }
 
  private:
@@ -273,8 +275,8 @@ std::string UnfusedExpertName(int64_t layer, int64_t expert, absl::string_view m
   return LayerName(layer, absl::StrCat("mlp.experts.", expert, ".", matrix, ".weight"));
 }
 
-absl::StatusOr<WeightMatch> MatchWeights(absl::string_view what, const ModelConfig& config, CheckpointPart part,
-                                         absl::Span<const StoredWeight> stored) {
+absl::StatusOr<WeightMatch> MatchWeights(absl::string_view what, const ModelConfig& config,
+                                         CheckpointPart part, absl::Span<const StoredWeight> stored) {
   return Matcher(config, part, stored).Match(what);
 }
 

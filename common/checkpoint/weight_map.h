@@ -81,7 +81,7 @@ inline constexpr size_t kMismatchesNamed = 20;
 // Compares stored weights with what `part` of `config` needs. All missing, extra, misshapen,
 // mistyped (other than f32, f16, bf16) and repeated tensors of the part are reported at once, as
 // InvalidArgument beginning with `what` (the folder). Stored weights of the other half are passed over.
-absl::StatusOr<WeightMatch> MatchWeights(absl::string_view what, const ModelConfig& config, CheckpointPart part,
-                                         absl::Span<const StoredWeight> stored);
+absl::StatusOr<WeightMatch> MatchWeights(absl::string_view what, const ModelConfig& config,
+                                         CheckpointPart part, absl::Span<const StoredWeight> stored);
 
 }  // namespace prism

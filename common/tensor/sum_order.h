@@ -127,7 +127,8 @@ constexpr int64_t VocabularyRangeWidth(int64_t vocabulary_size) {
 
 // One range: 151936 ids give 8 of 18992. REQUIRES: 0 <= range < kVocabularyRanges
 constexpr IndexRange VocabularyRange(int64_t vocabulary_size, int range) {
-  return sum_order_internal::Clipped(range, range + 1, VocabularyRangeWidth(vocabulary_size), vocabulary_size);
+  return sum_order_internal::Clipped(range, range + 1, VocabularyRangeWidth(vocabulary_size),
+                                     vocabulary_size);
 }
 
 // The ids whose logits a rank computes. REQUIRES: as RankLeaves()

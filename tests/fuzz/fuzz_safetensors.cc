@@ -40,7 +40,8 @@ void FuzzFile(absl::string_view image) {
 void FuzzIndex(absl::string_view json) {
   const auto index = ParseSafetensorsIndex("fuzz", json);
   if (!index.ok()) return;
-  for (const auto& [name, file] : *index) PRISM_CHECK(file.find('/') == std::string::npos && file.size() > 11);
+  for (const auto& [name, file] : *index)
+    PRISM_CHECK(file.find('/') == std::string::npos && file.size() > 11);
 }
 
 void FuzzConfig(absl::string_view json) {

@@ -47,7 +47,8 @@ TEST(BoundedQueueTest, AClosedQueueRefusesPushesAndStillGivesWhatItHolds) {
   EXPECT_EQ(queue.TryPush(value).code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(queue.Pop(), 7);
   EXPECT_EQ(queue.Pop(), std::nullopt);
-  EXPECT_EQ(queue.PopUntil(steady_clock::now() + std::chrono::hours(1)), std::nullopt) << "closed: no need to wait";
+  EXPECT_EQ(queue.PopUntil(steady_clock::now() + std::chrono::hours(1)), std::nullopt)
+      << "closed: no need to wait";
 }
 
 TEST(BoundedQueueTest, PopUntilWaitsForItsDeadlineAndNoLessThanThat) {

@@ -20,7 +20,8 @@ TEST(Sha256Test, AgreesWithTheVectorsOfTheStandard) {
   EXPECT_EQ(Sha256Hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(Sha256Hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
             "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  EXPECT_EQ(Sha256Hex(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  EXPECT_EQ(Sha256Hex(std::string(1000000, 'a')),
+            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
 TEST(Sha256Test, PiecesHashLikeTheWhole) {
@@ -84,8 +85,8 @@ TEST(Fnv1a64Test, AgreesWithPublishedVectors) {
 
 // The first numbers of the generator seeded with 1234567, as its reference code prints them.
 TEST(SplitMix64Test, AgreesWithTheReferenceGenerator) {
-  const uint64_t want[] = {6457827717110365317u, 3203168211198807973u, 9817491932198370423u, 4593380528125082431u,
-                           16408922859458223821u};
+  const uint64_t want[] = {6457827717110365317u, 3203168211198807973u, 9817491932198370423u,
+                           4593380528125082431u, 16408922859458223821u};
   uint64_t state = 1234567;
   for (const uint64_t value : want) {
     state += 0x9E3779B97F4A7C15u;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 
 namespace prism {
@@ -16,11 +17,13 @@ TEST(JsonQuoteTest, EscapesWhatJsonAsksAndKeepsUtf8) {
 
 TEST(JsonQuoteTest, InvalidUtf8BecomesTheReplacementCharacter) {
   const std::string r = "\xEF\xBF\xBD";
-  EXPECT_EQ(JsonQuote("a\xFF" "b"), "\"a" + r + "b\"");
-  EXPECT_EQ(JsonQuote("\xC0\x80"), "\"" + r + r + "\"");              // an overlong zero
-  EXPECT_EQ(JsonQuote("\xED\xA0\x80"), "\"" + r + r + r + "\"");      // a surrogate
+  EXPECT_EQ(JsonQuote("a\xFF"
+                      "b"),
+            "\"a" + r + "b\"");
+  EXPECT_EQ(JsonQuote("\xC0\x80"), "\"" + r + r + "\"");                  // an overlong zero
+  EXPECT_EQ(JsonQuote("\xED\xA0\x80"), "\"" + r + r + r + "\"");          // a surrogate
   EXPECT_EQ(JsonQuote("\xF4\x90\x80\x80"), "\"" + r + r + r + r + "\"");  // above U+10FFFF
-  EXPECT_EQ(JsonQuote("\xE6\xBC"), "\"" + r + r + "\"");              // cut short
+  EXPECT_EQ(JsonQuote("\xE6\xBC"), "\"" + r + r + "\"");                  // cut short
 }
 
 // What one call wrote to standard error.
@@ -34,16 +37,23 @@ std::string Logged(Call call) {
 TEST(LogTest, ALineIsOneJsonObjectWithItsFieldsInOrder) {
   InitLog("prism-test", "info");
   const std::string line = Logged([] {
-    LogInfo("weights {} loaded", {{"tensors", 882}, {"seconds", 1.5}, {"ok", true}, {"name", "a\"b"}, {"nan", 0.0 / 0.0}});
+    LogInfo("weights {} loaded", {{"tensors", 882},
+                                  {"seconds", 1.5},
+                                  {"ok", true},
+                                  {"name", "a\"b"},
+                                  // Casting these to an integer was once undefined.
+                                  {"nan", std::nan("")},
+                                  {"huge", 1e300}});
   });
   const std::string head = "{\"time\":\"";
   ASSERT_EQ(line.substr(0, head.size()), head);
   const size_t rest = line.find("\",\"level\"");
   ASSERT_NE(rest, std::string::npos);
   EXPECT_EQ(rest - head.size(), std::string("2026-01-02T03:04:05.678Z").size());
-  EXPECT_EQ(line.substr(rest),
-            "\",\"level\":\"info\",\"program\":\"prism-test\",\"message\":\"weights {} loaded\",\"tensors\":882,"
-            "\"seconds\":1.5,\"ok\":true,\"name\":\"a\\\"b\",\"nan\":null}\n");
+  EXPECT_EQ(
+      line.substr(rest),
+      "\",\"level\":\"info\",\"program\":\"prism-test\",\"message\":\"weights {} loaded\",\"tensors\":882,"
+      "\"seconds\":1.5,\"ok\":true,\"name\":\"a\\\"b\",\"nan\":null,\"huge\":1e+300}\n");
 }
 
 TEST(LogTest, LinesBelowTheLevelAreNotWritten) {

@@ -57,7 +57,8 @@ TEST(ParallelPoolTest, WhatThePartsWroteIsSeenWhenRunReturns) {
   std::vector<int64_t> squares(64);
   for (int round = 0; round < 500; ++round) {
     pool.Run(64, [&](int64_t part, int) { squares[static_cast<size_t>(part)] = part * part + round; });
-    for (int64_t part = 0; part < 64; ++part) ASSERT_EQ(squares[static_cast<size_t>(part)], part * part + round);
+    for (int64_t part = 0; part < 64; ++part)
+      ASSERT_EQ(squares[static_cast<size_t>(part)], part * part + round);
   }
 }
 
@@ -122,7 +123,8 @@ TEST(TaskPoolTest, AFullQueueRefusesAtOnce) {
                       running.Open();
                       gate.Pass();
                       ++ran;
-                    }).ok());
+                    })
+                    .ok());
     running.Pass();  // the worker holds the first task, so the queue is empty
     ASSERT_TRUE(pool.TrySubmit([&] { ++ran; }).ok());
     ASSERT_TRUE(pool.TrySubmit([&] { ++ran; }).ok());
@@ -142,7 +144,8 @@ TEST(TaskPoolTest, AStoppedPoolRefusesAndStillRunsWhatItHolds) {
       ASSERT_TRUE(pool.TrySubmit([&] {
                         gate.Pass();
                         ++ran;
-                      }).ok());
+                      })
+                      .ok());
     }
     pool.Stop();
     EXPECT_EQ(pool.TrySubmit([&] { ++ran; }).code(), absl::StatusCode::kCancelled);

@@ -21,7 +21,8 @@ std::unique_ptr<Checkpoint> OpenOrDie(const std::string& folder, const Checkpoin
   return checkpoint.ok() ? *std::move(checkpoint) : nullptr;
 }
 
-std::unique_ptr<Checkpoint> Synthetic(const std::string& model, CheckpointPart part = CheckpointPart::kWhole) {
+std::unique_ptr<Checkpoint> Synthetic(const std::string& model,
+                                      CheckpointPart part = CheckpointPart::kWhole) {
   return OpenOrDie(ModelFolder(model), {.format = LoadFormat::kSynthetic, .part = part});
 }
 
@@ -61,8 +62,8 @@ std::string TransposedBytes(const std::string& bytes, int64_t rows, int64_t colu
   std::string out(bytes.size(), '\0');
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < columns; ++c) {
-      std::memcpy(&out[static_cast<size_t>((c * rows + r) * size)], &bytes[static_cast<size_t>((r * columns + c) * size)],
-                  static_cast<size_t>(size));
+      std::memcpy(&out[static_cast<size_t>((c * rows + r) * size)],
+                  &bytes[static_cast<size_t>((r * columns + c) * size)], static_cast<size_t>(size));
     }
   }
   return out;
@@ -83,8 +84,10 @@ TEST(CheckpointTest, AFolderWithoutWeightsIsNotFound) {
   CopyConfig("dense-micro", folder);
   const absl::Status status = Checkpoint::Open(folder.path()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(status.message(),
-            absl::StrCat(folder.path(), ": no weights: neither model.safetensors nor model.safetensors.index.json is there"));
+  EXPECT_EQ(
+      status.message(),
+      absl::StrCat(folder.path(),
+                   ": no weights: neither model.safetensors nor model.safetensors.index.json is there"));
   EXPECT_EQ(Checkpoint::Open(folder.File("none")).status().code(), absl::StatusCode::kNotFound);
 }
 
@@ -117,17 +120,20 @@ TEST(CheckpointTest, ShardsAreReadThroughTheirIndexAndAHalfOpensOnlyItsOwn) {
   for (const auto& [name, tensor] : tensors) {
     const bool is_vision = PartOfName(name) == CheckpointPart::kVision;
     (is_vision ? vision : text).push_back(tensor);
-    absl::StrAppend(&map, map.empty() ? "" : ",", "\"", name, "\":\"", is_vision ? "a" : "b", ".safetensors\"");
+    absl::StrAppend(&map, map.empty() ? "" : ",", "\"", name, "\":\"", is_vision ? "a" : "b",
+                    ".safetensors\"");
   }
   folder.Write("a.safetensors", SafetensorsImage(vision));
   folder.Write("model.safetensors.index.json", absl::StrCat("{\"weight_map\":{", map, "}}"));
   const absl::Status absent = Checkpoint::Open(folder.path()).status();
   EXPECT_EQ(absent.code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(absent.message(), absl::StrCat(folder.path(), ": 1 of 2 files that model.safetensors.index.json names are not "
+  EXPECT_EQ(absent.message(), absl::StrCat(folder.path(),
+                                           ": 1 of 2 files that model.safetensors.index.json names are not "
                                            "there: b.safetensors"));
   const auto half = OpenOrDie(folder.path(), {.part = CheckpointPart::kVision});
   ASSERT_NE(half, nullptr);
-  EXPECT_EQ(BytesOf(half->Get("model.visual.pos_embed.weight")), tensors.at("model.visual.pos_embed.weight").bytes);
+  EXPECT_EQ(BytesOf(half->Get("model.visual.pos_embed.weight")),
+            tensors.at("model.visual.pos_embed.weight").bytes);
   EXPECT_EQ(half->Get("model.language_model.norm.weight").status().code(), absl::StatusCode::kNotFound);
   folder.Write("b.safetensors", SafetensorsImage(text));
   const auto whole = OpenOrDie(folder.path());
@@ -159,12 +165,15 @@ TEST(CheckpointTest, MismatchesAreListedTogetherAndPerHalf) {
   tensors["model.language_model.norm.weight"].shape = {64, 2};
   tensors["odd"] = {"odd", "F32", {1}, "1234"};
   folder.Write("model.safetensors", SafetensorsImage(Values(tensors)));
-  EXPECT_EQ(Checkpoint::Open(folder.path()).status().message(),
-            absl::StrCat(folder.path(),
-                         ": the weights do not match config.json; 1 missing: model.visual.pos_embed.weight; 1 misshapen: "
-                         "model.language_model.norm.weight is [64, 2], want [128]; 1 extra: odd"));
+  EXPECT_EQ(
+      Checkpoint::Open(folder.path()).status().message(),
+      absl::StrCat(
+          folder.path(),
+          ": the weights do not match config.json; 1 missing: model.visual.pos_embed.weight; 1 misshapen: "
+          "model.language_model.norm.weight is [64, 2], want [128]; 1 extra: odd"));
   EXPECT_EQ(Checkpoint::Open(folder.path(), {.part = CheckpointPart::kVision}).status().message(),
-            absl::StrCat(folder.path(), ": the weights do not match config.json; 1 missing: model.visual.pos_embed.weight"));
+            absl::StrCat(folder.path(),
+                         ": the weights do not match config.json; 1 missing: model.visual.pos_embed.weight"));
 }
 
 // ---- Pieces ----------------------------------------------------------------------------------
@@ -197,11 +206,13 @@ TEST_P(PiecesTest, RowsAreThePieceOfTheWhole) {
   EXPECT_EQ(checkpoint_->GetRows(kQ, {7, 7})->view().num_elements(), 0);
   const auto experts = checkpoint_->GetRows(GateUpName(0), {3, 6});
   EXPECT_EQ(experts->view().shape(), (Shape{3, 128, 192}));
-  EXPECT_EQ(BytesOf(experts), BytesOf(synthetic_->Get(GateUpName(0))).substr(3 * 128 * 192 * 2, 3 * 128 * 192 * 2));
+  EXPECT_EQ(BytesOf(experts),
+            BytesOf(synthetic_->Get(GateUpName(0))).substr(3 * 128 * 192 * 2, 3 * 128 * 192 * 2));
   for (const IndexRange bad : {IndexRange{-1, 3}, IndexRange{3, 2}, IndexRange{0, 513}}) {
     const absl::Status status = checkpoint_->GetRows(kQ, bad).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
-    EXPECT_EQ(status.message(), absl::StrCat(kQ, ": rows [", bad.begin, ", ", bad.end, "), want a range in [0, 512)"));
+    EXPECT_EQ(status.message(),
+              absl::StrCat(kQ, ": rows [", bad.begin, ", ", bad.end, "), want a range in [0, 512)"));
   }
 }
 
@@ -233,10 +244,13 @@ TEST_P(PiecesTest, AnExpertHasARowPerOutput) {
     EXPECT_EQ(expert->gate_up.view().shape(), (Shape{192, 128}));
     EXPECT_EQ(expert->down.view().shape(), (Shape{128, 96}));
     const auto at = static_cast<size_t>(e);
-    EXPECT_EQ(BytesOf(expert->gate_up.view()), TransposedBytes(gate_up.substr(at * kGateUpBytes, kGateUpBytes), 128, 192, 2));
-    EXPECT_EQ(BytesOf(expert->down.view()), TransposedBytes(down.substr(at * kDownBytes, kDownBytes), 96, 128, 2));
+    EXPECT_EQ(BytesOf(expert->gate_up.view()),
+              TransposedBytes(gate_up.substr(at * kGateUpBytes, kGateUpBytes), 128, 192, 2));
+    EXPECT_EQ(BytesOf(expert->down.view()),
+              TransposedBytes(down.substr(at * kDownBytes, kDownBytes), 96, 128, 2));
   }
-  EXPECT_EQ(checkpoint_->GetExpert(3, 12).status().message(), "layer 3: expert is 12, want a number in [0, 12)");
+  EXPECT_EQ(checkpoint_->GetExpert(3, 12).status().message(),
+            "layer 3: expert is 12, want a number in [0, 12)");
   EXPECT_EQ(checkpoint_->GetExpert(4, 0).status().message(), "layer 4 of 4 has no experts");
   EXPECT_EQ(checkpoint_->GetExpert(-1, 0).status().message(), "layer -1 of 4 has no experts");
 }
@@ -307,7 +321,8 @@ void ExpectSameAsPublished(const std::function<void(std::map<std::string, Tensor
   ParallelPool pool(2);
   for (int64_t layer = 0; layer < 4; ++layer) {
     EXPECT_EQ(BytesOf(checkpoint->Get(GateUpName(layer), &pool)), BytesOf(published->Get(GateUpName(layer))));
-    EXPECT_EQ(BytesOf(checkpoint->GetRows(DownName(layer), {2, 5})), BytesOf(published->GetRows(DownName(layer), {2, 5})));
+    EXPECT_EQ(BytesOf(checkpoint->GetRows(DownName(layer), {2, 5})),
+              BytesOf(published->GetRows(DownName(layer), {2, 5})));
     for (const int64_t e : {0, 7, 11}) {
       const auto a = checkpoint->GetExpert(layer, e);
       const auto b = published->GetExpert(layer, e);
@@ -327,8 +342,9 @@ TEST(CheckpointTest, OutputMajorExpertsReadLikePublishedOnes) {
         const int64_t in = tensor.shape[1], out = tensor.shape[2];
         std::string bytes;
         for (int64_t e = 0; e < 12; ++e) {
-          bytes += TransposedBytes(tensor.bytes.substr(static_cast<size_t>(e * in * out * 2), static_cast<size_t>(in * out * 2)),
-                                   in, out, 2);
+          bytes += TransposedBytes(
+              tensor.bytes.substr(static_cast<size_t>(e * in * out * 2), static_cast<size_t>(in * out * 2)),
+              in, out, 2);
         }
         tensor.bytes = bytes;
         tensor.shape = {12, out, in};
@@ -346,12 +362,13 @@ TEST(CheckpointTest, UnfusedExpertsReadLikePublishedOnes) {
       for (int64_t e = 0; e < 12; ++e) {
         const auto expert = published->GetExpert(layer, e);
         const TensorView& gate_up = expert->gate_up.view();
-        for (const auto& [matrix, view] : {std::pair{"gate_proj", gate_up.Rows(0, 96)},
-                                           std::pair{"up_proj", gate_up.Rows(96, 96)},
-                                           std::pair{"down_proj", expert->down.view()}}) {
+        for (const auto& [matrix, view] :
+             {std::pair{"gate_proj", gate_up.Rows(0, 96)}, std::pair{"up_proj", gate_up.Rows(96, 96)},
+              std::pair{"down_proj", expert->down.view()}}) {
           const std::string name = UnfusedExpertName(layer, e, matrix);
           // Such checkpoints often drop the middle of the prefix too.
-          const std::string stored = layer == 1 ? name : "model." + name.substr(strlen("model.language_model."));
+          const std::string stored =
+              layer == 1 ? name : "model." + name.substr(strlen("model.language_model."));
           tensors[stored] = ToWrite(stored, view);
         }
       }
@@ -420,7 +437,8 @@ TEST(LoadedTensorTest, TakingCopiesWhatIsMappedAndMovesWhatIsOwned) {
   Tensor owned = Tensor::HostZeros(DType::kF32, Shape{2, 2});
   const void* const memory = owned.view().raw();
   EXPECT_EQ(LoadedTensor(std::move(owned)).TakeOwned().view().raw(), memory);
-  EXPECT_EQ(LoadedTensor(Tensor::HostZeros(DType::kF32, Shape{2, 2})).Reshaped(Shape{4}).TakeOwned().shape(), Shape{4});
+  EXPECT_EQ(LoadedTensor(Tensor::HostZeros(DType::kF32, Shape{2, 2})).Reshaped(Shape{4}).TakeOwned().shape(),
+            Shape{4});
 }
 
 // ---- Digests ---------------------------------------------------------------------------------
@@ -439,7 +457,9 @@ TEST(WeightsDigestTest, DependsOnEveryByteOfItsHalfAndOnNothingElse) {
   EXPECT_NE(vision, text);
   ParallelPool pool(2);
   EXPECT_EQ(digest(CheckpointPart::kVision, &pool), vision);
-  EXPECT_EQ(*OpenOrDie(folder.path(), {.part = CheckpointPart::kVision})->WeightsDigest(CheckpointPart::kVision), vision);
+  EXPECT_EQ(
+      *OpenOrDie(folder.path(), {.part = CheckpointPart::kVision})->WeightsDigest(CheckpointPart::kVision),
+      vision);
   tensors["model.language_model.norm.weight"].bytes.back() ^= 1;
   EXPECT_EQ(digest(CheckpointPart::kVision), vision);
   EXPECT_NE(digest(CheckpointPart::kText), text);
@@ -459,7 +479,8 @@ TEST(WeightsDigestTest, EqualWeightsUnderOtherHeadsAreAnotherModel) {
   const ScratchFolder folder;
   CopyConfig("dense-micro", folder);
   const auto digest = [&] {
-    return *OpenOrDie(folder.path(), {.format = LoadFormat::kSynthetic})->WeightsDigest(CheckpointPart::kVision);
+    return *OpenOrDie(folder.path(), {.format = LoadFormat::kSynthetic})
+                ->WeightsDigest(CheckpointPart::kVision);
   };
   const std::string before = digest();
   std::string config = ReadWhole(folder.File("config.json"));
@@ -471,7 +492,10 @@ TEST(WeightsDigestTest, EqualWeightsUnderOtherHeadsAreAnotherModel) {
 }
 
 TEST(WeightsDigestTest, AHalfHasNoDigestOfTheOther) {
-  EXPECT_EQ(Synthetic("dense-micro", CheckpointPart::kVision)->WeightsDigest(CheckpointPart::kText).status().message(),
+  EXPECT_EQ(Synthetic("dense-micro", CheckpointPart::kVision)
+                ->WeightsDigest(CheckpointPart::kText)
+                .status()
+                .message(),
             "the vision checkpoint has no text weights to digest");
 }
 

@@ -179,44 +179,65 @@ constexpr auto kUnimplemented = absl::StatusCode::kUnimplemented;
 INSTANTIATE_TEST_SUITE_P(
     Contradictions, RefusedConfigTest,
     testing::Values(
-        Refusal{"30b-a3b", "/text_config/num_key_value_heads", 5,
-                "config.json: text_config.num_attention_heads is 32, want a multiple of num_key_value_heads 5"},
+        Refusal{
+            "30b-a3b", "/text_config/num_key_value_heads", 5,
+            "config.json: text_config.num_attention_heads is 32, want a multiple of num_key_value_heads 5"},
         Refusal{"8b", "/vision_config/out_hidden_size", 2048,
                 "config.json: vision_config.out_hidden_size is 2048, want text_config.hidden_size 4096"},
-        Refusal{"8b", "/text_config/rope_scaling/mrope_section", {24, 20, 21},
-                "config.json: text_config.rope_scaling.mrope_section is [24, 20, 21], twice its sum is 130, want "
-                "head_dim 128"},
-        Refusal{"8b", "/text_config/rope_scaling/mrope_section", {24, 40},
+        Refusal{
+            "8b",
+            "/text_config/rope_scaling/mrope_section",
+            {24, 20, 21},
+            "config.json: text_config.rope_scaling.mrope_section is [24, 20, 21], twice its sum is 130, want "
+            "head_dim 128"},
+        Refusal{"8b",
+                "/text_config/rope_scaling/mrope_section",
+                {24, 40},
                 "config.json: text_config.rope_scaling.mrope_section has 2 numbers, want 3"},
-        Refusal{"8b", "/text_config/rope_scaling/mrope_section", {14, 25, 25},
-                "config.json: text_config.rope_scaling.mrope_section is [14, 25, 25], want height and width of at most "
+        Refusal{"8b",
+                "/text_config/rope_scaling/mrope_section",
+                {14, 25, 25},
+                "config.json: text_config.rope_scaling.mrope_section is [14, 25, 25], want height and width "
+                "of at most "
                 "21 so that they interleave within 64 pairs"},
         Refusal{"8b", "/vision_config/num_heads", 5,
                 "config.json: vision_config.hidden_size is 1152, want a multiple of num_heads 5"},
         Refusal{"8b", "/vision_config/num_heads", 64,
-                "config.json: vision_config.hidden_size / num_heads is 18, want a multiple of 4: rotary halves for height "
+                "config.json: vision_config.hidden_size / num_heads is 18, want a multiple of 4: rotary "
+                "halves for height "
                 "and width"},
-        Refusal{"8b", "/vision_config/deepstack_visual_indexes", {8, 16, 27},
+        Refusal{"8b",
+                "/vision_config/deepstack_visual_indexes",
+                {8, 16, 27},
                 "config.json: vision_config.deepstack_visual_indexes is 27, want an integer in [0, 26]"},
-        Refusal{"8b", "/vision_config/deepstack_visual_indexes", {8, 24, 16},
+        Refusal{"8b",
+                "/vision_config/deepstack_visual_indexes",
+                {8, 24, 16},
                 "config.json: vision_config.deepstack_visual_indexes is [8, 24, 16], want ascending numbers"},
         Refusal{"8b", "/text_config/num_hidden_layers", 2,
-                "config.json: vision_config.deepstack_visual_indexes has 3 numbers, want at most num_hidden_layers 2"},
+                "config.json: vision_config.deepstack_visual_indexes has 3 numbers, want at most "
+                "num_hidden_layers 2"},
         Refusal{"30b-a3b", "/text_config/num_experts_per_tok", 129,
                 "config.json: text_config.num_experts_per_tok is 129, want at most num_experts 128"},
         Refusal{"30b-a3b", "/text_config/num_local_experts", 64,
                 "config.json: text_config.num_experts is 128 but num_local_experts is 64"},
-        Refusal{"30b-a3b", "/text_config/num_experts", nullptr,
-                "config.json: text_config.num_experts is missing or 0, want at least 1 in a qwen3_vl_moe model"},
+        Refusal{
+            "30b-a3b", "/text_config/num_experts", nullptr,
+            "config.json: text_config.num_experts is missing or 0, want at least 1 in a qwen3_vl_moe model"},
         Refusal{"8b", "/text_config/num_experts", 4,
                 "config.json: text_config.num_experts is 4, want 0 in a qwen3_vl model"},
-        Refusal{"30b-a3b", "/text_config/mlp_only_layers", {48},
+        Refusal{"30b-a3b",
+                "/text_config/mlp_only_layers",
+                {48},
                 "config.json: text_config.mlp_only_layers is 48, want an integer in [0, 47]"},
         Refusal{"8b", "/vision_config/num_position_embeddings", 2305,
                 "config.json: vision_config.num_position_embeddings is 2305, want a square number"},
-        Refusal{"8b", "/text_config/rope_parameters", {{"rope_theta", 1e6}, {"mrope_section", {24, 20, 20}}},
+        Refusal{"8b",
+                "/text_config/rope_parameters",
+                {{"rope_theta", 1e6}, {"mrope_section", {24, 20, 20}}},
                 "config.json: text_config.rope_theta is 5e+06 but rope_parameters.rope_theta is 1e+06"},
-        Refusal{"8b", "/video_token_id", 151655, "config.json: video_token_id is 151655, which is image_token_id too"},
+        Refusal{"8b", "/video_token_id", 151655,
+                "config.json: video_token_id is 151655, which is image_token_id too"},
         Refusal{"8b", "/image_token_id", 151936,
                 "config.json: image_token_id is 151936, want an integer in [0, 151935]"}));
 
@@ -227,8 +248,9 @@ INSTANTIATE_TEST_SUITE_P(
                 "config.json: text_config.hidden_size is 0, want an integer in [1, 131072]"},
         Refusal{"8b", "/text_config/hidden_size", -4096,
                 "config.json: text_config.hidden_size is -4096, want an integer in [1, 131072]"},
-        Refusal{"8b", "/text_config/hidden_size", 18446744073709551615u,
-                "config.json: text_config.hidden_size is 18446744073709551615, want an integer in [1, 131072]"},
+        Refusal{
+            "8b", "/text_config/hidden_size", 18446744073709551615u,
+            "config.json: text_config.hidden_size is 18446744073709551615, want an integer in [1, 131072]"},
         Refusal{"8b", "/text_config/hidden_size", 4096.5,
                 "config.json: text_config.hidden_size is 4096.5, want an integer in [1, 131072]"},
         Refusal{"8b", "/text_config/hidden_size", "4096",
@@ -238,14 +260,16 @@ INSTANTIATE_TEST_SUITE_P(
                 "config.json: text_config.vocab_size is 1073741824, want an integer in [1, 16777216]"},
         Refusal{"8b", "/text_config/num_hidden_layers", 1025,
                 "config.json: text_config.num_hidden_layers is 1025, want an integer in [1, 1024]"},
-        Refusal{"8b", "/text_config/head_dim", 127, "config.json: text_config.head_dim is 127, want an even number"},
+        Refusal{"8b", "/text_config/head_dim", 127,
+                "config.json: text_config.head_dim is 127, want an even number"},
         Refusal{"8b", "/text_config/num_attention_heads", 0,
                 "config.json: text_config.num_attention_heads is 0, want an integer in [1, 1024]"},
         Refusal{"8b", "/text_config/num_key_value_heads", 0,
                 "config.json: text_config.num_key_value_heads is 0, want an integer in [1, 1024]"},
         Refusal{"8b", "/text_config/rms_norm_eps", 0,
                 "config.json: text_config.rms_norm_eps is 0, want a number in (0, 0.1]"},
-        Refusal{"8b", "/vision_config/depth", 0, "config.json: vision_config.depth is 0, want an integer in [1, 1024]"},
+        Refusal{"8b", "/vision_config/depth", 0,
+                "config.json: vision_config.depth is 0, want an integer in [1, 1024]"},
         Refusal{"8b", "/vision_config/num_heads", 0,
                 "config.json: vision_config.num_heads is 0, want an integer in [1, 1024]"},
         Refusal{"8b", "/vision_config/patch_size", 1 << 20,
@@ -258,30 +282,40 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     NotSupported, RefusedConfigTest,
     testing::Values(
-        Refusal{"8b", "/model_type", "llama", "config.json: model_type is \"llama\", want \"qwen3_vl\" or \"qwen3_vl_moe\"",
+        Refusal{"8b", "/model_type", "llama",
+                "config.json: model_type is \"llama\", want \"qwen3_vl\" or \"qwen3_vl_moe\"",
                 kUnimplemented},
-        Refusal{"8b", "/text_config/hidden_act", "gelu", "config.json: text_config.hidden_act is \"gelu\", want \"silu\"",
-                kUnimplemented},
+        Refusal{"8b", "/text_config/hidden_act", "gelu",
+                "config.json: text_config.hidden_act is \"gelu\", want \"silu\"", kUnimplemented},
         Refusal{"8b", "/vision_config/hidden_act", "silu",
-                "config.json: vision_config.hidden_act is \"silu\", want \"gelu_pytorch_tanh\"", kUnimplemented},
-        Refusal{"8b", "/text_config/attention_bias", true, "config.json: text_config.attention_bias is true, want false",
+                "config.json: vision_config.hidden_act is \"silu\", want \"gelu_pytorch_tanh\"",
                 kUnimplemented},
+        Refusal{"8b", "/text_config/attention_bias", true,
+                "config.json: text_config.attention_bias is true, want false", kUnimplemented},
         Refusal{"8b", "/text_config/rope_scaling/rope_type", "yarn",
-                "config.json: text_config.rope_scaling.rope_type is \"yarn\"; scaled rotary positions are not supported, "
+                "config.json: text_config.rope_scaling.rope_type is \"yarn\"; scaled rotary positions are "
+                "not supported, "
                 "want \"default\"",
                 kUnimplemented},
         Refusal{"8b", "/text_config/rope_scaling/mrope_interleaved", false,
-                "config.json: text_config.rope_scaling.mrope_interleaved is false; only the interleaved layout is "
+                "config.json: text_config.rope_scaling.mrope_interleaved is false; only the interleaved "
+                "layout is "
                 "supported",
                 kUnimplemented},
-        Refusal{"8b", "/quantization_config", {{"quant_method", "fp8"}},
-                "config.json: quantization_config has method \"fp8\"; quantised checkpoints are not supported, want f32, "
+        Refusal{"8b",
+                "/quantization_config",
+                {{"quant_method", "fp8"}},
+                "config.json: quantization_config has method \"fp8\"; quantised checkpoints are not "
+                "supported, want f32, "
                 "f16 or bf16",
                 kUnimplemented},
-        Refusal{"8b", "/text_config/quantization_config", {{"quant_method", "awq"}},
-                "config.json: text_config.quantization_config has method \"awq\"; quantised checkpoints are not "
-                "supported, want f32, f16 or bf16",
-                kUnimplemented}));
+        Refusal{
+            "8b",
+            "/text_config/quantization_config",
+            {{"quant_method", "awq"}},
+            "config.json: text_config.quantization_config has method \"awq\"; quantised checkpoints are not "
+            "supported, want f32, f16 or bf16",
+            kUnimplemented}));
 
 TEST(ModelConfigTest, RefusesWhatIsNotJson) {
   EXPECT_EQ(ParseModelConfig({.config = "{"}).status().message(), "config.json: not well-formed JSON");
@@ -289,8 +323,9 @@ TEST(ModelConfigTest, RefusesWhatIsNotJson) {
   EXPECT_EQ(ParseModelConfig({.config = std::string(200000, '[')}).status().message(),
             "config.json: not well-formed JSON");
   // Nesting costs the parser no stack.
-  EXPECT_EQ(ParseModelConfig({.config = std::string(200000, '[') + std::string(200000, ']')}).status().message(),
-            "config.json: not a JSON object");
+  EXPECT_EQ(
+      ParseModelConfig({.config = std::string(200000, '[') + std::string(200000, ']')}).status().message(),
+      "config.json: not a JSON object");
 }
 
 TEST(ModelConfigTest, AMessageRepeatsOnlyTheBeginningOfAValue) {
@@ -306,7 +341,8 @@ absl::StatusOr<ModelConfig> WithGeneration(const Json& generation) {
 }
 
 TEST(ModelConfigTest, TheGenerationFileDecidesWhatEndsAText) {
-  EXPECT_THAT(WithGeneration({{"eos_token_id", {151645, 151643, 151645}}})->eos_token_ids, ElementsAre(151645, 151643));
+  EXPECT_THAT(WithGeneration({{"eos_token_id", {151645, 151643, 151645}}})->eos_token_ids,
+              ElementsAre(151645, 151643));
   EXPECT_THAT(WithGeneration({{"eos_token_id", 7}})->eos_token_ids, ElementsAre(7));
   EXPECT_THAT(WithGeneration(Json::object())->eos_token_ids, ElementsAre(151645));
   EXPECT_EQ(WithGeneration({{"eos_token_id", 151936}}).status().message(),
@@ -319,7 +355,8 @@ TEST(ModelConfigTest, TheGenerationFileDecidesWhatEndsAText) {
 TEST(ModelConfigTest, GenerationDefaultsAreBounded) {
   EXPECT_EQ(WithGeneration({{"temperature", -1}}).status().message(),
             "generation_config.json: temperature is -1, want a number in [0, 100]");
-  EXPECT_EQ(WithGeneration({{"top_p", 0}}).status().message(), "generation_config.json: top_p is 0, want a number in (0, 1]");
+  EXPECT_EQ(WithGeneration({{"top_p", 0}}).status().message(),
+            "generation_config.json: top_p is 0, want a number in (0, 1]");
   EXPECT_EQ(WithGeneration({{"top_p", 1.5}}).status().message(),
             "generation_config.json: top_p is 1.5, want a number in (0, 1]");
   EXPECT_EQ(WithGeneration({{"top_k", -2}}).status().message(),
@@ -365,7 +402,8 @@ TEST(ReadModelConfigTest, AnUnknownFolderAndAMissingFileAreNotFound) {
   const ScratchFolder folder;
   const absl::Status absent = ReadModelConfig(folder.File("absent")).status();
   EXPECT_EQ(absent.code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(absent.message(), absl::StrCat("model folder ", folder.File("absent"), ": No such file or directory"));
+  EXPECT_EQ(absent.message(),
+            absl::StrCat("model folder ", folder.File("absent"), ": No such file or directory"));
   const absl::Status empty = ReadModelConfig(folder.path()).status();
   EXPECT_EQ(empty.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(empty.message(), absl::StrCat(folder.File("config.json"), ": No such file or directory"));

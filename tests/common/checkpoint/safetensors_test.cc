@@ -22,12 +22,14 @@ std::string Message(const std::string& header, size_t data_bytes) {
 }
 
 std::string OneTensor(const std::string& dtype, const std::string& shape, const std::string& offsets) {
-  return absl::StrCat(R"({"x":{"dtype":")", dtype, R"(","shape":)", shape, R"(,"data_offsets":)", offsets, "}}");
+  return absl::StrCat(R"({"x":{"dtype":")", dtype, R"(","shape":)", shape, R"(,"data_offsets":)", offsets,
+                      "}}");
 }
 
 TEST(ParseSafetensorsTest, ReadsTypesShapesAndPlaces) {
-  const auto entries = Parse(SafetensorsImage(
-      {{"b", "BF16", {2, 3}, std::string(12, '\1')}, {"a", "F32", {}, std::string(4, '\2')}, {"e", "I64", {0, 7}, ""}}));
+  const auto entries = Parse(SafetensorsImage({{"b", "BF16", {2, 3}, std::string(12, '\1')},
+                                               {"a", "F32", {}, std::string(4, '\2')},
+                                               {"e", "I64", {0, 7}, ""}}));
   ASSERT_TRUE(entries.ok()) << entries.status();
   ASSERT_EQ(entries->size(), 3u);
   EXPECT_EQ((*entries)[0].name, "b");
@@ -40,10 +42,10 @@ TEST(ParseSafetensorsTest, ReadsTypesShapesAndPlaces) {
 }
 
 TEST(ParseSafetensorsTest, KnowsEveryTypeItNames) {
-  for (const auto& [name, dtype] : {std::pair{"BF16", DType::kBF16}, std::pair{"F32", DType::kF32},
-                                    std::pair{"F16", DType::kF16}, std::pair{"F8_E4M3", DType::kF8E4M3},
-                                    std::pair{"I64", DType::kI64}, std::pair{"I32", DType::kI32},
-                                    std::pair{"U8", DType::kU8}, std::pair{"I8", DType::kI8}}) {
+  for (const auto& [name, dtype] :
+       {std::pair{"BF16", DType::kBF16}, std::pair{"F32", DType::kF32}, std::pair{"F16", DType::kF16},
+        std::pair{"F8_E4M3", DType::kF8E4M3}, std::pair{"I64", DType::kI64}, std::pair{"I32", DType::kI32},
+        std::pair{"U8", DType::kU8}, std::pair{"I8", DType::kI8}}) {
     const auto entries = Parse(SafetensorsImage({{"x", name, {3}, std::string(3 * SizeOf(dtype), 'x')}}));
     ASSERT_TRUE(entries.ok()) << entries.status();
     EXPECT_EQ((*entries)[0].dtype, dtype);
@@ -76,7 +78,8 @@ TEST(ParseSafetensorsTest, TheHeaderMustBeAnObjectOfObjects) {
   EXPECT_EQ(Message(R"({"x":[]})", 0), "f: header entry \"x\" is a list, want an object");
   EXPECT_EQ(Message(R"({"x":null})", 0), "f: header entry \"x\" is null, want an object");
   EXPECT_EQ(Message(R"({"__metadata__":{"a":1}})", 0), "f: header entry __metadata__ holds 1, want strings");
-  EXPECT_EQ(Message(R"({"__metadata__":{"a":{}}})", 0), "f: header entry __metadata__ holds an object, want strings");
+  EXPECT_EQ(Message(R"({"__metadata__":{"a":{}}})", 0),
+            "f: header entry __metadata__ holds an object, want strings");
   EXPECT_TRUE(Parse(SafetensorsImage("{}", "")).ok());
   EXPECT_TRUE(Parse(SafetensorsImage("{}    ", "")).ok());
 }
@@ -93,8 +96,10 @@ TEST(ParseSafetensorsTest, ATensorHasItsThreeFieldsOnceAndNoOther) {
   EXPECT_EQ(Message(OneTensor("U8", "[1.5]", "[0,1]"), 1), "f: tensor \"x\" has 1.5 as or in shape");
   EXPECT_EQ(Message(OneTensor("U8", "[-1]", "[0,1]"), 1), "f: tensor \"x\" has -1 as or in shape");
   EXPECT_EQ(Message(OneTensor("U8", "[1]", "[1]"), 1), "f: tensor \"x\" has 1 data_offsets, want 2");
-  EXPECT_EQ(Message(OneTensor("U8", "[1]", "[0,1,2]"), 1), "f: tensor \"x\" has more than 2 numbers in data_offsets");
-  EXPECT_EQ(Message(OneTensor("U8", "[1,1,1,1,1,1]", "[0,1]"), 1), "f: tensor \"x\" has more than 5 numbers in shape");
+  EXPECT_EQ(Message(OneTensor("U8", "[1]", "[0,1,2]"), 1),
+            "f: tensor \"x\" has more than 2 numbers in data_offsets");
+  EXPECT_EQ(Message(OneTensor("U8", "[1,1,1,1,1,1]", "[0,1]"), 1),
+            "f: tensor \"x\" has more than 5 numbers in shape");
 }
 
 TEST(ParseSafetensorsTest, ARangeMustHaveTheSizeOfItsShape) {
@@ -116,7 +121,8 @@ TEST(ParseSafetensorsTest, ARangeMustLieInTheFile) {
   EXPECT_EQ(Message(OneTensor("U8", "[8]", "[0,8]"), 7),
             "f: tensor \"x\" at data_offsets [0, 8] ends after the file's 7 bytes of data");
   EXPECT_EQ(Message(OneTensor("U8", "[1]", "[9223372036854775806,9223372036854775807]"), 1),
-            "f: tensor \"x\" at data_offsets [9223372036854775806, 9223372036854775807] ends after the file's 1 bytes of "
+            "f: tensor \"x\" at data_offsets [9223372036854775806, 9223372036854775807] ends after the "
+            "file's 1 bytes of "
             "data");
 }
 
@@ -131,9 +137,12 @@ std::string TwoTensors(const std::string& a, const std::string& b) {
 
 TEST(ParseSafetensorsTest, RangesMustNotOverlapNorLeaveGaps) {
   EXPECT_TRUE(Parse(SafetensorsImage(TwoTensors("[4,8]", "[0,4]"), std::string(8, 'x'))).ok());
-  EXPECT_EQ(Message(TwoTensors("[0,4]", "[3,8]"), 8), "f: tensor \"b\" at data_offsets [3, 8] overlaps tensor \"a\"");
-  EXPECT_EQ(Message(TwoTensors("[0,8]", "[2,4]"), 8), "f: tensor \"b\" at data_offsets [2, 4] overlaps tensor \"a\"");
-  EXPECT_EQ(Message(TwoTensors("[0,4]", "[0,4]"), 4), "f: tensor \"b\" at data_offsets [0, 4] overlaps tensor \"a\"");
+  EXPECT_EQ(Message(TwoTensors("[0,4]", "[3,8]"), 8),
+            "f: tensor \"b\" at data_offsets [3, 8] overlaps tensor \"a\"");
+  EXPECT_EQ(Message(TwoTensors("[0,8]", "[2,4]"), 8),
+            "f: tensor \"b\" at data_offsets [2, 4] overlaps tensor \"a\"");
+  EXPECT_EQ(Message(TwoTensors("[0,4]", "[0,4]"), 4),
+            "f: tensor \"b\" at data_offsets [0, 4] overlaps tensor \"a\"");
   EXPECT_EQ(Message(TwoTensors("[0,4]", "[5,8]"), 8),
             "f: tensor \"b\" at data_offsets [5, 8] leaves a gap: the tensor before it ends at 4");
   EXPECT_EQ(Message(TwoTensors("[1,4]", "[4,8]"), 8),
@@ -170,7 +179,8 @@ TEST(SafetensorsFileTest, ViewsShowTheMappedElements) {
   ASSERT_TRUE((*file)->aligned(entry));
   EXPECT_THAT((*file)->view(entry).span<float>(), testing::ElementsAreArray(values));
   (*file)->Release((*file)->bytes(entry), entry.size_bytes);
-  EXPECT_THAT((*file)->view(entry).span<float>(), testing::ElementsAreArray(values)) << "read again after release";
+  EXPECT_THAT((*file)->view(entry).span<float>(), testing::ElementsAreArray(values))
+      << "read again after release";
   EXPECT_TRUE((*file)->Holds((*file)->bytes(entry)));
   EXPECT_FALSE((*file)->Holds(values.data()));
 }
@@ -221,16 +231,18 @@ TEST(SafetensorsFileTest, AbsentEmptyAndOddFilesAreRefused) {
   folder.Write("empty", "");
   EXPECT_EQ(SafetensorsFile::Open(folder.File("empty")).status().message(),
             absl::StrCat(folder.File("empty"), ": 0 bytes, want at least 8"));
-  EXPECT_EQ(SafetensorsFile::Open(folder.path()).status().message(), absl::StrCat(folder.path(), ": not a regular file"));
+  EXPECT_EQ(SafetensorsFile::Open(folder.path()).status().message(),
+            absl::StrCat(folder.path(), ": not a regular file"));
 }
 
 // ---- Index -----------------------------------------------------------------------------------
 
 TEST(ParseSafetensorsIndexTest, PlacesTensorsInPlainFiles) {
   const auto index = ParseSafetensorsIndex(
-      "i", R"({"metadata":{"total_size":3},"weight_map":{"a":"model-00001-of-00002.safetensors","b":"x.safetensors"}})");
+      "i",
+      R"({"metadata":{"total_size":3},"weight_map":{"a":"m-00001-of-00002.safetensors","b":"x.safetensors"}})");
   ASSERT_TRUE(index.ok()) << index.status();
-  EXPECT_EQ(index->at("a"), "model-00001-of-00002.safetensors");
+  EXPECT_EQ(index->at("a"), "m-00001-of-00002.safetensors");
   EXPECT_EQ(index->size(), 2u);
 }
 
@@ -240,8 +252,8 @@ TEST(ParseSafetensorsIndexTest, RefusesPathsAndNonsense) {
     EXPECT_FALSE(index.ok()) << json;
     return std::string(index.status().message());
   };
-  for (const char* path : {"../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", ".", "", "x.bin",
-                           "x\\u0000.safetensors"}) {
+  for (const char* path : {"../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", ".", "",
+                           "x.bin", "x\\u0000.safetensors"}) {
     EXPECT_THAT(message(absl::StrCat(R"({"weight_map":{"a":")", path, R"("}})")),
                 HasSubstr("want the plain name of a .safetensors file in this folder"));
   }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -17,7 +18,8 @@ namespace {
 class SyntheticModelTest : public testing::TestWithParam<const char*> {
  protected:
   static std::unique_ptr<Checkpoint> Synthetic(uint64_t seed = 0) {
-    auto checkpoint = Checkpoint::Open(ModelFolder(GetParam()), {.format = LoadFormat::kSynthetic, .synthetic_seed = seed});
+    auto checkpoint =
+        Checkpoint::Open(ModelFolder(GetParam()), {.format = LoadFormat::kSynthetic, .synthetic_seed = seed});
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
     return *std::move(checkpoint);
   }
@@ -46,7 +48,8 @@ TEST_P(SyntheticModelTest, EveryTensorHasTheDigestOfTheReferenceFile) {
 
 TEST_P(SyntheticModelTest, EveryTensorEqualsTheReferenceFileItself) {
   const std::string folder = SharedModelFolder(GetParam());
-  if (!std::filesystem::exists(folder + "/model.safetensors")) GTEST_SKIP() << folder << " is not on this machine";
+  if (!std::filesystem::exists(folder + "/model.safetensors"))
+    GTEST_SKIP() << folder << " is not on this machine";
   const std::unique_ptr<Checkpoint> synthetic = Synthetic();
   const auto stored = Checkpoint::Open(folder);
   ASSERT_TRUE(stored.ok()) << stored.status();
@@ -58,7 +61,8 @@ TEST_P(SyntheticModelTest, EveryTensorEqualsTheReferenceFileItself) {
     ASSERT_TRUE(a.ok() && b.ok()) << spec.name;
     ASSERT_EQ(a->view().shape(), b->view().shape()) << spec.name;
     ASSERT_EQ(b->view().dtype(), DType::kBF16);
-    EXPECT_EQ(std::memcmp(a->view().raw(), b->view().raw(), static_cast<size_t>(a->view().size_bytes())), 0) << spec.name;
+    EXPECT_EQ(std::memcmp(a->view().raw(), b->view().raw(), static_cast<size_t>(a->view().size_bytes())), 0)
+        << spec.name;
   }
 }
 
@@ -70,7 +74,9 @@ TEST_P(SyntheticModelTest, AnotherSeedIsAnotherModel) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Micro, SyntheticModelTest, testing::Values("dense-micro", "moe-micro"),
-                         [](const auto& model) { return std::string(model.param, std::string(model.param).find('-')); });
+                         [](const auto& model) {
+                           return std::string(model.param, std::string(model.param).find('-'));
+                         });
 
 // The definition in the header, element by element, in plain arithmetic.
 float Defined(const SyntheticTensor& tensor, int64_t i) {
@@ -93,6 +99,18 @@ TEST(FillSyntheticTest, AnyPieceWithAnyStrideIsThatPieceOfTheTensor) {
         ASSERT_EQ(out.back().bits, 0x7FC1) << "wrote past the end";
       }
     }
+  }
+}
+
+TEST(FillSyntheticTest, EveryInstructionSetGivesTheSameBits) {
+  const SyntheticTensor tensor = DescribeSynthetic("a.norm.weight", Shape{1000}, false, 9);
+  const auto fills = internal::SyntheticFills();
+  std::vector<uint16_t> want(100003), out(want.size());
+  fills.front().second(tensor, 77, 0x9E3779B97F4A7C15u, static_cast<int64_t>(want.size()), want.data());
+  for (const auto& [name, fill] : fills) {
+    std::fill(out.begin(), out.end(), uint16_t{0x7FC1});
+    fill(tensor, 77, 0x9E3779B97F4A7C15u, static_cast<int64_t>(out.size()), out.data());
+    EXPECT_EQ(out, want) << name;
   }
 }
 

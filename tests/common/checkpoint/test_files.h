@@ -37,7 +37,8 @@ class ScratchFolder {
  public:
   ScratchFolder() {
     const auto* const info = testing::UnitTest::GetInstance()->current_test_info();
-    path_ = absl::StrCat(testing::TempDir(), "/prism_", getpid(), "_", info->test_suite_name(), "_", info->name());
+    path_ = absl::StrCat(testing::TempDir(), "/prism_", getpid(), "_", info->test_suite_name(), "_",
+                         info->name());
     for (char& c : path_) c = c == ' ' ? '_' : c;
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);
@@ -75,7 +76,9 @@ inline TensorToWrite ToWrite(const std::string& name, const TensorView& view) {
                             : view.dtype() == DType::kF32 ? "F32"
                             : view.dtype() == DType::kF16 ? "F16"
                                                           : "U8";
-  return {name, dtype, {view.shape().dims().begin(), view.shape().dims().end()},
+  return {name,
+          dtype,
+          {view.shape().dims().begin(), view.shape().dims().end()},
           std::string(static_cast<const char*>(view.raw()), static_cast<size_t>(view.size_bytes()))};
 }
 

@@ -59,7 +59,8 @@ TEST(TpShardTest, FewerKeyValueHeadsThanRanksAreReplicated) {
 }
 
 TEST(TpShardTest, RanksTileEverythingAndEveryHeadFindsItsKeyValueHead) {
-  for (const auto& [heads, kv_heads] : {std::pair<int64_t, int64_t>{4, 1}, {4, 2}, {4, 4}, {8, 4}, {64, 8}, {32, 4}, {16, 8}}) {
+  for (const auto& [heads, kv_heads] :
+       {std::pair<int64_t, int64_t>{4, 1}, {4, 2}, {4, 4}, {8, 4}, {64, 8}, {32, 4}, {16, 8}}) {
     const TextConfig text = Text(heads, kv_heads);
     for (const int num_ranks : {1, 2, 4}) {
       TpShard last;
@@ -110,7 +111,8 @@ TEST(TpShardTest, HeadsThatAreNotTheLeavesOfTheirSumAreRefused) {
   TextConfig text = Text(4, 4);
   text.head_dim = 24;  // K = 96 is padded to 128, so that leaves are 32 wide and not 24
   EXPECT_EQ(CheckTensorParallel(text, 4).message(),
-            "num_attention_heads 4 x head_dim 24: rank 0 of 4 has columns [0, 24) of o_proj by its heads but [0, 32) by "
+            "num_attention_heads 4 x head_dim 24: rank 0 of 4 has columns [0, 24) of o_proj by its heads but "
+            "[0, 32) by "
             "the order of sums");
   EXPECT_TRUE(CheckTensorParallel(text, 1).ok());
 }

@@ -32,7 +32,8 @@ std::vector<StoredWeight> AsStored(const std::vector<WeightSpec>& specs) {
 }
 
 StoredWeight& Find(std::vector<StoredWeight>& stored, const std::string& name) {
-  const auto it = std::find_if(stored.begin(), stored.end(), [&](const StoredWeight& w) { return w.name == name; });
+  const auto it =
+      std::find_if(stored.begin(), stored.end(), [&](const StoredWeight& w) { return w.name == name; });
   EXPECT_NE(it, stored.end()) << name;
   return *it;
 }
@@ -86,7 +87,8 @@ TEST(CanonicalNameTest, EveryAliasLeadsToThePublishedName) {
   EXPECT_EQ(CanonicalName("language_model.lm_head.weight"), "lm_head.weight");
   EXPECT_EQ(CanonicalName("model.embed_tokens.weight"), "model.language_model.embed_tokens.weight");
   EXPECT_EQ(CanonicalName("model.norm.weight"), "model.language_model.norm.weight");
-  for (const WeightSpec& weight : Whole(Micro("moe-micro"))) EXPECT_EQ(CanonicalName(weight.name), weight.name);
+  for (const WeightSpec& weight : Whole(Micro("moe-micro")))
+    EXPECT_EQ(CanonicalName(weight.name), weight.name);
 }
 
 TEST(MatchWeightsTest, ThePublishedNamesMatch) {
@@ -106,7 +108,8 @@ TEST(MatchWeightsTest, AliasesMatch) {
   auto stored = AsStored(Whole(config));
   for (StoredWeight& weight : stored) {
     const std::string prefix = "model.language_model.";
-    if (weight.name.substr(0, prefix.size()) == prefix) weight.name = "model." + weight.name.substr(prefix.size());
+    if (weight.name.substr(0, prefix.size()) == prefix)
+      weight.name = "model." + weight.name.substr(prefix.size());
     if (weight.name.substr(0, 13) == "model.visual.") weight.name = weight.name.substr(6);
   }
   EXPECT_TRUE(MatchWeights("m", config, CheckpointPart::kWhole, stored).ok());
@@ -122,12 +125,15 @@ TEST(MatchWeightsTest, AllMissingExtraMisshapenAndMistypedTensorsAreListedAtOnce
   stored.push_back({"visual.patch_embed.proj.bias", DType::kBF16, Shape{128}});
   const absl::Status status = MatchWeights("the/folder", config, CheckpointPart::kWhole, stored).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(status.message(),
-            "the/folder: the weights do not match config.json; 2 missing: model.visual.merger.norm.bias, "
-            "model.language_model.layers.3.self_attn.k_proj.weight; 1 misshapen: model.visual.pos_embed.weight is "
-            "[2304, 127], want [2304, 128]; 1 of a type other than f32, f16, bf16: model.language_model.norm.weight is "
-            "i8; 2 extra: model.visual.merger.norm.bais, more; 1 stored twice: model.visual.patch_embed.proj.bias as "
-            "model.visual.patch_embed.proj.bias and as visual.patch_embed.proj.bias");
+  EXPECT_EQ(
+      status.message(),
+      "the/folder: the weights do not match config.json; 2 missing: model.visual.merger.norm.bias, "
+      "model.language_model.layers.3.self_attn.k_proj.weight; 1 misshapen: model.visual.pos_embed.weight is "
+      "[2304, 127], want [2304, 128]; 1 of a type other than f32, f16, bf16: "
+      "model.language_model.norm.weight is "
+      "i8; 2 extra: model.visual.merger.norm.bais, more; 1 stored twice: model.visual.patch_embed.proj.bias "
+      "as "
+      "model.visual.patch_embed.proj.bias and as visual.patch_embed.proj.bias");
 }
 
 TEST(MatchWeightsTest, AListIsCutAfterTwentyNamesAndCounted) {
@@ -146,7 +152,8 @@ TEST(MatchWeightsTest, AHalfLooksAtItsOwnTensorsOnly) {
   EXPECT_TRUE(MatchWeights("m", config, CheckpointPart::kVision, stored).ok());
   const absl::Status text = MatchWeights("m", config, CheckpointPart::kText, stored).status();
   EXPECT_EQ(text.message(),
-            "m: the weights do not match config.json; 1 misshapen: model.language_model.norm.weight is [1], want [128]; "
+            "m: the weights do not match config.json; 1 misshapen: model.language_model.norm.weight is [1], "
+            "want [128]; "
             "1 extra: something.else");
   Find(stored, "model.visual.pos_embed.weight").shape = Shape{1};
   EXPECT_FALSE(MatchWeights("m", config, CheckpointPart::kVision, stored).ok());
@@ -181,9 +188,10 @@ TEST(MatchWeightsTest, TwoLayoutsInOneLayerAreMisshapen) {
   const ModelConfig config = Micro("moe-micro");
   auto stored = AsStored(Whole(config));
   Find(stored, DownName(2)).shape = Shape{12, 128, 96};
-  EXPECT_THAT(std::string(MatchWeights("m", config, CheckpointPart::kWhole, stored).status().message()),
-              HasSubstr("1 misshapen: model.language_model.layers.2.mlp.experts.gate_up_proj is [12, 128, 192], want "
-                        "[12, 192, 128]"));
+  EXPECT_THAT(
+      std::string(MatchWeights("m", config, CheckpointPart::kWhole, stored).status().message()),
+      HasSubstr("1 misshapen: model.language_model.layers.2.mlp.experts.gate_up_proj is [12, 128, 192], want "
+                "[12, 192, 128]"));
   Find(stored, DownName(2)).shape = Shape{12, 96, 127};
   EXPECT_THAT(std::string(MatchWeights("m", config, CheckpointPart::kWhole, stored).status().message()),
               HasSubstr("down_proj is [12, 96, 127], want [12, 96, 128] or [12, 128, 96]"));
@@ -193,17 +201,20 @@ TEST(MatchWeightsTest, ASquareMatrixLeavesTheLayoutToTheOther) {
   ModelConfig config = Micro("moe-micro");
   config.text.moe_intermediate_size = 64;  // gate_up is [12, 128, 128] either way
   auto stored = AsStored(Whole(config));
-  EXPECT_EQ(MatchWeights("m", config, CheckpointPart::kText, stored)->expert_layouts[0], ExpertLayout::kInputMajor);
+  EXPECT_EQ(MatchWeights("m", config, CheckpointPart::kText, stored)->expert_layouts[0],
+            ExpertLayout::kInputMajor);
   Find(stored, DownName(0)).shape = Shape{12, 128, 64};
-  EXPECT_EQ(MatchWeights("m", config, CheckpointPart::kText, stored)->expert_layouts[0], ExpertLayout::kOutputMajor);
+  EXPECT_EQ(MatchWeights("m", config, CheckpointPart::kText, stored)->expert_layouts[0],
+            ExpertLayout::kOutputMajor);
 }
 
 TEST(MatchWeightsTest, UnfusedExpertsAreFoundAndTheirGapsListed) {
   const ModelConfig config = Micro("moe-micro");
   auto stored = AsStored(Whole(config));
-  stored.erase(std::remove_if(stored.begin(), stored.end(),
-                              [](const StoredWeight& w) { return w.name == GateUpName(1) || w.name == DownName(1); }),
-               stored.end());
+  stored.erase(
+      std::remove_if(stored.begin(), stored.end(),
+                     [](const StoredWeight& w) { return w.name == GateUpName(1) || w.name == DownName(1); }),
+      stored.end());
   for (int64_t e = 0; e < 12; ++e) {
     stored.push_back({UnfusedExpertName(1, e, "gate_proj"), DType::kBF16, Shape{96, 128}});
     stored.push_back({UnfusedExpertName(1, e, "up_proj"), DType::kBF16, Shape{96, 128}});

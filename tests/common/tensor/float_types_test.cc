@@ -27,7 +27,9 @@ struct Format {
   bool is_nan(int magnitude) const {
     return has_infinity ? all_ones(magnitude) && mantissa(magnitude) != 0 : magnitude == magnitudes() - 1;
   }
-  bool is_infinity(int magnitude) const { return has_infinity && all_ones(magnitude) && mantissa(magnitude) == 0; }
+  bool is_infinity(int magnitude) const {
+    return has_infinity && all_ones(magnitude) && mantissa(magnitude) == 0;
+  }
   // The sum of the powers of two that the bits stand for.
   double value(int magnitude) const {
     const int e = exponent(magnitude);
@@ -114,8 +116,8 @@ TYPED_TEST(FloatTypeTest, EveryFloatGoesToTheNearestValueAndTiesToTheEvenOne) {
     for (const auto& [value, want] :
          {std::pair{low_value, low}, std::pair{std::nextafter(low_value, kInfinity), low},
           std::pair{std::nextafter(middle, 0.0f), low}, std::pair{middle, even},
-          std::pair{std::nextafter(middle, kInfinity), low + 1}, std::pair{std::nextafter(high_value, 0.0f), low + 1},
-          std::pair{high_value, low + 1}}) {
+          std::pair{std::nextafter(middle, kInfinity), low + 1},
+          std::pair{std::nextafter(high_value, 0.0f), low + 1}, std::pair{high_value, low + 1}}) {
       // Where the neighbours of bfloat16 are next to the middle itself, nextafter() may reach it.
       const bool at_middle = value == middle;
       ASSERT_EQ(this->FromFloat(value), at_middle ? even : want) << value;

@@ -29,7 +29,10 @@ TEST_F(ShapeCheckTest, SaysWhichDimensionIsWrong) {
 }
 
 TEST_F(ShapeCheckTest, TheFirstDisagreementIsTheOneReported) {
-  check_.Match("x", x_.view(), "TC").Match("weight", narrow_.view(), "C").Match("y", narrow_.view(), "TC").Type(DType::kI8);
+  check_.Match("x", x_.view(), "TC")
+      .Match("weight", narrow_.view(), "C")
+      .Match("y", narrow_.view(), "TC")
+      .Type(DType::kI8);
   EXPECT_EQ(message(), "RmsNorm: weight dim C is 4, want 8");
 }
 
