@@ -8,6 +8,7 @@
 #include <memory>
 #include <utility>
 
+#include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
 #include "absl/status/status.h"

@@ -1,0 +1,141 @@
+"""A whole cluster on this machine, started by `prism up`, and a client of its HTTP API.
+
+Only Python's standard library is used, so that these tests run where the cluster does.
+"""
+import base64
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(os.environ.get("PRISM_BIN_DIR", ROOT / "build/release/bin"))
+ORACLE = ROOT / "tests/oracle"
+# Sanitizers slow everything down by about this.
+SLOW = float(os.environ.get("PRISM_TEST_SLOWDOWN", "1"))
+
+
+class Cluster:
+    """`prism up` with a micro checkpoint; use as a context manager."""
+
+    def __init__(self, model="moe-micro", encoders=1, decoders=1, tensor_parallel=1, extra=()):
+        self.log_dir = tempfile.TemporaryDirectory(prefix="prism_test_")
+        self.state_file = Path(self.log_dir.name) / "state.json"
+        command = [str(BIN / "prism"), "up", "--model", str(ORACLE / "models" / model), "--load-format", "synthetic",
+                   "--port", "0", "--vision-encoders", str(encoders), "--decoders", str(decoders),
+                   "--tensor-parallel-size", str(tensor_parallel), "--log-dir", self.log_dir.name,
+                   "--state-file", str(self.state_file), *extra]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.stderr = []
+        threading.Thread(target=lambda: self.stderr.extend(self.process.stderr), daemon=True).start()
+        line = ""
+        deadline = time.monotonic() + 60 * SLOW
+        while not line.startswith("ready ") and time.monotonic() < deadline and self.process.poll() is None:
+            line = self.process.stdout.readline()
+        if not line.startswith("ready "):
+            self.stop()
+            raise RuntimeError("the cluster did not start:\n" + "".join(self.stderr))
+        self.port = int(re.match(r"ready http://127\.0\.0\.1:(\d+)", line).group(1))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        self.log_dir.cleanup()
+
+    def children(self):
+        """pid -> program name, of the processes that `prism up` started."""
+        children = {}
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                stat = Path("/proc", pid, "stat").read_text()
+                if int(stat.rsplit(")", 1)[1].split()[1]) == self.process.pid:
+                    children[int(pid)] = Path(os.readlink(f"/proc/{pid}/exe")).name
+            except (OSError, ValueError):
+                continue
+        return children
+
+    def stop(self):
+        """SIGTERM; the exit code and the seconds it took."""
+        begun = time.monotonic()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(60 * SLOW)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        self.process.stdout.close()
+        return code, time.monotonic() - begun
+
+    def request(self, method, path, body=None, timeout=120):
+        """(status, parsed body or text)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW)
+        try:
+            payload = None if body is None else json.dumps(body)
+            connection.request(method, path, payload, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            text = response.read().decode()
+            try:
+                return response.status, json.loads(text)
+            except json.JSONDecodeError:
+                return response.status, text
+        finally:
+            connection.close()
+
+    def chat(self, body, timeout=120):
+        """A chat that must succeed; the parsed answer."""
+        status, answer = self.request("POST", "/v1/chat/completions", body, timeout)
+        assert status == 200, (status, answer)
+        return answer
+
+    def stream(self, body, timeout=120):
+        """Yields each `data:` object of a streamed chat; raises StreamError on an error of any kind."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW)
+        try:
+            connection.request("POST", "/v1/chat/completions", json.dumps(dict(body, stream=True)),
+                               {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            if response.status != 200:
+                raise StreamError(response.status, json.loads(response.read()))
+            done = False
+            for line in response:
+                if not line.startswith(b"data: "):
+                    continue
+                if line.strip() == b"data: [DONE]":
+                    done = True
+                    continue
+                event = json.loads(line[6:])
+                if "error" in event:
+                    raise StreamError(event["error"].get("code"), event)
+                yield event
+            if not done:
+                raise StreamError(None, "the stream ended without [DONE]")
+        finally:
+            connection.close()
+
+
+class StreamError(Exception):
+    """A stream that ended with an error; args are the code and the body."""
+
+
+def data_url(picture):
+    """The bytes of tests/oracle/images/PICTURE as a data: URL."""
+    data = (ORACLE / "images" / picture).read_bytes()
+    kind = "png" if picture.endswith(".png") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def image_part(picture):
+    return {"type": "image_url", "image_url": {"url": data_url(picture)}}
+
+
+def text_part(text):
+    return {"type": "text", "text": text}
