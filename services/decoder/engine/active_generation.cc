@@ -157,7 +157,7 @@ void ActiveGeneration::End(const absl::Status& status, SteadyTime now) {
                        .preemptions = preemptions_},
          now);
   }
-  generation_->sink().OnDone(status.ok() ? error_ : status);
+  generation_->sink().OnEnd(status.ok() ? error_ : status);
 }
 
 void ActiveGeneration::ObserveEnd(const absl::Status& status, SteadyTime now) {

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <variant>
@@ -75,22 +76,20 @@ using GenerationEvent = std::variant<StartedEvent, TokenEvent, ChoiceFinishedEve
 
 // Where the engine tells what happens.
 //
-// Threads: called by the engine's thread, with no lock held; must not block.
-// Ownership: lives until OnDone() was called, which is its last call and comes exactly once.
+// Threads: called by the engine's thread, with no lock held; must not block. OnEnd() is the last
+// call and comes exactly once.
 class GenerationSink {
  public:
+  virtual ~GenerationSink() = default;
   // An error ends the generation with it: the caller takes no more.
   virtual absl::Status OnEvent(GenerationEvent event) = 0;
-  virtual void OnDone(const absl::Status& status) = 0;
-
- protected:
-  ~GenerationSink() = default;
+  virtual void OnEnd(const absl::Status& status) = 0;
 };
 
 class Generation {
  public:
-  Generation(GenerationRequest request, GenerationSink* sink)
-      : request_(std::move(request)), sink_(sink) {}
+  Generation(GenerationRequest request, std::unique_ptr<GenerationSink> sink)
+      : request_(std::move(request)), sink_(std::move(sink)) {}
 
   const GenerationRequest& request() const { return request_; }
   GenerationSink& sink() { return *sink_; }
@@ -101,7 +100,7 @@ class Generation {
 
  private:
   const GenerationRequest request_;
-  GenerationSink* const sink_;
+  const std::unique_ptr<GenerationSink> sink_;
   std::atomic<bool> cancelled_{false};
 };
 

@@ -2,16 +2,20 @@
 // plan lets a row see, a source of embeddings, and a sink that records.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <map>
+#include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
 #include "common/base/mutex.h"
 #include "services/decoder/embeddings/embedding_source.h"
@@ -195,10 +199,13 @@ class FakeEmbeddings final : public EmbeddingSource {
   State* const state_;
 };
 
-// Records everything; waits for the end.
-class RecordingSink final : public GenerationSink {
+// What a generation's sink was told; waits for the end.
+class Recording {
  public:
-  absl::Status OnEvent(GenerationEvent event) override {
+  // For the generation; the recording outlives it.
+  std::unique_ptr<GenerationSink> NewSink() { return std::make_unique<Sink>(this); }
+
+  absl::Status OnEvent(GenerationEvent event) {
     MutexLock lock(&mutex_);
     events_.push_back(std::move(event));
     changed_.NotifyAll();
@@ -206,7 +213,7 @@ class RecordingSink final : public GenerationSink {
                ? absl::ResourceExhaustedError("reads too slowly")
                : absl::OkStatus();
   }
-  void OnDone(const absl::Status& status) override {
+  void OnEnd(const absl::Status& status) {
     MutexLock lock(&mutex_);
     EXPECT_FALSE(done_) << "told the end twice";
     done_ = true;
@@ -259,6 +266,16 @@ class RecordingSink final : public GenerationSink {
   }
 
  private:
+  class Sink final : public GenerationSink {
+   public:
+    explicit Sink(Recording* recording) : recording_(recording) {}
+    absl::Status OnEvent(GenerationEvent event) override { return recording_->OnEvent(std::move(event)); }
+    void OnEnd(const absl::Status& status) override { recording_->OnEnd(status); }
+
+   private:
+    Recording* const recording_;
+  };
+
   mutable Mutex mutex_;
   CondVar changed_;
   std::vector<GenerationEvent> events_;

@@ -88,9 +88,9 @@ GenerationRequest Prompt(int64_t length, int64_t max_tokens, int32_t first = 1) 
 // One submitted generation.
 struct Call {
   explicit Call(GenerationRequest request)
-      : generation(std::make_shared<Generation>(std::move(request), &sink)) {}
+      : generation(std::make_shared<Generation>(std::move(request), sink.NewSink())) {}
   absl::Status Submit(Rig& rig) { return rig.engine().Submit(generation); }
-  RecordingSink sink;
+  Recording sink;
   std::shared_ptr<Generation> generation;
 };
 

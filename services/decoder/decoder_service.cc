@@ -1,0 +1,173 @@
+#include "services/decoder/decoder_service.h"
+
+#include <utility>
+
+#include "common/base/status.h"
+#include "common/rpc/deadline.h"
+#include "common/rpc/unary_call.h"
+#include "common/rpc/write_reactor.h"
+#include "common/wire/status_codec.h"
+
+namespace prism {
+namespace {
+
+// Messages that may wait for a slow reader besides a token each: Started, ChoiceFinished, Finished,
+// and heartbeats, which come only while nothing else does. A minute of them unread ends the stream.
+constexpr size_t kOtherEventsMax = 64;
+
+// Streams a generation. The engine tells its sink, which tells this.
+class GenerateReactor final : public WriteReactor<v1::GenerateEvent> {
+ public:
+  GenerateReactor(grpc::CallbackServerContext* context, size_t pending_max, Engine* engine)
+      : WriteReactor(context, pending_max), engine_(engine) {}
+
+  // REQUIRES: called before the generation can end and before the RPC's handler returns
+  void SetGeneration(std::shared_ptr<Generation> generation) { generation_ = std::move(generation); }
+
+ private:
+  void OnPeerGone() override {
+    if (generation_ != nullptr) engine_->Cancel(*generation_);
+  }
+
+  Engine* const engine_;
+  std::shared_ptr<Generation> generation_;
+};
+
+class GenerateSink final : public GenerationSink {
+ public:
+  GenerateSink(GenerateReactor* reactor, GenerationRegistry* registry, std::string generation_id,
+               uint32_t attempt)
+      : reactor_(reactor), registry_(registry), generation_id_(std::move(generation_id)), attempt_(attempt) {}
+
+  absl::Status OnEvent(GenerationEvent event) override { return reactor_->Emit(ToProto(event)); }
+  void OnEnd(const absl::Status& status) override {
+    registry_->Remove(generation_id_, attempt_);
+    reactor_->Done(status);
+  }
+
+ private:
+  GenerateReactor* const reactor_;  // lives until Done()
+  GenerationRegistry* const registry_;
+  const std::string generation_id_;
+  const uint32_t attempt_;
+};
+
+class ScoreSink final : public GenerationSink {
+ public:
+  ScoreSink(UnaryCall* call, v1::ScoreResponse* response) : call_(call), response_(response) {}
+
+  absl::Status OnEvent(GenerationEvent event) override {
+    if (const auto* scored = std::get_if<ScoredEvent>(&event)) {
+      response_->mutable_logprobs()->Add(scored->logprobs.begin(), scored->logprobs.end());
+    }
+    return absl::OkStatus();
+  }
+  void OnEnd(const absl::Status& status) override { call_->Done(status); }
+
+ private:
+  UnaryCall* const call_;  // lives until Done()
+  v1::ScoreResponse* const response_;
+};
+
+}  // namespace
+
+void DecoderService::Serve(Engine* engine, const ModelLimits& limits,
+                           const v1::DescribeResponse& description, const DecoderMetrics& metrics) {
+  limits_ = limits;
+  description_ = description;
+  metrics_ = metrics;
+  engine_.store(engine, std::memory_order_release);
+}
+
+absl::Status DecoderService::Ready() const {
+  if (engine_.load(std::memory_order_acquire) != nullptr) return absl::OkStatus();
+  return absl::UnavailableError("the decoder is loading its model");
+}
+
+absl::Status DecoderService::Start(const std::shared_ptr<Generation>& generation) {
+  Engine* const engine = engine_.load();
+  PRISM_ASSIGN_OR_RETURN(const std::shared_ptr<Generation> older, registry_.Add(generation));
+  if (older != nullptr) engine->Cancel(*older);
+  const absl::Status status = engine->Submit(generation);
+  if (!status.ok()) {
+    registry_.Remove(generation->request().generation_id, generation->request().attempt);
+  }
+  return status;
+}
+
+grpc::ServerWriteReactor<v1::GenerateEvent>* DecoderService::Generate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+  absl::StatusOr<GenerationRequest> parsed = Ready();
+  if (parsed.status().ok()) {
+    parsed = ParseGenerate(*request, limits_, DeadlineOf(*context));
+    if (!parsed.ok()) metrics_.rejected_invalid.Increment();
+  }
+  if (!parsed.ok()) {
+    auto* const reactor = new GenerateReactor(context, 1, engine_.load());
+    reactor->Done(parsed.status());
+    return reactor;
+  }
+  const size_t tokens_max = parsed->num_choices * static_cast<size_t>(parsed->max_tokens);
+  auto* const reactor = new GenerateReactor(context, tokens_max + kOtherEventsMax, engine_.load());
+  auto sink = std::make_unique<GenerateSink>(reactor, &registry_, parsed->generation_id, parsed->attempt);
+  const auto generation = std::make_shared<Generation>(*std::move(parsed), std::move(sink));
+  reactor->SetGeneration(generation);
+  if (const absl::Status status = Start(generation); !status.ok()) reactor->Done(status);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* DecoderService::Cancel(grpc::CallbackServerContext* context,
+                                                 const v1::CancelRequest* request, v1::CancelResponse*) {
+  if (const absl::Status status = Ready(); !status.ok()) return FinishNow(context, status);
+  if (request->generation_ids_size() > kCancelIdsMax) {
+    return FinishNow(context,
+                     FieldViolation("generation_ids", absl::StrCat("has ", request->generation_ids_size(),
+                                                                   " entries, at most ", kCancelIdsMax)));
+  }
+  for (const std::string& id : request->generation_ids()) {
+    const std::shared_ptr<Generation> generation = registry_.Find(id);
+    if (generation != nullptr) engine_.load()->Cancel(*generation);
+  }
+  return FinishNow(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* DecoderService::Score(grpc::CallbackServerContext* context,
+                                                const v1::ScoreRequest* request,
+                                                v1::ScoreResponse* response) {
+  if (const absl::Status status = Ready(); !status.ok()) return FinishNow(context, status);
+  absl::StatusOr<GenerationRequest> parsed = ParseScore(*request, limits_, DeadlineOf(*context));
+  if (!parsed.ok()) {
+    metrics_.rejected_invalid.Increment();
+    return FinishNow(context, parsed.status());
+  }
+  Engine* const engine = engine_.load();
+  auto* const call = new UnaryCall();
+  const auto generation =
+      std::make_shared<Generation>(*std::move(parsed), std::make_unique<ScoreSink>(call, response));
+  call->WhenCancelled([engine, generation] { engine->Cancel(*generation); });
+  if (const absl::Status status = engine->Submit(generation); !status.ok()) call->Done(status);
+  return call;
+}
+
+grpc::ServerUnaryReactor* DecoderService::Describe(grpc::CallbackServerContext* context,
+                                                   const v1::DescribeRequest*, v1::DescribeResponse* response) {
+  const absl::Status status = Ready();
+  if (status.ok()) *response = description_;
+  return FinishNow(context, status);
+}
+
+grpc::ServerUnaryReactor* DecoderService::GetLoad(grpc::CallbackServerContext* context,
+                                                  const v1::GetLoadRequest*, v1::GetLoadResponse* response) {
+  const absl::Status status = Ready();
+  if (!status.ok()) return FinishNow(context, status);
+  const EngineLoad load = engine_.load()->Load();
+  response->set_running(static_cast<uint32_t>(load.running));
+  response->set_waiting(static_cast<uint32_t>(load.waiting));
+  response->set_queued_work_s(load.queued_work_s);
+  response->set_kv_pages_used(static_cast<uint64_t>(load.kv_pages_used));
+  response->set_kv_pages_total(static_cast<uint64_t>(load.kv_pages_total));
+  response->set_tokens_per_s(load.tokens_per_s);
+  return FinishNow(context, absl::OkStatus());
+}
+
+}  // namespace prism

@@ -1,0 +1,304 @@
+// prism-decoder: token ids and embedding handles in, token ids out.
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "common/base/hash.h"
+#include "common/base/ids.h"
+#include "common/base/log.h"
+#include "common/base/status.h"
+#include "common/base/thread.h"
+#include "common/checkpoint/checkpoint.h"
+#include "common/metrics/build_info.h"
+#include "common/metrics/metrics_server.h"
+#include "common/rpc/flags.h"
+#include "common/rpc/server.h"
+#include "common/rpc/signals.h"
+#include "kernels/comm/communicator.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "services/decoder/decoder_service.h"
+#include "services/decoder/decoder_sizes.h"
+#include "services/decoder/embeddings/embedding_puller.h"
+#include "services/decoder/engine/engine.h"
+#include "services/decoder/engine/rank_group.h"
+#include "services/decoder/engine/self_check.h"
+#include "services/decoder/metrics.h"
+
+namespace prism {
+namespace {
+
+constexpr std::chrono::milliseconds kWatch{200};  // between looks at signals and liveness
+constexpr int kPullThreads = 4;
+
+struct Flags {
+  ServiceFlags service;
+  std::string model;
+  std::string served_model_name;
+  std::string device = "auto";
+  std::string load_format = "auto";
+  uint64_t synthetic_seed = 0;
+  SizeFlags sizes;
+  int64_t max_waiting = 128;
+  int64_t growth_tokens = 256;
+  int64_t embedding_cache_bytes = int64_t{1} << 30;
+  int64_t embedding_timeout_ms = 30000;
+  int64_t step_timeout_ms = 60000;
+};
+
+void AddFlags(FlagSet& set, Flags& flags) {
+  AddServiceFlags(&set, &flags.service);
+  set.Add("--model", &flags.model, "Hugging Face folder of a Qwen3-VL checkpoint.", {.required = true});
+  set.Add("--served-model-name", &flags.served_model_name,
+          "Name that clients ask for; the folder's name if empty.");
+  set.Add("--device", &flags.device, "Where to compute; auto takes the best there is.",
+          {.choices = {"auto", "cpu"}});
+  set.Add("--load-format", &flags.load_format, "Where the weights come from; synthetic makes them from a seed.",
+          {.choices = {"auto", "safetensors", "synthetic"}});
+  set.Add("--synthetic-seed", &flags.synthetic_seed, "Seed of synthetic weights.");
+  set.Add("--tensor-parallel-size", &flags.sizes.tensor_parallel_size, "Ranks that share the model.",
+          {.unit = "ranks", .min = 1, .max = 4});
+  set.Add("--max-model-len", &flags.sizes.max_model_len,
+          "Longest prompt and answer together; 0: what the model and the KV memory allow.",
+          {.unit = "tokens", .min = 0, .max = 1 << 24});
+  set.Add("--max-num-seqs", &flags.sizes.max_num_seqs, "Sequences computed at once.",
+          {.unit = "sequences", .min = 1, .max = 4096});
+  set.Add("--max-num-batched-tokens", &flags.sizes.max_num_batched_tokens,
+          "Tokens of a step, and so the largest chunk of a prompt.", {.unit = "tokens", .min = 1, .max = 65536});
+  set.Add("--kv-cache-bytes", &flags.sizes.kv_cache_bytes,
+          "KV memory of each rank; 0: a whole context, within a quarter of the machine.",
+          {.unit = "bytes", .min = 0, .max = 1e15});
+  set.Add("--kv-growth-tokens", &flags.growth_tokens,
+          "Tokens beyond the prompt that a sequence is promised pages for at admission.",
+          {.unit = "tokens", .min = 0, .max = 1 << 24});
+  set.Add("--max-waiting", &flags.max_waiting, "Requests that may wait; more are refused.",
+          {.unit = "requests", .min = 1, .max = 65536});
+  set.Add("--threads", &flags.sizes.threads, "CPU threads that the ranks share; 0: one a CPU.",
+          {.unit = "threads", .min = 0, .max = 1024});
+  set.Add("--embedding-cache-bytes", &flags.embedding_cache_bytes,
+          "Memory for embeddings, in use and kept for later.", {.unit = "bytes", .min = 1, .max = 1e15});
+  set.Add("--embedding-timeout-ms", &flags.embedding_timeout_ms,
+          "How long one embedding may take to arrive.", {.unit = "ms", .min = 1, .max = 600000});
+  set.Add("--step-timeout-ms", &flags.step_timeout_ms,
+          "A step under way for longer makes /healthz fail.", {.unit = "ms", .min = 1, .max = 3600000});
+}
+
+// Everything behind the RPCs, made by the loading thread.
+struct Decoder {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Engine> engine;
+  ModelLimits limits;
+  v1::DescribeResponse description;
+  DecoderMetrics metrics;
+};
+
+v1::DescribeResponse DescriptionOf(const Checkpoint& checkpoint, const Flags& flags, const Backend& backend,
+                                   const DecoderSizes& sizes, const std::string& digest,
+                                   const std::string& name) {
+  const ModelConfig& config = checkpoint.config();
+  v1::DescribeResponse description;
+  description.set_role("decoder");
+  description.set_model(name);
+  description.set_weights_digest(absl::HexStringToBytes(digest));
+  description.set_numerics_id(
+      absl::StrCat(config.model_type, "-", std::string(backend.numerics_id())));
+  description.set_device(std::string(backend.name()));
+  description.set_tensor_parallel_size(static_cast<uint32_t>(flags.sizes.tensor_parallel_size));
+  description.set_build(BuildName());
+  description.set_api_version(1);
+  description.set_incarnation(absl::HexStringToBytes(NewId()));
+  description.set_model_length_max(static_cast<uint64_t>(sizes.model_length_max));
+  description.set_sequences_max(static_cast<uint64_t>(flags.sizes.max_num_seqs));
+  description.set_hidden_size(static_cast<uint64_t>(config.text.hidden_size));
+  description.set_num_deepstack(static_cast<uint64_t>(config.vision.num_deepstack()));
+  return description;
+}
+
+ModelLimits LimitsOf(const ModelConfig& config, const DecoderSizes& sizes) {
+  ModelLimits limits;
+  limits.vocab_size = config.text.vocab_size;
+  limits.model_length_max = sizes.model_length_max;
+  limits.image_token_id = config.image_token_id;
+  limits.video_token_id = config.video_token_id;
+  for (const int64_t id : config.eos_token_ids) limits.end_token_ids.push_back(static_cast<int32_t>(id));
+  limits.embeddings = {.hidden_size = config.text.hidden_size,
+                       .num_deepstack = config.vision.num_deepstack(),
+                       .num_tokens_max = sizes.model_length_max};
+  return limits;
+}
+
+absl::StatusOr<std::unique_ptr<RankGroup>> LoadRanks(Backend& backend, const Checkpoint& checkpoint,
+                                                     const Flags& flags, const DecoderSizes& sizes) {
+  const auto num_ranks = static_cast<int>(flags.sizes.tensor_parallel_size);
+  std::vector<RankOptions> options;
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    options.push_back({.stream = {.device_index = 0, .num_threads = sizes.threads_per_rank},
+                       .kv_pages = sizes.kv_pages,
+                       .rows_max = flags.sizes.max_num_batched_tokens,
+                       .sequences_max = flags.sizes.max_num_seqs,
+                       .pages_max = PagesFor(sizes.model_length_max),
+                       .logit_rows_max = sizes.logit_rows_max});
+  }
+  return RankGroup::Load(backend, checkpoint, CreateInProcessGroup(num_ranks), options);
+}
+
+absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricRegistry* registry) {
+  const SteadyTime began = Clock::Real().Now();
+  auto decoder = std::make_unique<Decoder>();
+  decoder->backend = CreateCpuBackend();
+
+  CheckpointOptions options{.part = CheckpointPart::kText, .synthetic_seed = flags.synthetic_seed};
+  PRISM_ASSIGN_OR_RETURN(options.format, ParseLoadFormat(flags.load_format));
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(flags.model, options));
+  PRISM_ASSIGN_OR_RETURN(const DecoderSizes sizes, SizeDecoder(checkpoint->config(), flags.sizes, ThisMachine()));
+  PRISM_ASSIGN_OR_RETURN(std::unique_ptr<RankGroup> ranks,
+                         LoadRanks(*decoder->backend, *checkpoint, flags, sizes));
+  PRISM_RETURN_IF_ERROR(SelfCheck(*ranks, sizes.kv_pages, flags.sizes.max_num_batched_tokens));
+  ParallelPool pool(sizes.threads_per_rank);
+  PRISM_ASSIGN_OR_RETURN(const std::string digest, checkpoint->WeightsDigest(CheckpointPart::kText, &pool));
+
+  std::string name = flags.served_model_name;
+  if (name.empty()) name = std::filesystem::path(checkpoint->directory() + "/.").lexically_normal().parent_path().filename();
+  decoder->metrics = DecoderMetrics(
+      registry, {.model_name = name, .model_length_max = sizes.model_length_max, .kv_pages = sizes.kv_pages});
+  AddBuildInfo(registry, digest);
+  decoder->limits = LimitsOf(checkpoint->config(), sizes);
+  decoder->description = DescriptionOf(*checkpoint, flags, *decoder->backend, sizes, digest, name);
+  auto puller = std::make_unique<EmbeddingPuller>(
+      EmbeddingPullerOptions{.memory_bytes = flags.embedding_cache_bytes,
+                             .num_threads = kPullThreads,
+                             .timeout = std::chrono::milliseconds(flags.embedding_timeout_ms),
+                             .memory_used_bytes = decoder->metrics.embedding_memory_bytes});
+  decoder->engine = std::make_unique<Engine>(
+      EngineOptions{.scheduler = {.max_num_seqs = flags.sizes.max_num_seqs,
+                                  .max_num_batched_tokens = flags.sizes.max_num_batched_tokens,
+                                  .growth_tokens = flags.growth_tokens,
+                                  .score_rows_max = sizes.score_rows_max},
+                    .kv_pages = sizes.kv_pages,
+                    .max_waiting = flags.max_waiting,
+                    .step_max = std::chrono::milliseconds(flags.step_timeout_ms),
+                    .sampling_threads = sizes.sampling_threads},
+      std::move(ranks), std::move(puller), decoder->metrics);
+  LogInfo("model loaded", {{"model", name},
+                           {"weights", digest},
+                           {"device", std::string(decoder->backend->name())},
+                           {"tensor_parallel_size", flags.sizes.tensor_parallel_size},
+                           {"threads_per_rank", sizes.threads_per_rank},
+                           {"model_length_max", sizes.model_length_max},
+                           {"kv_pages", sizes.kv_pages},
+                           {"kv_page_bytes", sizes.kv_page_bytes},
+                           {"seconds", SecondsBetween(began, Clock::Real().Now())}});
+  return decoder;
+}
+
+int Fail(const absl::Status& status) {
+  LogError("cannot start", {{"error", status.ToString()}});
+  return 1;
+}
+
+// Ends the process at a second signal, while `drained` is false.
+void WatchForSecondSignal(const std::atomic<bool>& drained) {
+  while (!drained.load()) {
+    if (WaitForTermination(kWatch) == 0) continue;
+    LogWarning("a second signal: ending without a drain");
+    std::_Exit(1);
+  }
+}
+
+// Loads on a thread of its own, so that a signal ends the process meanwhile. Null if one did.
+absl::StatusOr<std::unique_ptr<Decoder>> LoadUnlessTerminated(const Flags& flags, MetricRegistry* registry) {
+  absl::StatusOr<std::unique_ptr<Decoder>> result = absl::UnknownError("not loaded");
+  std::atomic<bool> loaded{false};
+  NamedThread loader("loader", [&] {
+    result = LoadDecoder(flags, registry);
+    loaded.store(true);
+  });
+  while (!loaded.load()) {
+    if (WaitForTermination(kWatch / 10) == 0) continue;
+    LogInfo("terminated while loading");
+    std::_Exit(0);
+  }
+  loader.Join();
+  return result;
+}
+
+int Run(const Flags& flags) {
+  MetricRegistry registry;
+  std::atomic<Engine*> engine{nullptr};
+  const auto ready = [&engine]() -> absl::Status {
+    Engine* const loaded = engine.load();
+    return loaded == nullptr ? absl::UnavailableError("the model is not loaded") : loaded->Live();
+  };
+  const auto live = [&engine]() -> absl::Status {
+    Engine* const loaded = engine.load();
+    return loaded == nullptr ? absl::OkStatus() : loaded->Live();
+  };
+  // The ports come first: one that is taken is told before the weights are read.
+  DecoderService service;
+  absl::StatusOr<std::unique_ptr<RpcServer>> server =
+      RpcServer::Start({.host = flags.service.host,
+                        .port = flags.service.port,
+                        .reflection = flags.service.reflection,
+                        .health_names = {"prism.v1.Decoder", "liveness", "readiness"},
+                        .metrics = &registry},
+                       {&service});
+  if (!server.ok()) return Fail(server.status());
+  absl::StatusOr<std::unique_ptr<MetricsServer>> metrics = MetricsServer::Start(
+      &registry, {.host = flags.service.metrics_host, .port = flags.service.metrics_port, .live = live, .ready = ready});
+  if (!metrics.ok()) return Fail(metrics.status());
+
+  absl::StatusOr<std::unique_ptr<Decoder>> decoder = LoadUnlessTerminated(flags, &registry);
+  if (!decoder.ok()) {
+    // No call is waiting for an engine, so this does not block.
+    (*server)->Shutdown(std::chrono::milliseconds(0));
+    return Fail(decoder.status());
+  }
+  engine.store((*decoder)->engine.get());
+  service.Serve((*decoder)->engine.get(), (*decoder)->limits, (*decoder)->description, (*decoder)->metrics);
+  (*server)->SetServing(true);
+  LogInfo("ready", {{"address", (*server)->address()}, {"metrics_port", (*metrics)->port()}});
+
+  bool serving = true;
+  while (WaitForTermination(kWatch) == 0) {
+    const bool alive = (*decoder)->engine->Live().ok();
+    if (alive != serving) {
+      (*server)->SetServing(alive);
+      LogWarning(alive ? "the engine is alive again" : "the engine makes no progress");
+      serving = alive;
+    }
+  }
+  LogInfo("draining", {{"running", (*decoder)->engine->Load().running}});
+  (*decoder)->engine->Drain();
+  std::atomic<bool> drained{false};
+  NamedThread watcher("signals", [&drained] { WatchForSecondSignal(drained); });
+  (*server)->Shutdown(std::chrono::seconds(flags.service.drain_timeout_s));
+  drained.store(true);
+  watcher.Join();
+  metrics->reset();  // asks the engine whether it lives
+  LogInfo("stopped");
+  return 0;
+}
+
+}  // namespace
+}  // namespace prism
+
+int main(int argc, char** argv) {
+  prism::BlockTermination();
+  prism::Flags flags;
+  flags.service.port = 50071;
+  flags.service.metrics_port = 9103;
+  prism::FlagSet set("prism-decoder", "Computes answers: token ids and embedding handles in, token ids out.");
+  prism::AddFlags(set, flags);
+  if (const std::optional<int> exit_code = set.Parse(argc, argv)) return *exit_code;
+  prism::InitLog("prism-decoder", flags.service.log_level);
+  return prism::Run(flags);
+}
