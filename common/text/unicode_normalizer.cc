@@ -82,8 +82,9 @@ void AppendComposed(absl::string_view text, std::vector<utf8proc_int32_t>* scrat
   // Canonical order: each run of marks by combining class. utf8proc's own ordering exchanges
   // neighbours, which is quadratic in the length of a run.
   const auto combining_class = [](utf8proc_int32_t c) {
-    return utf8proc_get_property(c)->combining_class;
+    return static_cast<uint64_t>(utf8proc_get_property(c)->combining_class);
   };
+  std::vector<uint64_t> keys;
   for (auto run = scratch->begin(); run != scratch->end();) {
     if (combining_class(*run) == 0) {
       ++run;
@@ -92,9 +93,16 @@ void AppendComposed(absl::string_view text, std::vector<utf8proc_int32_t>* scrat
     const auto end = std::find_if(run, scratch->end(),
                                   [&](utf8proc_int32_t c) { return combining_class(c) == 0; });
     if (end - run > 1) {
-      std::stable_sort(run, end, [&](utf8proc_int32_t a, utf8proc_int32_t b) {
-        return combining_class(a) < combining_class(b);
-      });
+      // Class, then place, then character (21 bits) in one word: sorted, equal classes keep their order.
+      keys.clear();
+      for (auto mark = run; mark != end; ++mark) {
+        keys.push_back(combining_class(*mark) << 53 | static_cast<uint64_t>(mark - run) << 21 |
+                       static_cast<uint64_t>(*mark));
+      }
+      std::sort(keys.begin(), keys.end());
+      for (size_t i = 0; i < keys.size(); ++i) {
+        run[static_cast<std::ptrdiff_t>(i)] = static_cast<utf8proc_int32_t>(keys[i] & 0x1fffff);
+      }
     }
     run = end;
   }
