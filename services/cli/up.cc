@@ -285,7 +285,7 @@ class Cluster {
             "--port", absl::StrCat(member.port),
             "--metrics-port", absl::StrCat(member.metrics_port),
             "--log-level", options_.log_level,
-            "--drain-timeout", absl::StrCat(member.stage == kGateway ? kGatewayDrainSeconds : kInnerDrainSeconds)};
+            "--drain-timeout-s", absl::StrCat(member.stage == kGateway ? kGatewayDrainSeconds : kInnerDrainSeconds)};
   }
   std::vector<std::string> ModelArguments(const char* program, const Member& member) const {
     std::vector<std::string> arguments = Arguments(program, kLoopback, member);

@@ -1,0 +1,260 @@
+// `prism up` as a process, with stand-ins for the programs it starts.
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace prism {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+template <typename Condition>
+bool Eventually(Condition condition, milliseconds limit = milliseconds(15'000)) {
+  const auto deadline = steady_clock::now() + limit;
+  while (steady_clock::now() < deadline) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return false;
+}
+
+std::string ReadFile(const fs::path& path) {
+  std::ifstream file(path);
+  return std::string((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+}
+
+// Holds a port of its own, or finds one that is free just now.
+class Port {
+ public:
+  Port() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address));
+    listen(fd_, 1);
+    socklen_t size = sizeof(address);
+    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
+    number_ = ntohs(address.sin_port);
+  }
+  ~Port() { Free(); }
+  void Free() {
+    if (fd_ >= 0) close(fd_);
+    fd_ = -1;
+  }
+  int number() const { return number_; }
+
+ private:
+  int fd_;
+  int number_ = 0;
+};
+
+class UpTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    char pattern[] = "/tmp/prism_up_test_XXXXXX";
+    ASSERT_NE(mkdtemp(pattern), nullptr);
+    dir_ = pattern;
+    fs::create_directory(dir_ / "model");
+    fs::copy_file(fs::path(PRISM_BIN_DIR) / "prism", dir_ / "prism");
+    for (const char* program : {"prism-gateway", "prism-router", "prism-decoder", "prism-vision-encoder"}) {
+      fs::copy_file(fs::path(PRISM_FAKE_PROGRAM), dir_ / program);
+    }
+    port_.Free();
+  }
+  void TearDown() override {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+    for (const char* variable : {"FAKE_FAIL", "FAKE_STUBBORN", "FAKE_TAKEN", "FAKE_ENDS"}) unsetenv(variable);
+    fs::remove_all(dir_);
+  }
+
+  void Start(const std::vector<std::string>& more = {}, int port = 0) {
+    std::vector<std::string> arguments = {(dir_ / "prism").string(), "up",
+                                          "--model", (dir_ / "model").string(),
+                                          "--port", std::to_string(port == 0 ? port_.number() : port),
+                                          "--state-file", (dir_ / "state.json").string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    start_ = steady_clock::now();
+    pid_ = fork();
+    if (pid_ == 0) {
+      const int out = open((dir_ / "out").c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600);
+      const int err = open((dir_ / "err").c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600);
+      dup2(out, STDOUT_FILENO);
+      dup2(err, STDERR_FILENO);
+      execv(argv[0], argv.data());
+      _exit(127);
+    }
+  }
+  bool WaitReady() {
+    return Eventually([&] { return ReadFile(dir_ / "out") == absl::StrCat("ready http://127.0.0.1:", port_.number(), "\n"); });
+  }
+  // The exit code, or -1 if it did not end in time.
+  int WaitEnd(milliseconds limit = milliseconds(15'000)) {
+    int status = 0;
+    if (!Eventually([&] { return waitpid(pid_, &status, WNOHANG) == pid_; }, limit)) return -1;
+    pid_ = 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+  json State() { return json::parse(ReadFile(dir_ / "state.json"), nullptr, false); }
+  json Program(const std::string& name) {
+    for (const json& program : State()["programs"]) {
+      if (program["name"] == name) return program;
+    }
+    return nullptr;
+  }
+  std::vector<pid_t> Pids() {
+    std::vector<pid_t> pids;
+    for (const json& program : State()["programs"]) pids.push_back(program["pid"].get<pid_t>());
+    return pids;
+  }
+  // Gone, and not merely dying.
+  static bool AllGone(const std::vector<pid_t>& pids) {
+    for (const pid_t pid : pids) {
+      if (kill(pid, 0) == 0) return false;
+    }
+    return true;
+  }
+  std::string Errors() { return ReadFile(dir_ / "err"); }
+
+  fs::path dir_;
+  Port port_;
+  pid_t pid_ = 0;
+  steady_clock::time_point start_;
+};
+
+TEST_F(UpTest, SaysReadyAndStopsInOrderAndLeavesNoProcess) {
+  setenv("FAKE_ENDS", (dir_ / "ends").c_str(), 1);
+  Start({"--vision-encoders", "2", "--decoders", "2"});
+  ASSERT_TRUE(WaitReady()) << Errors();
+  EXPECT_TRUE(State()["ready"].get<bool>());
+  const std::vector<pid_t> pids = Pids();
+  EXPECT_EQ(pids.size(), 6u);
+  kill(pid_, SIGTERM);
+  EXPECT_EQ(WaitEnd(), 0) << Errors();
+  EXPECT_TRUE(AllGone(pids));
+  EXPECT_EQ(ReadFile(dir_ / "ends"),
+            "prism-gateway\nprism-router\nprism-decoder\nprism-decoder\nprism-vision-encoder\nprism-vision-encoder\n");
+  EXPECT_FALSE(fs::exists(dir_ / "state.json"));
+}
+
+TEST_F(UpTest, EndsAtOnceWithTheWordsOfAProgramThatCannotStart) {
+  setenv("FAKE_FAIL", "prism-decoder", 1);
+  Start();
+  EXPECT_EQ(WaitEnd(milliseconds(5'000)), 1);
+  EXPECT_THAT(Errors(), HasSubstr("prism up: decoder-0 ended with exit code 1: cannot start: 3 tensors are missing"));
+  EXPECT_EQ(ReadFile(dir_ / "out"), "");
+}
+
+TEST_F(UpTest, SaysThatItsPortIsInUse) {
+  const Port taken;
+  Start({}, taken.number());
+  EXPECT_EQ(WaitEnd(milliseconds(5'000)), 1);
+  EXPECT_EQ(Errors(), absl::StrCat("prism up: cannot listen on 127.0.0.1:", taken.number(), ": Address already in use\n"));
+}
+
+TEST_F(UpTest, SaysThatThereIsNoSuchModel) {
+  fs::remove(dir_ / "model");
+  Start();
+  EXPECT_EQ(WaitEnd(milliseconds(5'000)), 1);
+  EXPECT_THAT(Errors(), HasSubstr("there is no such folder"));
+}
+
+TEST_F(UpTest, StartsAnewOnOtherPortsWhenOneWasTaken) {
+  setenv("FAKE_TAKEN", (dir_ / "taken").c_str(), 1);
+  Start();
+  EXPECT_TRUE(WaitReady()) << Errors();
+  EXPECT_TRUE(fs::exists(dir_ / "taken"));
+}
+
+TEST_F(UpTest, StartsAgainWhatDiesAtTheSameAddress) {
+  Start();
+  ASSERT_TRUE(WaitReady()) << Errors();
+  for (const char* name : {"decoder-0", "router", "gateway"}) {
+    const json before = Program(name);
+    kill(before["pid"].get<pid_t>(), SIGKILL);
+    ASSERT_TRUE(Eventually([&] { return Program(name)["starts"] == 2; })) << Errors();
+    const json after = Program(name);
+    EXPECT_NE(after["pid"], before["pid"]);
+    EXPECT_EQ(after["port"], before["port"]);
+    EXPECT_EQ(after["metrics_port"], before["metrics_port"]);
+  }
+  EXPECT_THAT(Errors(), HasSubstr("signal 9 (Killed)"));
+  kill(pid_, SIGINT);
+  EXPECT_EQ(WaitEnd(), 0);
+}
+
+TEST_F(UpTest, WithoutRestartsGoesOnAsLongAsItCanBeReached) {
+  Start({"--no-restart", "--decoders", "2"});
+  ASSERT_TRUE(WaitReady()) << Errors();
+  kill(Program("decoder-1")["pid"].get<pid_t>(), SIGKILL);
+  ASSERT_TRUE(Eventually([&] { return Program("decoder-1")["pid"] == 0; }));
+  std::this_thread::sleep_for(milliseconds(500));  // longer than the first backoff
+  EXPECT_EQ(Program("decoder-1")["starts"], 1);
+  const std::vector<pid_t> pids = Pids();
+  kill(Program("router")["pid"].get<pid_t>(), SIGKILL);
+  EXPECT_EQ(WaitEnd(), 1);
+  EXPECT_THAT(Errors(), HasSubstr("prism up: router ended with signal 9"));
+  for (const pid_t pid : pids) EXPECT_TRUE(pid == 0 || kill(pid, 0) != 0);
+}
+
+TEST_F(UpTest, ItsProgramsDieWithIt) {
+  Start();
+  ASSERT_TRUE(WaitReady()) << Errors();
+  const std::vector<pid_t> pids = Pids();
+  kill(pid_, SIGKILL);
+  EXPECT_EQ(WaitEnd(), 128 + SIGKILL);
+  EXPECT_TRUE(Eventually([&] { return AllGone(pids); }));
+}
+
+TEST_F(UpTest, ASecondSignalKillsWhatDoesNotEnd) {
+  setenv("FAKE_STUBBORN", "prism-decoder", 1);
+  Start();
+  ASSERT_TRUE(WaitReady()) << Errors();
+  const std::vector<pid_t> pids = Pids();
+  kill(pid_, SIGTERM);
+  std::this_thread::sleep_for(milliseconds(300));
+  EXPECT_FALSE(AllGone(pids));
+  kill(pid_, SIGTERM);
+  EXPECT_EQ(WaitEnd(milliseconds(5'000)), 1);
+  EXPECT_TRUE(AllGone(pids));
+}
+
+TEST_F(UpTest, WritesALogFileAProgram) {
+  Start({"--log-dir", (dir_ / "logs").string()});
+  ASSERT_TRUE(WaitReady());
+  for (const char* name : {"gateway", "router", "decoder-0", "vision-encoder-0"}) {
+    EXPECT_THAT(ReadFile(dir_ / "logs" / absl::StrCat(name, ".log")), HasSubstr("listening"));
+  }
+}
+
+}  // namespace
+}  // namespace prism
