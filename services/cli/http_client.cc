@@ -236,9 +236,9 @@ absl::StatusOr<HttpReply> SendHttp(const HttpUrl& url, const HttpCall& call,
     PRISM_RETURN_IF_ERROR(ReadChunks(&socket, part));
     return reply;
   }
-  uint64_t length = ~uint64_t{0};
+  uint64_t length = 0;
   const bool known = absl::SimpleAtoi(HeaderOf(reply_head, "Content-Length"), &length);
-  PRISM_RETURN_IF_ERROR(ReadBytes(&socket, length, /*until_end=*/!known, part));
+  PRISM_RETURN_IF_ERROR(ReadBytes(&socket, known ? length : ~uint64_t{0}, /*until_end=*/!known, part));
   return reply;
 }
 

@@ -126,14 +126,16 @@ class UpTest : public testing::Test {
   }
   json State() { return json::parse(ReadFile(dir_ / "state.json"), nullptr, false); }
   json Program(const std::string& name) {
-    for (const json& program : State()["programs"]) {
+    const json state = State();
+    for (const json& program : state["programs"]) {
       if (program["name"] == name) return program;
     }
     return nullptr;
   }
   std::vector<pid_t> Pids() {
     std::vector<pid_t> pids;
-    for (const json& program : State()["programs"]) pids.push_back(program["pid"].get<pid_t>());
+    const json state = State();
+    for (const json& program : state["programs"]) pids.push_back(program["pid"].get<pid_t>());
     return pids;
   }
   // Gone, and not merely dying.
