@@ -97,15 +97,16 @@ absl::Status DecoderService::Start(const std::shared_ptr<Generation>& generation
 
 grpc::ServerWriteReactor<v1::GenerateEvent>* DecoderService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  absl::StatusOr<GenerationRequest> parsed = Ready();
-  if (parsed.status().ok()) {
-    parsed = ParseGenerate(*request, limits_, DeadlineOf(*context));
-    if (!parsed.ok()) metrics_.rejected_invalid.Increment();
-  }
+  const auto refuse = [context](const absl::Status& status) {
+    auto* const refused = new GenerateReactor(context, 1, nullptr);
+    refused->Done(status);
+    return refused;
+  };
+  if (const absl::Status status = Ready(); !status.ok()) return refuse(status);
+  absl::StatusOr<GenerationRequest> parsed = ParseGenerate(*request, limits_, DeadlineOf(*context));
   if (!parsed.ok()) {
-    auto* const reactor = new GenerateReactor(context, 1, engine_.load());
-    reactor->Done(parsed.status());
-    return reactor;
+    metrics_.rejected_invalid.Increment();
+    return refuse(parsed.status());
   }
   const size_t tokens_max = parsed->num_choices * static_cast<size_t>(parsed->max_tokens);
   auto* const reactor = new GenerateReactor(context, tokens_max + kOtherEventsMax, engine_.load());

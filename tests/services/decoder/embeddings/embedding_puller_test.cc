@@ -1,20 +1,13 @@
 #include "services/decoder/embeddings/embedding_puller.h"
 
-#include <cmath>
-#include <cstring>
 #include <limits>
-#include <map>
 #include <thread>
 
 #include <gmock/gmock.h>
-#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
-#include "common/base/crc32c.h"
-#include "common/base/hash.h"
 #include "common/wire/status_codec.h"
-#include "common/wire/tensor_frames.h"
-#include "prism/v1/vision.grpc.pb.h"
+#include "tests/services/decoder/embeddings/fake_encoder.h"
 
 namespace prism {
 namespace {
@@ -25,103 +18,16 @@ using testing::HasSubstr;
 
 SteadyTime In(milliseconds delay) { return std::chrono::steady_clock::now() + delay; }
 
-// An encoder that holds embeddings and can misbehave.
-class FakeEncoder final : public v1::VisionEncoder::Service {
- public:
-  enum class Mode { kGood, kFlipBit, kWrongOffset, kShort, kLong, kUnavailableFirst, kBreakOffOnce, kBreakOffAlways, kHang };
-
-  FakeEncoder() {
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
-    builder.RegisterService(this);
-    server_ = builder.BuildAndStart();
-  }
-  ~FakeEncoder() override { Stop(); }
-  void Stop() { server_->Shutdown(std::chrono::system_clock::now()); }
-
-  // Holds `values` under a handle that names them.
-  EmbeddingRef Put(const std::vector<float>& values, int64_t hidden_size = 8) {
-    const std::string bytes(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
-    const Sha256Digest digest = Sha256Of(bytes.data(), bytes.size());
-    MutexLock lock(&mutex_);
-    const std::string id = std::string(15, 'h') + static_cast<char>('a' + data_.size());
-    data_[id] = bytes;
-    const auto tokens = static_cast<int64_t>(values.size()) / hidden_size / 2;
-    return {.handle_id = id,
-            .content_key = std::string(digest.begin(), digest.end()),
-            .address = "127.0.0.1:" + std::to_string(port_),
-            .incarnation = std::string(16, 'i'),
-            .digest = std::string(digest.begin(), digest.end()),
-            .grid_t = 1,
-            .grid_h = 2,
-            .grid_w = 2 * tokens,
-            .num_tokens = tokens,
-            .hidden_size = hidden_size,
-            .num_deepstack = 1,
-            .dtype = DType::kF32,
-            .size_bytes = static_cast<int64_t>(bytes.size())};
-  }
-
-  grpc::Status FetchEmbedding(grpc::ServerContext* context, const v1::FetchEmbeddingRequest* request,
-                              grpc::ServerWriter<v1::TensorFrame>* writer) override {
-    std::string bytes;
-    int call = 0;
-    {
-      MutexLock lock(&mutex_);
-      call = ++calls_;
-      offsets_.push_back(request->offset());
-      const auto found = data_.find(request->handle_id());
-      if (found == data_.end() || request->incarnation() != std::string(16, 'i')) {
-        return {grpc::StatusCode::NOT_FOUND, "unknown handle"};
-      }
-      bytes = found->second;
-    }
-    if (mode == Mode::kUnavailableFirst && call == 1) return {grpc::StatusCode::UNAVAILABLE, "not yet"};
-    if (mode == Mode::kHang) {
-      while (!context->IsCancelled()) std::this_thread::sleep_for(milliseconds(2));
-      cancelled = true;
-      return grpc::Status::CANCELLED;
-    }
-    if (mode == Mode::kShort) bytes.resize(bytes.size() / 2);
-    if (mode == Mode::kLong) bytes += std::string(4, '\0');
-    // Small frames, so that there are several.
-    for (size_t offset = request->offset(); offset < bytes.size(); offset += 100) {
-      v1::TensorFrame frame;
-      frame.set_offset(mode == Mode::kWrongOffset && offset > 0 ? offset + 4 : offset);
-      frame.set_data(bytes.substr(offset, 100));
-      frame.set_crc32c(Crc32c(frame.data().data(), frame.data().size()));
-      if (mode == Mode::kFlipBit && offset > 0) (*frame.mutable_data())[3] ^= 1;
-      writer->Write(frame);
-      const bool breaks = mode == Mode::kBreakOffAlways || (mode == Mode::kBreakOffOnce && call == 1);
-      if (breaks && offset >= 200) return {grpc::StatusCode::UNAVAILABLE, "going away"};
-    }
-    return grpc::Status::OK;
-  }
-
-  std::atomic<Mode> mode{Mode::kGood};
-  std::atomic<bool> cancelled{false};
-  int calls() {
-    MutexLock lock(&mutex_);
-    return calls_;
-  }
-  std::vector<uint64_t> offsets() {
-    MutexLock lock(&mutex_);
-    return offsets_;
-  }
-
- private:
-  int port_ = 0;
-  std::unique_ptr<grpc::Server> server_;
-  Mutex mutex_;
-  std::map<std::string, std::string> data_ ABSL_GUARDED_BY(mutex_);
-  int calls_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::vector<uint64_t> offsets_ ABSL_GUARDED_BY(mutex_);
-};
-
 std::vector<float> Values(int64_t count, float first = 1) {
   std::vector<float> values(static_cast<size_t>(count));
   for (size_t i = 0; i < values.size(); ++i) values[i] = first + static_cast<float>(i) / 8;
   return values;
+}
+
+// Holds `values` as an embedding of 8 columns with one DeepStack level.
+EmbeddingRef PutValues(FakeEncoder& encoder, const std::vector<float>& values) {
+  const auto tokens = static_cast<int64_t>(values.size()) / 8 / 2;
+  return encoder.Put(values, {.grid_t = 1, .grid_h = 2, .grid_w = 2 * tokens, .num_tokens = tokens, .hidden_size = 8, .num_deepstack = 1});
 }
 
 absl::Status WaitDone(const EmbeddingPull& pull) {
@@ -137,7 +43,7 @@ TEST(EmbeddingPullerTest, BringsTheBytesOfEveryRef) {
   FakeEncoder encoder;
   EmbeddingPuller puller({});
   const std::vector<float> a = Values(160), b = Values(320, 50);
-  const std::vector<EmbeddingRef> refs = {encoder.Put(a), encoder.Put(b)};
+  const std::vector<EmbeddingRef> refs = {PutValues(encoder, a), PutValues(encoder, b)};
   std::atomic<int> wakes{0};
   const auto pull = puller.Start(refs, In(seconds(20)), [&wakes] { ++wakes; });
   ASSERT_TRUE(WaitDone(*pull).ok());
@@ -151,7 +57,7 @@ TEST(EmbeddingPullerTest, BringsTheBytesOfEveryRef) {
 TEST(EmbeddingPullerTest, KeepsWhatItPulledForTheNextRequest) {
   FakeEncoder encoder;
   EmbeddingPuller puller({});
-  const std::vector<EmbeddingRef> refs = {encoder.Put(Values(160))};
+  const std::vector<EmbeddingRef> refs = {PutValues(encoder, Values(160))};
   ASSERT_TRUE(WaitDone(*puller.Start(refs, In(seconds(20)), [] {})).ok());
   std::atomic<int> wakes{0};
   const auto again = puller.Start(refs, In(seconds(20)), [&wakes] { ++wakes; });
@@ -166,7 +72,7 @@ TEST(EmbeddingPullerTest, KeepsWhatItPulledForTheNextRequest) {
 TEST(EmbeddingPullerTest, HoldsOneCopyOfWhatTwoRequestsPullAtOnce) {
   FakeEncoder encoder;
   EmbeddingPuller puller({});
-  const std::vector<EmbeddingRef> refs = {encoder.Put(Values(160))};
+  const std::vector<EmbeddingRef> refs = {PutValues(encoder, Values(160))};
   const auto first = puller.Start(refs, In(seconds(20)), [] {});
   const auto second = puller.Start(refs, In(seconds(20)), [] {});
   ASSERT_TRUE(WaitDone(*first).ok());
@@ -178,8 +84,8 @@ TEST(EmbeddingPullerTest, HoldsOneCopyOfWhatTwoRequestsPullAtOnce) {
 TEST(EmbeddingPullerTest, ForgetsTheLeastRecentlyUsedAndNeverWhatIsInUse) {
   FakeEncoder encoder;
   EmbeddingPuller puller({.memory_bytes = 1500});
-  const std::vector<EmbeddingRef> a = {encoder.Put(Values(160))}, b = {encoder.Put(Values(160, 9))},
-                                  c = {encoder.Put(Values(160, 30))};
+  const std::vector<EmbeddingRef> a = {PutValues(encoder, Values(160))}, b = {PutValues(encoder, Values(160, 9))},
+                                  c = {PutValues(encoder, Values(160, 30))};
   ASSERT_TRUE(WaitDone(*puller.Start(a, In(seconds(20)), [] {})).ok());
   ASSERT_TRUE(WaitDone(*puller.Start(b, In(seconds(20)), [] {})).ok());
   const auto pull_a = puller.Start(a, In(seconds(20)), [] {});
@@ -198,7 +104,7 @@ TEST(EmbeddingPullerTest, ForgetsTheLeastRecentlyUsedAndNeverWhatIsInUse) {
 TEST(EmbeddingPullerTest, RefusesWhatMemoryCanNeverHold) {
   FakeEncoder encoder;
   EmbeddingPuller puller({.memory_bytes = 1000});
-  const std::vector<EmbeddingRef> refs = {encoder.Put(Values(160)), encoder.Put(Values(160, 2))};
+  const std::vector<EmbeddingRef> refs = {PutValues(encoder, Values(160)), PutValues(encoder, Values(160, 2))};
   const absl::Status status = puller.CheckFits(refs);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(status.message(), "embeddings of 1280 bytes, of which memory holds at most 1000");
@@ -208,7 +114,7 @@ TEST(EmbeddingPullerTest, RefusesWhatMemoryCanNeverHold) {
 TEST(EmbeddingPullerTest, CallsAnUnknownHandleLost) {
   FakeEncoder encoder;
   EmbeddingPuller puller({});
-  EmbeddingRef ref = encoder.Put(Values(160));
+  EmbeddingRef ref = PutValues(encoder, Values(160));
   for (const bool old_incarnation : {false, true}) {
     EmbeddingRef spoiled = ref;
     (old_incarnation ? spoiled.incarnation : spoiled.handle_id) = std::string(16, 'x');
@@ -225,7 +131,7 @@ TEST(EmbeddingPullerTest, CallsADeadEncoderLostWithoutWaitingForTheDeadline) {
   EmbeddingRef ref;
   {
     FakeEncoder encoder;
-    ref = encoder.Put(Values(160));
+    ref = PutValues(encoder, Values(160));
   }
   EmbeddingPuller puller({});
   const auto began = std::chrono::steady_clock::now();
@@ -240,7 +146,7 @@ TEST(EmbeddingPullerTest, CallsBytesThatFailACheckCorrupt) {
     FakeEncoder encoder;
     encoder.mode = mode;
     EmbeddingPuller puller({});
-    const EmbeddingRef ref = encoder.Put(Values(160));
+    const EmbeddingRef ref = PutValues(encoder, Values(160));
     const auto pull = puller.Start({&ref, 1}, In(seconds(20)), [] {});
     const absl::Status status = WaitDone(*pull);
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
@@ -253,8 +159,8 @@ TEST(EmbeddingPullerTest, CallsBytesThatFailACheckCorrupt) {
 TEST(EmbeddingPullerTest, CallsAnotherPicturesBytesCorrupt) {
   FakeEncoder encoder;
   EmbeddingPuller puller({});
-  EmbeddingRef ref = encoder.Put(Values(160));
-  ref.digest = encoder.Put(Values(160, 5)).digest;
+  EmbeddingRef ref = PutValues(encoder, Values(160));
+  ref.digest = PutValues(encoder, Values(160, 5)).digest;
   const auto pull = puller.Start({&ref, 1}, In(seconds(20)), [] {});
   EXPECT_EQ(ReasonOf(WaitDone(*pull)), kReasonEmbeddingCorrupt);
 }
@@ -266,7 +172,7 @@ TEST(EmbeddingPullerTest, CallsElementsThatAreNotFiniteCorrupt) {
     EmbeddingPuller puller({});
     std::vector<float> values = Values(160);
     values[159] = bad;
-    const EmbeddingRef ref = encoder.Put(values);
+    const EmbeddingRef ref = PutValues(encoder, values);
     const auto pull = puller.Start({&ref, 1}, In(seconds(20)), [] {});
     const absl::Status status = WaitDone(*pull);
     EXPECT_EQ(ReasonOf(status), kReasonEmbeddingCorrupt);
@@ -280,7 +186,7 @@ TEST(EmbeddingPullerTest, FindsABf16InfinityToo) {
   std::vector<float> values = Values(160);
   // The upper half of an infinity is a bf16 infinity.
   values[80] = std::numeric_limits<float>::infinity();
-  EmbeddingRef ref = encoder.Put(values);
+  EmbeddingRef ref = PutValues(encoder, values);
   ref.dtype = DType::kBF16;
   ref.num_tokens *= 2;
   const auto pull = puller.Start({&ref, 1}, In(seconds(20)), [] {});
@@ -291,7 +197,7 @@ TEST(EmbeddingPullerTest, GoesOnWhereABrokenStreamStopped) {
   FakeEncoder encoder;
   encoder.mode = FakeEncoder::Mode::kBreakOffOnce;
   EmbeddingPuller puller({});
-  const EmbeddingRef ref = encoder.Put(Values(160));
+  const EmbeddingRef ref = PutValues(encoder, Values(160));
   const auto pull = puller.Start({&ref, 1}, In(seconds(20)), [] {});
   ASSERT_TRUE(WaitDone(*pull).ok());
   EXPECT_THAT(encoder.offsets(), testing::ElementsAre(0, 300));
@@ -302,13 +208,13 @@ TEST(EmbeddingPullerTest, TriesAgainOnceAndNoMore) {
     FakeEncoder encoder;
     encoder.mode = FakeEncoder::Mode::kUnavailableFirst;
     EmbeddingPuller puller({});
-    const EmbeddingRef ref = encoder.Put(Values(160));
+    const EmbeddingRef ref = PutValues(encoder, Values(160));
     EXPECT_TRUE(WaitDone(*puller.Start({&ref, 1}, In(seconds(20)), [] {})).ok());
   }
   FakeEncoder encoder;
   encoder.mode = FakeEncoder::Mode::kBreakOffAlways;
   EmbeddingPuller puller({});
-  const EmbeddingRef ref = encoder.Put(Values(2000));
+  const EmbeddingRef ref = PutValues(encoder, Values(2000));
   EXPECT_EQ(ReasonOf(WaitDone(*puller.Start({&ref, 1}, In(seconds(20)), [] {}))), kReasonEmbeddingLost);
   EXPECT_EQ(encoder.calls(), 2);
 }
@@ -317,7 +223,7 @@ TEST(EmbeddingPullerTest, StopsAtTheDeadlineAndAtItsOwnLimit) {
   FakeEncoder encoder;
   encoder.mode = FakeEncoder::Mode::kHang;
   EmbeddingPuller puller({.timeout = milliseconds(150)});
-  const EmbeddingRef ref = encoder.Put(Values(160));
+  const EmbeddingRef ref = PutValues(encoder, Values(160));
   EXPECT_EQ(WaitDone(*puller.Start({&ref, 1}, In(milliseconds(60)), [] {})).code(),
             absl::StatusCode::kDeadlineExceeded);
   const absl::Status status = WaitDone(*puller.Start({&ref, 1}, In(seconds(60)), [] {}));
@@ -329,7 +235,7 @@ TEST(EmbeddingPullerTest, CancelsTheCallWhenTheRequestEnds) {
   FakeEncoder encoder;
   encoder.mode = FakeEncoder::Mode::kHang;
   EmbeddingPuller puller({});
-  const EmbeddingRef ref = encoder.Put(Values(160));
+  const EmbeddingRef ref = PutValues(encoder, Values(160));
   auto pull = puller.Start({&ref, 1}, In(seconds(60)), [] {});
   const SteadyTime end = In(seconds(30));
   while (encoder.calls() == 0 && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(milliseconds(1));
@@ -347,7 +253,7 @@ TEST(EmbeddingPullerTest, RefusesWhenTooManyWaitForAThread) {
   encoder.mode = FakeEncoder::Mode::kHang;
   EmbeddingPuller puller({.num_threads = 1, .queue_max = 1});
   std::vector<EmbeddingRef> refs;
-  for (int i = 0; i < 4; ++i) refs.push_back(encoder.Put(Values(160, static_cast<float>(i))));
+  for (int i = 0; i < 4; ++i) refs.push_back(PutValues(encoder, Values(160, static_cast<float>(i))));
   const auto pull = puller.Start(refs, In(seconds(60)), [] {});
   const absl::Status status = WaitDone(*pull);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);

@@ -1,0 +1,306 @@
+#include "services/decoder/decoder_service.h"
+
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/wire/status_codec.h"
+#include "tests/services/decoder/decoder_harness.h"
+
+namespace prism {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::HasSubstr;
+
+// The bound promised against the reference, in log-probability.
+constexpr double kLogprobBound = 1e-4;
+
+const char* const kTextCases[] = {"text_short", "text_tools", "text_system_turns", "text_long"};
+const char* const kPictureCases[] = {"image_small",     "image_photo", "image_rgba",
+                                     "image_wide_gray", "image_two_turns", "video_pan"};
+
+std::vector<std::string> AllCases() {
+  std::vector<std::string> names(std::begin(kTextCases), std::end(kTextCases));
+  names.insert(names.end(), std::begin(kPictureCases), std::end(kPictureCases));
+  return names;
+}
+
+class OracleTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(OracleTest, StreamsTheTokensAndLogProbabilitiesOfTheReference) {
+  DecoderHarness decoder({.model = GetParam()});
+  double worst = 0;
+  for (const std::string& name : AllCases()) {
+    SCOPED_TRACE(name);
+    const auto oracle = OpenCase(GetParam(), name);
+    const StreamResult result = decoder.Run(decoder.RequestOf(*oracle));
+    ASSERT_TRUE(result.status.ok()) << result.status;
+    EXPECT_EQ(result.Ids(), oracle->greedy_ids);
+    const std::vector<double> logprobs = result.Logprobs();
+    ASSERT_EQ(logprobs.size(), oracle->greedy_logprobs.size());
+    for (size_t i = 0; i < logprobs.size(); ++i) {
+      worst = std::max(worst, std::abs(logprobs[i] - oracle->greedy_logprobs[i]));
+    }
+  }
+  EXPECT_LT(worst, kLogprobBound);
+  RecordProperty("worst_logprob_difference", std::to_string(worst));
+}
+
+// Every case at once, whatever the ranks, threads and chunks, gives the bits it gives alone.
+TEST_P(OracleTest, GivesTheSameBitsInABatchInChunksAndOnMoreRanks) {
+  std::vector<StreamResult> alone;
+  {
+    DecoderHarness decoder({.model = GetParam(), .max_num_batched_tokens = 2048});
+    for (const std::string& name : AllCases()) alone.push_back(decoder.Run(decoder.RequestOf(*OpenCase(GetParam(), name))));
+  }
+  const HarnessOptions variants[] = {
+      {.model = GetParam(), .max_num_batched_tokens = 64},
+      {.model = GetParam(), .threads_per_rank = 2, .kv_pages = 52, .max_num_batched_tokens = 16, .growth_tokens = 0},
+      {.model = GetParam(), .num_ranks = 2, .max_num_batched_tokens = 100},
+      {.model = GetParam(), .num_ranks = 4, .max_num_batched_tokens = 2048}};
+  for (const HarnessOptions& options : variants) {
+    DecoderHarness decoder(options);
+    std::vector<StreamResult> together(alone.size());
+    std::vector<std::thread> clients;
+    for (size_t i = 0; i < alone.size(); ++i) {
+      const v1::GenerateRequest request = decoder.RequestOf(*OpenCase(GetParam(), AllCases()[i]));
+      clients.emplace_back([&decoder, &together, i, request] { together[i] = decoder.Run(request); });
+    }
+    for (std::thread& client : clients) client.join();
+    for (size_t i = 0; i < alone.size(); ++i) {
+      SCOPED_TRACE(AllCases()[i]);
+      EXPECT_TRUE(together[i].status.ok()) << together[i].status;
+      EXPECT_EQ(together[i].Ids(), alone[i].Ids());
+      EXPECT_EQ(together[i].Logprobs(), alone[i].Logprobs()) << options.num_ranks << " ranks";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Micro, OracleTest, testing::Values("dense-micro", "moe-micro"),
+                         [](const auto& param) { return std::string(param.param).substr(0, 3) == "moe" ? "Moe" : "Dense"; });
+
+class DecoderServiceTest : public testing::Test {
+ protected:
+  v1::GenerateRequest TextRequest() { return decoder_.RequestOf(*OpenCase("dense-micro", "text_short")); }
+  v1::GenerateRequest PictureRequest() { return decoder_.RequestOf(*OpenCase("dense-micro", "image_small")); }
+  // One that lasts.
+  v1::GenerateRequest LongRequest() {
+    v1::GenerateRequest request = TextRequest();
+    request.mutable_sampling()->set_max_tokens(4000);
+    return request;
+  }
+  // Until the engine holds no page: what ended has let go of everything.
+  bool Idle() {
+    const auto end = std::chrono::steady_clock::now() + seconds(30);
+    while (std::chrono::steady_clock::now() < end) {
+      const EngineLoad load = decoder_.engine().Load();
+      if (load.kv_pages_used == 0 && load.waiting == 0 && load.running == 0) return true;
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    return false;
+  }
+
+  DecoderHarness decoder_{HarnessOptions{}};
+};
+
+TEST_F(DecoderServiceTest, SendsReceiptsWithStartedAndFinished) {
+  const v1::GenerateRequest request = PictureRequest();
+  for (const bool cached : {false, true}) {
+    v1::GenerateRequest again = request;
+    again.set_attempt(cached ? 1 : 0);
+    const StreamResult result = decoder_.Run(again);
+    ASSERT_TRUE(result.status.ok());
+    const auto& started = result.events.front().started();
+    EXPECT_EQ(started.prompt_tokens(), static_cast<uint32_t>(request.token_ids_size()));
+    const auto& finished = result.events.back().finished();
+    for (const auto* receipts : {&started.receipts(), &finished.receipts()}) {
+      ASSERT_EQ(receipts->size(), 1);
+      EXPECT_EQ(receipts->at(0).content_key(), request.handles(0).content_key());
+      EXPECT_EQ(receipts->at(0).digest(), request.handles(0).digest());
+      EXPECT_EQ(receipts->at(0).encoder(), request.handles(0).address());
+      EXPECT_EQ(receipts->at(0).num_tokens(), request.handles(0).num_tokens());
+      EXPECT_EQ(receipts->at(0).cached(), cached);
+    }
+  }
+}
+
+TEST_F(DecoderServiceTest, ScoresWithTheLogProbabilitiesOfGenerating) {
+  for (const char* name : {"text_short", "image_photo"}) {
+    const v1::GenerateRequest request = decoder_.RequestOf(*OpenCase("dense-micro", name));
+    const StreamResult generated = decoder_.Run(request);
+    ASSERT_TRUE(generated.status.ok());
+    v1::ScoreRequest score;
+    *score.mutable_token_ids() = request.token_ids();
+    *score.mutable_spans() = request.spans();
+    *score.mutable_handles() = request.handles();
+    for (const int32_t id : generated.Ids()) score.add_token_ids(static_cast<uint32_t>(id));
+    grpc::ClientContext context;
+    v1::ScoreResponse response;
+    ASSERT_TRUE(decoder_.stub().Score(&context, score, &response).ok());
+    ASSERT_EQ(response.logprobs_size(), score.token_ids_size() - 1);
+    const std::vector<double> logprobs = generated.Logprobs();
+    // Prefill and decode add in one order: not a bit between them.
+    EXPECT_EQ(std::vector<double>(response.logprobs().end() - static_cast<int>(logprobs.size()), response.logprobs().end()),
+              logprobs);
+  }
+}
+
+TEST_F(DecoderServiceTest, GoesOnFromEmittedTokensWithTheSameOnes) {
+  v1::GenerateRequest request = PictureRequest();
+  request.mutable_sampling()->set_temperature(0.9);
+  request.mutable_sampling()->set_top_p(0.95);
+  request.mutable_sampling()->set_seed(77);
+  request.set_num_choices(2);
+  const StreamResult whole = decoder_.Run(request);
+  ASSERT_TRUE(whole.status.ok());
+  ASSERT_NE(whole.Ids(0), whole.Ids(1));
+  request.set_attempt(1);
+  for (const uint32_t choice : {0u, 1u}) {
+    v1::GenerateRequest::EmittedTokens* emitted = request.add_emitted();
+    for (size_t i = 0; i < 5 + 8 * choice; ++i) emitted->add_token_ids(static_cast<uint32_t>(whole.Ids(choice)[i]));
+  }
+  const StreamResult resumed = decoder_.Run(request);
+  ASSERT_TRUE(resumed.status.ok());
+  for (const uint32_t choice : {0u, 1u}) {
+    const std::vector<int32_t> ids = whole.Ids(choice);
+    EXPECT_EQ(resumed.Ids(choice), std::vector<int32_t>(ids.begin() + 5 + 8 * choice, ids.end()));
+    const std::vector<double> logprobs = whole.Logprobs(choice);
+    EXPECT_EQ(resumed.Logprobs(choice), std::vector<double>(logprobs.begin() + 5 + 8 * choice, logprobs.end()));
+  }
+}
+
+TEST_F(DecoderServiceTest, CancelsByIdAndForgetsUnknownOnes) {
+  const v1::GenerateRequest request = LongRequest();
+  grpc::ClientContext context;
+  const auto reader = decoder_.stub().Generate(&context, request);
+  v1::GenerateEvent event;
+  ASSERT_TRUE(reader->Read(&event));
+  v1::CancelRequest cancel;
+  cancel.add_generation_ids(request.generation_id());
+  cancel.add_generation_ids("unknown");
+  grpc::ClientContext cancel_context;
+  v1::CancelResponse response;
+  ASSERT_TRUE(decoder_.stub().Cancel(&cancel_context, cancel, &response).ok());
+  while (reader->Read(&event)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(DecoderServiceTest, FreesEverythingWhenTheCallerGoes) {
+  {
+    grpc::ClientContext context;
+    const auto reader = decoder_.stub().Generate(&context, LongRequest());
+    v1::GenerateEvent event;
+    ASSERT_TRUE(reader->Read(&event));
+    context.TryCancel();
+    while (reader->Read(&event)) {
+    }
+    reader->Finish();
+  }
+  EXPECT_TRUE(Idle());
+  EXPECT_TRUE(decoder_.Run(TextRequest()).status.ok());
+}
+
+TEST_F(DecoderServiceTest, FreesEverythingWhenTheCallerGoesWhileAPictureIsPulled) {
+  decoder_.encoder().mode = FakeEncoder::Mode::kHang;
+  EXPECT_EQ(decoder_.Run(PictureRequest(), milliseconds(100)).status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(Idle());
+  const auto end = std::chrono::steady_clock::now() + seconds(30);
+  while (!decoder_.encoder().cancelled && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(milliseconds(1));
+  EXPECT_TRUE(decoder_.encoder().cancelled);
+}
+
+TEST_F(DecoderServiceTest, LetsANewerAttemptTakeThePlaceOfAnOlder) {
+  v1::GenerateRequest request = LongRequest();
+  request.set_attempt(1);
+  grpc::ClientContext context;
+  const auto reader = decoder_.stub().Generate(&context, request);
+  v1::GenerateEvent event;
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_EQ(decoder_.Run(request).status.code(), absl::StatusCode::kAlreadyExists);
+  request.set_attempt(0);
+  EXPECT_EQ(decoder_.Run(request).status.code(), absl::StatusCode::kAborted);
+  request.set_attempt(2);
+  request.mutable_sampling()->set_max_tokens(3);
+  EXPECT_TRUE(decoder_.Run(request).status.ok());
+  while (reader->Read(&event)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  request.set_attempt(0);
+  EXPECT_TRUE(decoder_.Run(request).status.ok()) << "nothing is under way any more";
+}
+
+TEST_F(DecoderServiceTest, TellsALostAndACorruptPictureApart) {
+  v1::GenerateRequest request = PictureRequest();
+  v1::GenerateRequest lost = request;
+  lost.mutable_handles(0)->set_incarnation(std::string(16, 'z'));
+  absl::Status status = decoder_.Run(lost).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(status), kReasonEmbeddingLost);
+  decoder_.encoder().mode = FakeEncoder::Mode::kFlipBit;
+  status = decoder_.Run(request).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_EQ(ReasonOf(status), kReasonEmbeddingCorrupt);
+  decoder_.encoder().mode = FakeEncoder::Mode::kGood;
+  decoder_.encoder().Stop();
+  status = decoder_.Run(request).status;
+  EXPECT_EQ(ReasonOf(status), kReasonEmbeddingLost);
+  EXPECT_TRUE(decoder_.Run(TextRequest()).status.ok()) << "text needs no encoder";
+}
+
+TEST_F(DecoderServiceTest, RefusesABadRequestWithTheFieldAndTheBound) {
+  v1::GenerateRequest request = TextRequest();
+  request.mutable_sampling()->set_temperature(3);
+  const absl::Status status = decoder_.Run(request).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  const std::vector<InvalidField> fields = InvalidFieldsOf(status);
+  ASSERT_EQ(fields.size(), 1u);
+  EXPECT_EQ(fields[0].path, "sampling.temperature");
+  EXPECT_EQ(fields[0].description, "is 3, want 0 .. 2");
+}
+
+TEST_F(DecoderServiceTest, EndsAtTheCallersDeadline) {
+  EXPECT_EQ(decoder_.Run(LongRequest(), milliseconds(200)).status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(DecoderServiceTest, DescribesItselfAndItsLoad) {
+  grpc::ClientContext describe_context, load_context;
+  v1::DescribeResponse description;
+  ASSERT_TRUE(decoder_.stub().Describe(&describe_context, {}, &description).ok());
+  EXPECT_EQ(description.role(), "decoder");
+  v1::GetLoadResponse load;
+  ASSERT_TRUE(decoder_.stub().GetLoad(&load_context, {}, &load).ok());
+  EXPECT_EQ(load.kv_pages_total(), 128u);
+  EXPECT_EQ(load.running(), 0u);
+}
+
+TEST_F(DecoderServiceTest, RefusesNewStreamsWhileDraining) {
+  decoder_.engine().Drain();
+  const absl::Status status = decoder_.Run(TextRequest()).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(status), kReasonDraining);
+}
+
+TEST(DecoderServiceStartTest, IsUnavailableUntilTheModelIsLoaded) {
+  DecoderService service;
+  const auto server = RpcServer::Start({}, {&service});
+  ASSERT_TRUE(server.ok());
+  const auto stub = v1::Decoder::NewStub(grpc::CreateChannel((*server)->address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext generate, describe, score;
+  v1::GenerateEvent event;
+  const auto reader = stub->Generate(&generate, {});
+  EXPECT_FALSE(reader->Read(&event));
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  v1::DescribeResponse description;
+  EXPECT_EQ(stub->Describe(&describe, {}, &description).error_code(), grpc::StatusCode::UNAVAILABLE);
+  v1::ScoreResponse response;
+  EXPECT_EQ(stub->Score(&score, {}, &response).error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+}  // namespace
+}  // namespace prism
