@@ -37,8 +37,8 @@ absl::Status CheckAlphabet(absl::string_view text) {
 absl::StatusOr<std::string> DecodeBase64(absl::string_view text) {
   if (text.size() % 4 != 0) {
     PRISM_RETURN_IF_ERROR(CheckAlphabet(text.substr(0, text.find('='))));
-    return absl::InvalidArgumentError(
-        absl::StrCat("base64: length ", text.size(), " is not a multiple of 4 (padding missing, or cut short)"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "base64: length ", text.size(), " is not a multiple of 4 (padding missing, or cut short)"));
   }
   if (text.empty()) return std::string();
   size_t padding = 0;

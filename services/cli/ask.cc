@@ -36,7 +36,8 @@ absl::StatusOr<std::string> ReadPicture(const std::string& path) {
 absl::string_view TypeOf(absl::string_view bytes) {
   if (absl::StartsWith(bytes, "\xff\xd8\xff")) return "image/jpeg";
   if (absl::StartsWith(bytes, "\x89PNG\r\n\x1a\n")) return "image/png";
-  if (bytes.size() >= 12 && absl::StartsWith(bytes, "RIFF") && bytes.substr(8, 4) == "WEBP") return "image/webp";
+  if (bytes.size() >= 12 && absl::StartsWith(bytes, "RIFF") && bytes.substr(8, 4) == "WEBP")
+    return "image/webp";
   return "";
 }
 
@@ -49,8 +50,8 @@ int Error(absl::string_view message) {
 
 std::string ErrorMessageOf(absl::string_view body) {
   const Json json = Json::parse(body.begin(), body.end(), nullptr, /*allow_exceptions=*/false);
-  if (json.is_object() && json.contains("error") && json["error"].is_object() && json["error"].contains("message") &&
-      json["error"]["message"].is_string()) {
+  if (json.is_object() && json.contains("error") && json["error"].is_object() &&
+      json["error"].contains("message") && json["error"]["message"].is_string()) {
     return json["error"]["message"].get<std::string>();
   }
   return std::string(body.substr(0, 500));
@@ -62,9 +63,11 @@ absl::StatusOr<std::string> AskBody(const AskOptions& options) {
     const absl::StatusOr<std::string> bytes = ReadPicture(path);
     if (!bytes.ok()) return bytes.status();
     const absl::string_view type = TypeOf(*bytes);
-    if (type.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": is no JPEG, PNG or WebP picture"));
-    content.push_back({{"type", "image_url"},
-                       {"image_url", {{"url", absl::StrCat("data:", type, ";base64,", EncodeBase64(*bytes))}}}});
+    if (type.empty())
+      return absl::InvalidArgumentError(absl::StrCat(path, ": is no JPEG, PNG or WebP picture"));
+    content.push_back(
+        {{"type", "image_url"},
+         {"image_url", {{"url", absl::StrCat("data:", type, ";base64,", EncodeBase64(*bytes))}}}});
   }
   content.push_back({{"type", "text"}, {"text", options.question}});
   Json body;
@@ -106,14 +109,17 @@ void AnswerReader::TakeEvent(absl::string_view event, std::string* text) {
     return;
   }
   const auto choices = json.find("choices");
-  if (choices == json.end() || !choices->is_array() || choices->empty() || !choices->front().is_object()) return;
+  if (choices == json.end() || !choices->is_array() || choices->empty() || !choices->front().is_object())
+    return;
   const Json& choice = choices->front();
-  if (const auto reason = choice.find("finish_reason"); reason != choice.end() && reason->is_string()) finished_ = true;
+  if (const auto reason = choice.find("finish_reason"); reason != choice.end() && reason->is_string())
+    finished_ = true;
   const auto delta = choice.find("delta");
   if (delta == choice.end() || !delta->is_object()) return;
   for (const bool reasoning : {true, false}) {
     const auto words = delta->find(reasoning ? "reasoning_content" : "content");
-    if (words == delta->end() || !words->is_string() || words->get_ref<const std::string&>().empty()) continue;
+    if (words == delta->end() || !words->is_string() || words->get_ref<const std::string&>().empty())
+      continue;
     if (reasoning != thinking_) text->append(reasoning ? "<think>" : "</think>\n");
     thinking_ = reasoning;
     text->append(words->get_ref<const std::string&>());

@@ -15,10 +15,10 @@ namespace prism {
 
 struct AskOptions {
   std::string url = "http://127.0.0.1:8000";
-  std::vector<std::string> pictures;      // paths
+  std::vector<std::string> pictures;  // paths
   std::string question;
-  int max_tokens = 0;                     // 0: what the context leaves
-  std::optional<double> temperature;      // absent: the model's own
+  int max_tokens = 0;                 // 0: what the context leaves
+  std::optional<double> temperature;  // absent: the model's own
   std::optional<uint64_t> seed;
 };
 

@@ -58,7 +58,8 @@ absl::Status Child::Start() {
     execv(argv[0], argv.data());
     const char* const why = std::strerror(errno);
     const char said[] = "cannot be run: ";
-    if (write(STDERR_FILENO, said, sizeof(said) - 1) < 0 || write(STDERR_FILENO, why, std::strlen(why)) < 0) _exit(126);
+    if (write(STDERR_FILENO, said, sizeof(said) - 1) < 0 || write(STDERR_FILENO, why, std::strlen(why)) < 0)
+      _exit(126);
     _exit(127);
   }
   setpgid(pid, pid);  // whichever of the two comes first
@@ -88,7 +89,8 @@ void Child::ReadOutput() {
     }
     for (ssize_t i = 0; i < n; ++i) {
       if (bytes[i] != '\n') partial_line_ += bytes[i];
-      if (bytes[i] == '\n' || partial_line_.size() >= kLineBytesMax) TakeLine(std::exchange(partial_line_, ""));
+      if (bytes[i] == '\n' || partial_line_.size() >= kLineBytesMax)
+        TakeLine(std::exchange(partial_line_, ""));
     }
   }
 }

@@ -31,7 +31,8 @@ constexpr size_t kReadBytes = 64 << 10;
 class Socket {
  public:
   Socket(const HttpUrl& url, std::chrono::milliseconds idle_timeout)
-      : name_(absl::StrCat(url.host, ":", url.port)), idle_timeout_ms_(static_cast<int>(idle_timeout.count())) {}
+      : name_(absl::StrCat(url.host, ":", url.port)),
+        idle_timeout_ms_(static_cast<int>(idle_timeout.count())) {}
   ~Socket() {
     if (fd_ >= 0) close(fd_);
   }
@@ -44,9 +45,11 @@ class Socket {
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
     const int error = getaddrinfo(url.host.c_str(), std::to_string(url.port).c_str(), &hints, &found);
-    if (error != 0) return absl::UnavailableError(absl::StrCat("cannot connect to ", name_, ": ", gai_strerror(error)));
+    if (error != 0)
+      return absl::UnavailableError(absl::StrCat("cannot connect to ", name_, ": ", gai_strerror(error)));
     absl::Status status = absl::UnavailableError(absl::StrCat("cannot connect to ", name_));
-    for (const addrinfo* at = found; at != nullptr && !status.ok(); at = at->ai_next) status = TryConnect(*at);
+    for (const addrinfo* at = found; at != nullptr && !status.ok(); at = at->ai_next)
+      status = TryConnect(*at);
     freeaddrinfo(found);
     return status;
   }
@@ -88,7 +91,9 @@ class Socket {
   }
   std::string& held() { return held_; }
 
-  absl::Status Truncated() const { return absl::DataLossError(absl::StrCat(name_, " ended its reply early")); }
+  absl::Status Truncated() const {
+    return absl::DataLossError(absl::StrCat(name_, " ended its reply early"));
+  }
 
   // Takes the bytes up to `mark` from held(), the mark too; `size_max` bounds the wait for it.
   absl::StatusOr<std::string> TakeUntil(absl::string_view mark, size_t size_max) {
@@ -129,7 +134,8 @@ class Socket {
     while (true) {
       const int ready = poll(&poller, 1, idle_timeout_ms_);
       if (ready > 0) return absl::OkStatus();
-      if (ready == 0) return absl::DeadlineExceededError(absl::StrCat(name_, " was silent for ", idle_timeout_ms_, " ms"));
+      if (ready == 0)
+        return absl::DeadlineExceededError(absl::StrCat(name_, " was silent for ", idle_timeout_ms_, " ms"));
       if (errno != EINTR) return absl::InternalError(absl::StrCat("poll: ", std::strerror(errno)));
     }
   }
@@ -226,7 +232,8 @@ absl::StatusOr<HttpReply> SendHttp(const HttpUrl& url, const HttpCall& call,
       on_part(reply.status, bytes);
     } else {
       if (reply.body.size() + bytes.size() > kReplyBytesMax) {
-        return absl::ResourceExhaustedError(absl::StrCat("the reply has more than ", kReplyBytesMax, " bytes"));
+        return absl::ResourceExhaustedError(
+            absl::StrCat("the reply has more than ", kReplyBytesMax, " bytes"));
       }
       reply.body.append(bytes.data(), bytes.size());
     }

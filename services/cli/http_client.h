@@ -41,7 +41,8 @@ struct HttpReply {
 // Unavailable: no connection. DeadlineExceeded: idle for too long. DataLoss: cut off before the
 // reply's end, or no HTTP.
 inline constexpr size_t kReplyBytesMax = 64 << 20;
-absl::StatusOr<HttpReply> SendHttp(const HttpUrl& url, const HttpCall& call,
-                                   const std::function<void(int status, absl::string_view part)>& on_part = nullptr);
+absl::StatusOr<HttpReply> SendHttp(
+    const HttpUrl& url, const HttpCall& call,
+    const std::function<void(int status, absl::string_view part)>& on_part = nullptr);
 
 }  // namespace prism

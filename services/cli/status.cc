@@ -1,9 +1,10 @@
 #include "services/cli/status.h"
 
+#include <grpcpp/client_context.h>
+
 #include <chrono>
 #include <cstdio>
 #include <fstream>
-#include <grpcpp/client_context.h>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
@@ -78,17 +79,18 @@ int PrintStatus(const StatusOptions& given) {
     if (options.router.empty()) options.router = state.value("router", "");
     for (const json& program : state.value("programs", json::array())) {
       if (!program.is_object()) continue;
-      std::printf("%-17s  pid %-7d  port %-5d  metrics port %-5d  starts %d\n", program.value("name", "").c_str(),
-                  program.value("pid", 0), program.value("port", 0), program.value("metrics_port", 0),
-                  program.value("starts", 0));
+      std::printf("%-17s  pid %-7d  port %-5d  metrics port %-5d  starts %d\n",
+                  program.value("name", "").c_str(), program.value("pid", 0), program.value("port", 0),
+                  program.value("metrics_port", 0), program.value("starts", 0));
     }
   }
   const absl::StatusOr<HttpUrl> url = ParseHttpUrl(options.url);
   if (!url.ok()) return Error(url.status().message());
   const absl::StatusOr<HttpReply> ready = Get(*url, "/readyz");
   if (!ready.ok()) return Error(ready.status().message());
-  std::printf("gateway %s  %s\n", options.url.c_str(),
-              ready->status == 200 ? "ready" : absl::StrCat("not ready: ", ErrorMessageOf(ready->body)).c_str());
+  std::printf(
+      "gateway %s  %s\n", options.url.c_str(),
+      ready->status == 200 ? "ready" : absl::StrCat("not ready: ", ErrorMessageOf(ready->body)).c_str());
   const absl::StatusOr<HttpReply> models = Get(*url, "/v1/models");
   if (models.ok() && models->status == 200) PrintModels(models->body);
   if (!options.router.empty()) {

@@ -69,7 +69,8 @@ absl::Status TryListen(const std::string& host, int port) {
   addrinfo* found = nullptr;
   const std::string address = absl::StrCat(host, ":", port);
   const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
-  if (error != 0) return absl::InvalidArgumentError(absl::StrCat("cannot listen on ", address, ": ", gai_strerror(error)));
+  if (error != 0)
+    return absl::InvalidArgumentError(absl::StrCat("cannot listen on ", address, ": ", gai_strerror(error)));
   const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
@@ -138,14 +139,15 @@ class ReadyProbe {
   NamedThread thread_;
 };
 
-// ---- The cluster -------------------------------------------------------------------------------------------
+// ---- The cluster
+// -------------------------------------------------------------------------------------------
 
 struct Member {
   Stage stage;
   int port = 0;
   int metrics_port = 0;
   std::unique_ptr<Child> child;
-  std::FILE* log = nullptr;         // its own file, or null
+  std::FILE* log = nullptr;  // its own file, or null
   milliseconds backoff = kBackoffMin;
   std::optional<SteadyTime> restart_at;
 };
@@ -155,7 +157,10 @@ enum class Outcome { kStopped, kFailed, kPortTaken };
 class Cluster {
  public:
   Cluster(const UpOptions& options, std::string bin_dir, int signals)
-      : options_(options), bin_dir_(std::move(bin_dir)), signals_(signals), ready_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      : options_(options),
+        bin_dir_(std::move(bin_dir)),
+        signals_(signals),
+        ready_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
   ~Cluster() {
     probe_ = nullptr;
     for (Member& member : members_) {
@@ -179,7 +184,7 @@ class Cluster {
         ready_ = true;
         probe_ = nullptr;
         WriteState();
-        std::printf("ready http://%s:%d\n", options_.host.c_str(), options_.port);
+        std::printf("ready http://%s:%d\n", options_.host.c_str(), gateway_port_);
         std::fflush(stdout);
         LogInfo("ready", {{"seconds", SecondsBetween(start, Clock::Real().Now())}});
       }
@@ -187,9 +192,11 @@ class Cluster {
         if (!member.child->Reap()) continue;
         if (!ready_) {
           const std::string words = member.child->LastWords();
-          const bool port_taken = member.stage != kGateway && absl::StrContains(words, "ddress already in use");
+          const bool chosen = member.stage != kGateway || options_.port == 0;
+          const bool port_taken = chosen && absl::StrContains(words, "ddress already in use");
           if (port_taken) return Outcome::kPortTaken;
-          return Fail(absl::StrCat(member.child->name(), " ended with ", member.child->HowItEnded(), ": ", words));
+          return Fail(
+              absl::StrCat(member.child->name(), " ended with ", member.child->HowItEnded(), ": ", words));
         }
         LogError("program ended", {{"name", member.child->name()},
                                    {"how", member.child->HowItEnded()},
@@ -254,7 +261,8 @@ class Cluster {
     PassNumber("--limit-images", options_.limit_images, &arguments);
     PRISM_RETURN_IF_ERROR(StartMember("router", std::move(arguments), &router));
 
-    Member& gateway = AddMember(kGateway, options_.port, ports[next_port + 1]);
+    gateway_port_ = options_.port != 0 ? options_.port : ports[next_port];
+    Member& gateway = AddMember(kGateway, gateway_port_, ports[next_port + 1]);
     arguments = Arguments("prism-gateway", options_.host, gateway);
     Pass("--router", Address(router_port), &arguments);
     PRISM_RETURN_IF_ERROR(StartMember("gateway", std::move(arguments), &gateway));
@@ -264,7 +272,7 @@ class Cluster {
     for (const Member& member : members_) {
       if (member.stage != kGateway) urls.push_back({kLoopback, member.metrics_port});
     }
-    urls.push_back({options_.host == "0.0.0.0" ? kLoopback : options_.host, options_.port});
+    urls.push_back({options_.host == "0.0.0.0" ? kLoopback : options_.host, gateway_port_});
     WriteState();
     probe_ = std::make_unique<ReadyProbe>(std::move(urls), ready_event_);
     return absl::OkStatus();
@@ -279,13 +287,19 @@ class Cluster {
     return members_.back();
   }
 
-  std::vector<std::string> Arguments(const char* program, const std::string& host, const Member& member) const {
+  std::vector<std::string> Arguments(const char* program, const std::string& host,
+                                     const Member& member) const {
     return {absl::StrCat(bin_dir_, "/", program),
-            "--host", host,
-            "--port", absl::StrCat(member.port),
-            "--metrics-port", absl::StrCat(member.metrics_port),
-            "--log-level", options_.log_level,
-            "--drain-timeout-s", absl::StrCat(member.stage == kGateway ? kGatewayDrainSeconds : kInnerDrainSeconds)};
+            "--host",
+            host,
+            "--port",
+            absl::StrCat(member.port),
+            "--metrics-port",
+            absl::StrCat(member.metrics_port),
+            "--log-level",
+            options_.log_level,
+            "--drain-timeout-s",
+            absl::StrCat(member.stage == kGateway ? kGatewayDrainSeconds : kInnerDrainSeconds)};
   }
   std::vector<std::string> ModelArguments(const char* program, const Member& member) const {
     std::vector<std::string> arguments = Arguments(program, kLoopback, member);
@@ -309,7 +323,8 @@ class Cluster {
     if (!options_.log_dir.empty()) {
       const std::string path = absl::StrCat(options_.log_dir, "/", name, ".log");
       member->log = std::fopen(path.c_str(), "ae");
-      if (member->log == nullptr) return absl::NotFoundError(absl::StrCat("cannot write ", path, ": ", std::strerror(errno)));
+      if (member->log == nullptr)
+        return absl::NotFoundError(absl::StrCat("cannot write ", path, ": ", std::strerror(errno)));
     }
     member->child =
         std::make_unique<Child>(name, std::move(arguments), member->log != nullptr ? member->log : stderr);
@@ -321,7 +336,8 @@ class Cluster {
   void Poll(SteadyTime until) {
     std::vector<pollfd> polled = {{signals_, POLLIN, 0}, {ready_event_, POLLIN, 0}};
     for (const Member& member : members_) {
-      if (member.child != nullptr && member.child->output() >= 0) polled.push_back({member.child->output(), POLLIN, 0});
+      if (member.child != nullptr && member.child->output() >= 0)
+        polled.push_back({member.child->output(), POLLIN, 0});
     }
     int timeout_ms = -1;
     if (until != SteadyTime::max()) {
@@ -408,7 +424,7 @@ class Cluster {
   void WriteState() const {
     if (options_.state_file.empty()) return;
     nlohmann::ordered_json state;
-    state["url"] = absl::StrCat("http://", options_.host, ":", options_.port);
+    state["url"] = absl::StrCat("http://", options_.host, ":", gateway_port_);
     state["ready"] = ready_;
     state["pid"] = getpid();
     state["programs"] = nlohmann::ordered_json::array();
@@ -426,7 +442,8 @@ class Cluster {
     file << state.dump(1) << "\n";
     file.close();
     if (!file || std::rename(fresh.c_str(), options_.state_file.c_str()) != 0) {
-      LogWarning("cannot write the state file", {{"path", options_.state_file}, {"error", std::strerror(errno)}});
+      LogWarning("cannot write the state file",
+                 {{"path", options_.state_file}, {"error", std::strerror(errno)}});
     }
   }
 
@@ -434,6 +451,7 @@ class Cluster {
   const std::string bin_dir_;
   const int signals_;
   const int ready_event_;
+  int gateway_port_ = 0;
   std::deque<Member> members_;  // addresses of members stay
   std::unique_ptr<ReadyProbe> probe_;
   bool probed_ready_ = false;
@@ -457,7 +475,7 @@ int Error(absl::string_view message) {
 }  // namespace
 
 int Up(const UpOptions& options) {
-  struct stat model {};
+  struct stat model{};
   if (stat(options.model.c_str(), &model) != 0 || !S_ISDIR(model.st_mode)) {
     return Error(absl::StrCat("--model ", options.model, ": there is no such folder"));
   }

@@ -16,17 +16,17 @@
 namespace prism {
 
 struct UpOptions {
-  std::string model;                  // checkpoint folder
-  std::string host = "127.0.0.1";     // of the gateway; all else is on loopback
-  int port = 8000;
+  std::string model;               // checkpoint folder
+  std::string host = "127.0.0.1";  // of the gateway; all else is on loopback
+  int port = 8000;                 // 0: any free one
   int vision_encoders = 1;
   int decoders = 1;
   int tensor_parallel_size = 1;
   bool restart = true;
-  std::string log_dir;                // a file a program; empty: all lines to standard error
-  std::string state_file;             // addresses and process ids as JSON; empty: none
+  std::string log_dir;     // a file a program; empty: all lines to standard error
+  std::string state_file;  // addresses and process ids as JSON; empty: none
   std::string log_level = "info";
-  int start_timeout_s = 600;          // from the start to ready
+  int start_timeout_s = 600;  // from the start to ready
   // Passed on where they are set.
   std::string device;
   std::string load_format;

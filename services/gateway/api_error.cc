@@ -24,16 +24,26 @@ absl::string_view TypeOf(int http_status) {
     case 413:
     case 414:
     case 417:
-    case 431: return "BadRequestError";
-    case 401: return "AuthenticationError";
-    case 403: return "PermissionDeniedError";
-    case 404: return "NotFoundError";
-    case 422: return "UnprocessableEntityError";
-    case 429: return "RateLimitError";
-    case 501: return "NotImplementedError";
-    case 503: return "ServiceUnavailableError";
-    case 504: return "TimeoutError";
-    default: return "InternalServerError";
+    case 431:
+      return "BadRequestError";
+    case 401:
+      return "AuthenticationError";
+    case 403:
+      return "PermissionDeniedError";
+    case 404:
+      return "NotFoundError";
+    case 422:
+      return "UnprocessableEntityError";
+    case 429:
+      return "RateLimitError";
+    case 501:
+      return "NotImplementedError";
+    case 503:
+      return "ServiceUnavailableError";
+    case 504:
+      return "TimeoutError";
+    default:
+      return "InternalServerError";
   }
 }
 
@@ -46,7 +56,8 @@ void AddRetryAfter(int64_t delay_ms, ApiError* error) {
 bool IsAddressByte(char c) { return absl::ascii_isalnum(c) || c == '.' || c == '-' || c == '_'; }
 
 bool AllDigits(absl::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return absl::ascii_isdigit(c); });
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](char c) { return absl::ascii_isdigit(c); });
 }
 
 bool IsDottedQuad(absl::string_view text) {
@@ -76,7 +87,8 @@ bool IsTelling(absl::string_view word) {
   if (!word.empty() && word[0] == '/' && absl::StrContains(word.substr(1), "/")) return true;
   const size_t colon = word.rfind(':');
   const absl::string_view host = word.substr(0, colon);
-  const absl::string_view port = colon == absl::string_view::npos ? absl::string_view() : word.substr(colon + 1);
+  const absl::string_view port =
+      colon == absl::string_view::npos ? absl::string_view() : word.substr(colon + 1);
   if (IsDottedQuad(host)) return true;
   return host.size() >= 2 && port.size() >= 2 && port.size() <= 5 && AllDigits(port) && !AllDigits(host) &&
          std::all_of(host.begin(), host.end(), IsAddressByte);
@@ -131,10 +143,14 @@ ApiError ApiErrorFrom(const absl::Status& status) {
       if (reason == kReasonTooLarge) return MakeApiError(413, message, MetadataOf(status, "param"));
       return MakeApiError(400, message, fields.empty() ? "" : fields.front().path);
     }
-    case absl::StatusCode::kNotFound: return MakeApiError(404, message);
-    case absl::StatusCode::kPermissionDenied: return MakeApiError(403, message);
-    case absl::StatusCode::kUnauthenticated: return MakeApiError(401, message);
-    case absl::StatusCode::kUnimplemented: return MakeApiError(501, message);
+    case absl::StatusCode::kNotFound:
+      return MakeApiError(404, message);
+    case absl::StatusCode::kPermissionDenied:
+      return MakeApiError(403, message);
+    case absl::StatusCode::kUnauthenticated:
+      return MakeApiError(401, message);
+    case absl::StatusCode::kUnimplemented:
+      return MakeApiError(501, message);
     case absl::StatusCode::kResourceExhausted: {
       ApiError error = MakeApiError(429, message);
       if (const auto delay_ms = RetryDelayMsOf(status); delay_ms.has_value()) {
@@ -153,13 +169,16 @@ ApiError ApiErrorFrom(const absl::Status& status) {
       AddRetryAfter(RetryDelayMsOf(status).value_or(kRetryDefaultMs), &error);
       return error;
     }
-    case absl::StatusCode::kDeadlineExceeded: return MakeApiError(504, "the request did not finish in time");
-    default: return MakeApiError(500, "internal error");
+    case absl::StatusCode::kDeadlineExceeded:
+      return MakeApiError(504, "the request did not finish in time");
+    default:
+      return MakeApiError(500, "internal error");
   }
 }
 
 std::string ErrorBody(const ApiError& error) {
-  return absl::StrCat("{\"error\":{\"message\":", JsonQuote(error.message), ",\"type\":", JsonQuote(error.type),
+  return absl::StrCat("{\"error\":{\"message\":", JsonQuote(error.message),
+                      ",\"type\":", JsonQuote(error.type),
                       ",\"param\":", error.param.empty() ? std::string("null") : JsonQuote(error.param),
                       ",\"code\":", error.http_status, "}}");
 }

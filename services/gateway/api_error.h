@@ -16,10 +16,10 @@ namespace prism {
 
 struct ApiError {
   int http_status = 500;
-  std::string type;                  // "BadRequestError", ...
-  std::string message;               // fit to be shown: no addresses, no paths
-  std::string param;                 // path of the field; empty: null in the body
-  std::vector<HttpHeader> headers;   // Retry-After, x-should-retry, ...
+  std::string type;                 // "BadRequestError", ...
+  std::string message;              // fit to be shown: no addresses, no paths
+  std::string param;                // path of the field; empty: null in the body
+  std::vector<HttpHeader> headers;  // Retry-After, x-should-retry, ...
 };
 
 // An error with the type that belongs to the status: 400, 413 BadRequestError, 401

@@ -39,14 +39,22 @@ std::string Quoted(std::string_view text) {
 
 std::string Describe(const element& value) {
   switch (value.type()) {
-    case element_type::ARRAY: return "an array";
-    case element_type::OBJECT: return "an object";
-    case element_type::STRING: return absl::StrCat("the string ", Quoted(std::string_view(value)));
-    case element_type::INT64: return absl::StrCat(int64_t{value});
-    case element_type::UINT64: return absl::StrCat(uint64_t{value});
-    case element_type::DOUBLE: return absl::StrCat(double{value});
-    case element_type::BOOL: return bool{value} ? "true" : "false";
-    case element_type::NULL_VALUE: return "null";
+    case element_type::ARRAY:
+      return "an array";
+    case element_type::OBJECT:
+      return "an object";
+    case element_type::STRING:
+      return absl::StrCat("the string ", Quoted(std::string_view(value)));
+    case element_type::INT64:
+      return absl::StrCat(int64_t{value});
+    case element_type::UINT64:
+      return absl::StrCat(uint64_t{value});
+    case element_type::DOUBLE:
+      return absl::StrCat(double{value});
+    case element_type::BOOL:
+      return bool{value} ? "true" : "false";
+    case element_type::NULL_VALUE:
+      return "null";
   }
   return "unknown";
 }
@@ -62,13 +70,27 @@ void AppendPythonString(std::string_view text, std::string* out) {
   out->push_back('"');
   for (const char c : text) {
     switch (c) {
-      case '"': out->append("\\\""); break;
-      case '\\': out->append("\\\\"); break;
-      case '\n': out->append("\\n"); break;
-      case '\r': out->append("\\r"); break;
-      case '\t': out->append("\\t"); break;
-      case '\b': out->append("\\b"); break;
-      case '\f': out->append("\\f"); break;
+      case '"':
+        out->append("\\\"");
+        break;
+      case '\\':
+        out->append("\\\\");
+        break;
+      case '\n':
+        out->append("\\n");
+        break;
+      case '\r':
+        out->append("\\r");
+        break;
+      case '\t':
+        out->append("\\t");
+        break;
+      case '\b':
+        out->append("\\b");
+        break;
+      case '\f':
+        out->append("\\f");
+        break;
       default:
         if (static_cast<uint8_t>(c) < 0x20) {
           absl::StrAppend(out, "\\u", absl::Hex(static_cast<uint8_t>(c), absl::kZeroPad4));
@@ -142,12 +164,24 @@ void AppendPythonJson(const element& value, std::string* out) {
       out->push_back('}');
       break;
     }
-    case element_type::STRING: AppendPythonString(std::string_view(value), out); break;
-    case element_type::INT64: absl::StrAppend(out, int64_t{value}); break;
-    case element_type::UINT64: absl::StrAppend(out, uint64_t{value}); break;
-    case element_type::DOUBLE: AppendPythonFloat(double{value}, out); break;
-    case element_type::BOOL: out->append(bool{value} ? "true" : "false"); break;
-    case element_type::NULL_VALUE: out->append("null"); break;
+    case element_type::STRING:
+      AppendPythonString(std::string_view(value), out);
+      break;
+    case element_type::INT64:
+      absl::StrAppend(out, int64_t{value});
+      break;
+    case element_type::UINT64:
+      absl::StrAppend(out, uint64_t{value});
+      break;
+    case element_type::DOUBLE:
+      AppendPythonFloat(double{value}, out);
+      break;
+    case element_type::BOOL:
+      out->append(bool{value} ? "true" : "false");
+      break;
+    case element_type::NULL_VALUE:
+      out->append("null");
+      break;
   }
 }
 
@@ -157,7 +191,8 @@ void AppendPythonJson(const element& value, std::string* out) {
 class Fields {
  public:
   explicit Fields(const element& object) {
-    for (const dom::key_value_pair field : dom::object(object)) values_.insert_or_assign(field.key, field.value);
+    for (const dom::key_value_pair field : dom::object(object))
+      values_.insert_or_assign(field.key, field.value);
   }
   // The value, or nullopt if absent or null. The field counts as known from now on.
   std::optional<element> Take(std::string_view name) {
@@ -206,7 +241,8 @@ absl::StatusOr<int64_t> ReadInteger(absl::string_view path, const element& value
   int64_t integer = 0;
   if (value.type() == element_type::DOUBLE) {
     const double number = double{value};
-    if (std::trunc(number) != number || std::abs(number) > 9007199254740992.0) return Want(path, value, wanted());
+    if (std::trunc(number) != number || std::abs(number) > 9007199254740992.0)
+      return Want(path, value, wanted());
     integer = static_cast<int64_t>(number);
   } else if (value.type() != element_type::INT64) {  // an unsigned one is beyond every bound
     return Want(path, value, wanted());
@@ -268,7 +304,8 @@ absl::Status CheckJsonSize(const std::string& body) {
       case ':':
         ++nodes;
         break;
-      default: break;
+      default:
+        break;
     }
     if (nodes > kJsonNodesMax) {
       return absl::InvalidArgumentError(absl::StrCat("body: JSON has more than ", kJsonNodesMax, " values"));
@@ -374,7 +411,8 @@ class Parser {
       for (const char* name : {"reasoning_content", "reasoning"}) {
         const auto reasoning = fields.Take(name);
         if (!reasoning.has_value() || message.has_reasoning_content()) continue;
-        PRISM_ASSIGN_OR_RETURN(const std::string_view text, ReadString(absl::StrCat(path, ".", name), *reasoning));
+        PRISM_ASSIGN_OR_RETURN(const std::string_view text,
+                               ReadString(absl::StrCat(path, ".", name), *reasoning));
         message.set_reasoning_content(std::string(text));
       }
     } else if (message.role() == "tool") {
@@ -423,7 +461,8 @@ class Parser {
       return absl::OkStatus();
     }
     if (type == "image_url") {
-      if (!image_url.has_value()) return FieldViolation(path + ".image_url", "is missing, want an object with url");
+      if (!image_url.has_value())
+        return FieldViolation(path + ".image_url", "is missing, want an object with url");
       return ReadPicture(path + ".image_url", *image_url, message);
     }
     return FieldViolation(path + ".type",
@@ -503,7 +542,8 @@ class Parser {
     const auto tools_value = fields.Take("tools");
     if (tools_value.has_value()) {
       PRISM_ASSIGN_OR_RETURN(const dom::array tools, ReadArray("tools", *tools_value, kToolsMax));
-      if (tools.size() == 0) return FieldViolation("tools", "is an empty array, want at least one tool, or leave it out");
+      if (tools.size() == 0)
+        return FieldViolation("tools", "is an empty array, want at least one tool, or leave it out");
       size_t i = 0;
       for (const element tool : tools) {
         const std::string path = absl::StrCat("tools.", i++);
@@ -531,12 +571,14 @@ class Parser {
       out_.request.clear_tools_json();  // a model that is not shown a tool does not call it
       return absl::OkStatus();
     }
-    return FieldViolation("tool_choice", absl::StrCat("is ", Describe(*choice), ", not supported: want auto or none"));
+    return FieldViolation("tool_choice",
+                          absl::StrCat("is ", Describe(*choice), ", not supported: want auto or none"));
   }
 
   absl::Status ReadSampling(Fields& fields) {
     v1::SamplingParameters& s = sampling();
-    PRISM_RETURN_IF_ERROR(Number(fields, "temperature", 0, 2, false, [&](double v) { s.set_temperature(v); }));
+    PRISM_RETURN_IF_ERROR(
+        Number(fields, "temperature", 0, 2, false, [&](double v) { s.set_temperature(v); }));
     PRISM_RETURN_IF_ERROR(Number(fields, "top_p", 0, 1, true, [&](double v) { s.set_top_p(v); }));
     PRISM_RETURN_IF_ERROR(Number(fields, "min_p", 0, 1, false, [&](double v) { s.set_min_p(v); }));
     PRISM_RETURN_IF_ERROR(
@@ -561,8 +603,9 @@ class Parser {
       sampling().set_seed(uint64_t{*value});
       return absl::OkStatus();
     }
-    PRISM_ASSIGN_OR_RETURN(const int64_t seed, ReadInteger("seed", *value, std::numeric_limits<int64_t>::min(),
-                                                           std::numeric_limits<int64_t>::max()));
+    PRISM_ASSIGN_OR_RETURN(const int64_t seed,
+                           ReadInteger("seed", *value, std::numeric_limits<int64_t>::min(),
+                                       std::numeric_limits<int64_t>::max()));
     sampling().set_seed(static_cast<uint64_t>(seed));
     return absl::OkStatus();
   }
@@ -573,7 +616,8 @@ class Parser {
     PRISM_RETURN_IF_ERROR(ReadObject("logit_bias", *value));
     for (const dom::key_value_pair field : dom::object(*value)) {
       uint32_t id = 0;
-      const bool digits = !field.key.empty() && field.key.find_first_not_of("0123456789") == std::string_view::npos;
+      const bool digits =
+          !field.key.empty() && field.key.find_first_not_of("0123456789") == std::string_view::npos;
       if (!digits || !absl::SimpleAtoi(Absl(field.key), &id)) {
         return FieldViolation("logit_bias", absl::StrCat("key ", Quoted(field.key), " is not a token id"));
       }
@@ -597,13 +641,14 @@ class Parser {
     PRISM_RETURN_IF_ERROR(Integer(fields, "min_tokens", 0, kTokensMax,
                                   [&](int64_t v) { s.set_min_tokens(static_cast<uint32_t>(v)); }));
     if (s.has_max_tokens() && s.min_tokens() > s.max_tokens()) {
-      return FieldViolation("min_tokens", absl::StrCat("is ", s.min_tokens(), ", above max_tokens, which is ",
-                                                       s.max_tokens()));
+      return FieldViolation(
+          "min_tokens", absl::StrCat("is ", s.min_tokens(), ", above max_tokens, which is ", s.max_tokens()));
     }
     PRISM_ASSIGN_OR_RETURN(const bool ignore_eos, Flag(fields, "ignore_eos", false));
     if (ignore_eos) {
       if (!s.has_max_tokens() || s.max_tokens() > kIgnoreEosTokensMax) {
-        return FieldViolation("ignore_eos", absl::StrCat("needs max_tokens of at most ", kIgnoreEosTokensMax));
+        return FieldViolation("ignore_eos",
+                              absl::StrCat("needs max_tokens of at most ", kIgnoreEosTokensMax));
       }
       s.set_ignore_eos(true);
     }
@@ -636,8 +681,8 @@ class Parser {
       PRISM_ASSIGN_OR_RETURN(const dom::array array, ReadArray("stop_token_ids", *ids, kStopTokenIdsMax));
       size_t i = 0;
       for (const element id : array) {
-        PRISM_ASSIGN_OR_RETURN(const int64_t token_id, ReadInteger(absl::StrCat("stop_token_ids.", i++), id, 0,
-                                                                   std::numeric_limits<int32_t>::max()));
+        PRISM_ASSIGN_OR_RETURN(const int64_t token_id, ReadInteger(absl::StrCat("stop_token_ids.", i++), id,
+                                                                   0, std::numeric_limits<int32_t>::max()));
         sampling().add_stop_token_ids(static_cast<uint32_t>(token_id));
       }
     }
@@ -685,7 +730,8 @@ class Parser {
       v1::ProcessorOptions& processor = *out_.request.mutable_processor();
       constexpr int64_t kPixelsMax = int64_t{1} << 40;
       if (const auto low = options.Take("min_pixels"); low.has_value()) {
-        PRISM_ASSIGN_OR_RETURN(const int64_t pixels, ReadInteger("mm_processor_kwargs.min_pixels", *low, 1, kPixelsMax));
+        PRISM_ASSIGN_OR_RETURN(const int64_t pixels,
+                               ReadInteger("mm_processor_kwargs.min_pixels", *low, 1, kPixelsMax));
         processor.set_min_pixels(static_cast<uint64_t>(pixels));
       }
       if (const auto high = options.Take("max_pixels"); high.has_value()) {
@@ -694,9 +740,11 @@ class Parser {
         processor.set_max_pixels(static_cast<uint64_t>(pixels));
       }
       if (options.num_left() > 0) {
-        return FieldViolation("mm_processor_kwargs", "has a key that is not supported: want min_pixels and max_pixels only");
+        return FieldViolation("mm_processor_kwargs",
+                              "has a key that is not supported: want min_pixels and max_pixels only");
       }
-      if (processor.has_min_pixels() && processor.has_max_pixels() && processor.min_pixels() > processor.max_pixels()) {
+      if (processor.has_min_pixels() && processor.has_max_pixels() &&
+          processor.min_pixels() > processor.max_pixels()) {
         return FieldViolation("mm_processor_kwargs.min_pixels",
                               absl::StrCat("is ", processor.min_pixels(), ", above max_pixels, which is ",
                                            processor.max_pixels()));
@@ -710,7 +758,8 @@ class Parser {
         PRISM_RETURN_IF_ERROR(ReadBool("chat_template_kwargs.enable_thinking", *thinking).status());
       }
       if (options.num_left() > 0) {
-        return FieldViolation("chat_template_kwargs", "has a key that is not supported: want enable_thinking only");
+        return FieldViolation("chat_template_kwargs",
+                              "has a key that is not supported: want enable_thinking only");
       }
     }
     if (const auto value = fields.Take("response_format"); value.has_value()) {
@@ -720,7 +769,8 @@ class Parser {
       if (!type.has_value()) return FieldViolation("response_format.type", "is missing, want text");
       PRISM_ASSIGN_OR_RETURN(const std::string_view name, ReadString("response_format.type", *type));
       if (name != "text") {
-        return FieldViolation("response_format.type", absl::StrCat("is ", Quoted(name), ", not supported yet: want text"));
+        return FieldViolation("response_format.type",
+                              absl::StrCat("is ", Quoted(name), ", not supported yet: want text"));
       }
     }
     return absl::OkStatus();
@@ -737,7 +787,8 @@ class Parser {
       PRISM_ASSIGN_OR_RETURN(*out_.request.mutable_cache_salt(), ReadName("cache_salt", *salt));
     }
     // Accepted for what other servers do with them; here they change nothing.
-    for (const char* name : {"metadata", "store", "service_tier", "request_id", "priority", "safety_identifier"}) {
+    for (const char* name :
+         {"metadata", "store", "service_tier", "request_id", "priority", "safety_identifier"}) {
       fields.Take(name);
     }
     return absl::OkStatus();
@@ -745,12 +796,29 @@ class Parser {
 
   // Fields that would change the answer and that we do not do: null, false and empty are harmless.
   absl::Status RefuseUnsupported(Fields& fields) {
-    for (const char* name :
-         {"allowed_token_ids", "audio", "bad_words", "chat_template", "continue_final_message", "documents", "echo",
-          "function_call", "functions", "guided_choice", "guided_grammar", "guided_json", "guided_regex",
-          "length_penalty", "logits_processors", "media_io_kwargs", "prediction", "prompt_logprobs",
-          "structured_outputs", "thinking_token_budget", "truncate_prompt_tokens", "use_beam_search",
-          "web_search_options"}) {
+    for (const char* name : {"allowed_token_ids",
+                             "audio",
+                             "bad_words",
+                             "chat_template",
+                             "continue_final_message",
+                             "documents",
+                             "echo",
+                             "function_call",
+                             "functions",
+                             "guided_choice",
+                             "guided_grammar",
+                             "guided_json",
+                             "guided_regex",
+                             "length_penalty",
+                             "logits_processors",
+                             "media_io_kwargs",
+                             "prediction",
+                             "prompt_logprobs",
+                             "structured_outputs",
+                             "thinking_token_budget",
+                             "truncate_prompt_tokens",
+                             "use_beam_search",
+                             "web_search_options"}) {
       const auto value = fields.Take(name);
       if (!value.has_value()) continue;
       bool flag = true;
@@ -782,7 +850,8 @@ absl::StatusOr<ChatCompletion> ParseChatCompletion(const std::string& body, cons
     element root;
     const simdjson::error_code error = parser.parse(body.data(), body.size()).get(root);
     if (error != simdjson::SUCCESS) {
-      return absl::InvalidArgumentError(absl::StrCat("body: not valid JSON: ", simdjson::error_message(error)));
+      return absl::InvalidArgumentError(
+          absl::StrCat("body: not valid JSON: ", simdjson::error_message(error)));
     }
     return Parser(limits).Parse(root);
   } catch (const simdjson::simdjson_error& error) {

@@ -22,7 +22,7 @@ inline constexpr size_t kJsonNodesMax = 50'000;
 
 inline constexpr size_t kMessagesMax = 64;
 inline constexpr size_t kToolsMax = 128;
-inline constexpr size_t kToolCallsMax = 128;       // of one message
+inline constexpr size_t kToolCallsMax = 128;  // of one message
 inline constexpr size_t kStopStringsMax = 8;
 inline constexpr size_t kStopStringBytesMax = 64;
 inline constexpr size_t kStopTokenIdsMax = 64;
@@ -30,7 +30,7 @@ inline constexpr size_t kLogitBiasMax = 1024;
 inline constexpr int64_t kChoicesMax = 4;
 inline constexpr int64_t kTopLogprobsMax = 20;
 inline constexpr int64_t kIgnoreEosTokensMax = 4096;
-inline constexpr size_t kNameBytesMax = 256;       // model, user, cache_salt, a tool's name or id
+inline constexpr size_t kNameBytesMax = 256;  // model, user, cache_salt, a tool's name or id
 
 // ErrorInfo.reason of a picture beyond ChatLimits.media_bytes_max: HTTP 413.
 inline constexpr char kReasonTooLarge[] = "TOO_LARGE";
@@ -40,13 +40,13 @@ struct ChatLimits {
 };
 
 struct ChatCompletion {
-  v1::ChatRequest request;        // pictures inline, whatever their size
+  v1::ChatRequest request;  // pictures inline, whatever their size
   bool stream = false;
-  bool include_usage = false;     // stream_options.include_usage
+  bool include_usage = false;  // stream_options.include_usage
   bool logprobs = false;
   bool return_token_ids = false;
   int num_pictures = 0;
-  int num_unknown_fields = 0;     // at the top level
+  int num_unknown_fields = 0;  // at the top level
 };
 
 // InvalidArgument with BadRequest (the path of the field) or, for what is no JSON, without; or with

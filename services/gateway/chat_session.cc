@@ -28,9 +28,9 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
         deadline_(start_ + options_.request_timeout),
         num_choices_(std::max(1u, completion_.request.num_choices())) {
     head_.id = absl::StrCat("chatcmpl-", NewId());
-    head_.created_unix_s = std::chrono::duration_cast<std::chrono::seconds>(
-                               std::chrono::system_clock::now().time_since_epoch())
-                               .count();
+    head_.created_unix_s =
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+            .count();
     head_.logprobs = completion_.logprobs;
     head_.token_ids = completion_.return_token_ids;
     head_.model = completion_.request.model();
@@ -44,17 +44,18 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
     const v1::ChatRequest& request = completion_.request;
     uint64_t picture_bytes = 0;
     for (const v1::ChatMessage& message : request.messages()) {
-      for (const v1::ContentPart& part : message.content()) picture_bytes += part.image().inline_data().size();
+      for (const v1::ContentPart& part : message.content())
+        picture_bytes += part.image().inline_data().size();
     }
     metrics_->pictures.Increment(completion_.num_pictures);
     metrics_->picture_bytes.Increment(static_cast<double>(picture_bytes));
     const size_t request_bytes = request.ByteSizeLong();
     if (request_bytes - picture_bytes > kTextRequestBytesMax) {
-      return Fail(ErrorWithReason(
-          absl::StatusCode::kInvalidArgument,
-          absl::StrCat("messages: text and tools have ", request_bytes - picture_bytes, " bytes, at most ",
-                       kTextRequestBytesMax),
-          kReasonTooLarge, {{"param", "messages"}}));
+      return Fail(
+          ErrorWithReason(absl::StatusCode::kInvalidArgument,
+                          absl::StrCat("messages: text and tools have ", request_bytes - picture_bytes,
+                                       " bytes, at most ", kTextRequestBytesMax),
+                          kReasonTooLarge, {{"param", "messages"}}));
     }
     if (completion_.stream) {
       exchange_->After(options_.head_delay, [self = shared_from_this()] { self->BeginStream(); });
@@ -74,14 +75,15 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
       v1::ChatMessage& message = *request.mutable_messages(message_index);
       for (; part_index < message.content_size(); ++part_index) {
         if (message.content(part_index).part_case() != v1::ContentPart::kImage) continue;
-        std::string file = std::move(*message.mutable_content(part_index)->mutable_image()->mutable_inline_data());
-        upload_ = router_->PutMedia(
-            std::move(file), deadline_,
-            [self = shared_from_this(), message_index, part_index](const absl::StatusOr<std::string>& media_id) {
-              self->exchange_->Post([self, message_index, part_index, media_id] {
-                self->Uploaded(message_index, part_index, media_id);
-              });
-            });
+        std::string file =
+            std::move(*message.mutable_content(part_index)->mutable_image()->mutable_inline_data());
+        upload_ = router_->PutMedia(std::move(file), deadline_,
+                                    [self = shared_from_this(), message_index,
+                                     part_index](const absl::StatusOr<std::string>& media_id) {
+                                      self->exchange_->Post([self, message_index, part_index, media_id] {
+                                        self->Uploaded(message_index, part_index, media_id);
+                                      });
+                                    });
         return;
       }
     }
@@ -92,8 +94,10 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
     upload_ = nullptr;
     if (exchange_->over()) return;
     if (!media_id.ok()) return Fail(media_id.status());
-    completion_.request.mutable_messages(message_index)->mutable_content(part_index)->mutable_image()->set_media_id(
-        *media_id);
+    completion_.request.mutable_messages(message_index)
+        ->mutable_content(part_index)
+        ->mutable_image()
+        ->set_media_id(*media_id);
     UploadNext(message_index, part_index + 1);
   }
 
@@ -112,9 +116,15 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
 
   void ClientGone(HttpGone why) {
     switch (why) {
-      case HttpGone::kClient: metrics_->aborted_by_client.Increment(); break;
-      case HttpGone::kSlowReader: metrics_->aborted_by_slow_reader.Increment(); break;
-      case HttpGone::kServer: metrics_->aborted_by_server.Increment(); break;
+      case HttpGone::kClient:
+        metrics_->aborted_by_client.Increment();
+        break;
+      case HttpGone::kSlowReader:
+        metrics_->aborted_by_slow_reader.Increment();
+        break;
+      case HttpGone::kServer:
+        metrics_->aborted_by_server.Increment();
+        break;
     }
     CancelCalls();
     Answered(kHttpClientGone);
@@ -128,14 +138,21 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
   void OnEvent(v1::ChatEvent& event) {
     if (exchange_->over()) return;  // cancelled already
     switch (event.event_case()) {
-      case v1::ChatEvent::kStarted: OnStarted(event.started()); break;
-      case v1::ChatEvent::kDelta: OnDelta(event.delta()); break;
-      case v1::ChatEvent::kChoiceFinished: OnChoiceFinished(event.choice_finished()); break;
+      case v1::ChatEvent::kStarted:
+        OnStarted(event.started());
+        break;
+      case v1::ChatEvent::kDelta:
+        OnDelta(event.delta());
+        break;
+      case v1::ChatEvent::kChoiceFinished:
+        OnChoiceFinished(event.choice_finished());
+        break;
       case v1::ChatEvent::kFinished:
         finished_ = true;
         *whole_.mutable_finished() = event.finished();
         break;
-      case v1::ChatEvent::EVENT_NOT_SET: break;  // a newer router's
+      case v1::ChatEvent::EVENT_NOT_SET:
+        break;  // a newer router's
     }
     if (exchange_->over()) return;  // a write may have found the client gone
     if (exchange_->writable()) {
@@ -280,7 +297,7 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
   AnswerHead head_;
   std::shared_ptr<Upload> upload_;
   std::shared_ptr<ChatStream> call_;
-  v1::ChatResponse whole_;     // of a stream, the parts that are needed later
+  v1::ChatResponse whole_;  // of a stream, the parts that are needed later
   bool started_ = false;
   bool finished_ = false;
   bool stream_begun_ = false;
@@ -292,7 +309,8 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
 
 void ServeChat(ChatCompletion completion, std::shared_ptr<HttpExchange> exchange, RouterClient* router,
                GatewayMetrics* metrics, ChatSessionOptions options) {
-  std::make_shared<ChatSession>(std::move(completion), std::move(exchange), router, metrics, std::move(options))
+  std::make_shared<ChatSession>(std::move(completion), std::move(exchange), router, metrics,
+                                std::move(options))
       ->Start();
 }
 

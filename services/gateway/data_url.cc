@@ -32,8 +32,8 @@ absl::string_view SniffImageType(absl::string_view bytes) {
 
 absl::StatusOr<std::string> DecodeImageDataUrl(absl::string_view url, uint64_t bytes_max) {
   if (!absl::StartsWithIgnoreCase(url, "data:")) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("has ", SchemeOf(url), "; only data:image/...;base64, URLs are accepted, nothing is fetched"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "has ", SchemeOf(url), "; only data:image/...;base64, URLs are accepted, nothing is fetched"));
   }
   const absl::string_view head = url.substr(0, kUrlHeadBytesMax);
   const size_t comma = head.find(',');

@@ -59,12 +59,18 @@ const char* MethodOf(Route route) { return route == Route::kChat ? "POST" : "GET
 // Names for metrics and the log: a fixed set.
 std::string NameOf(Route route) {
   switch (route) {
-    case Route::kNone: return "none";
-    case Route::kHealth: return "healthz";
-    case Route::kReady: return "readyz";
-    case Route::kModels: return "models";
-    case Route::kModel: return "model";
-    case Route::kChat: return "chat_completions";
+    case Route::kNone:
+      return "none";
+    case Route::kHealth:
+      return "healthz";
+    case Route::kReady:
+      return "readyz";
+    case Route::kModels:
+      return "models";
+    case Route::kModel:
+      return "model";
+    case Route::kChat:
+      return "chat_completions";
   }
   return "none";
 }
@@ -77,7 +83,8 @@ std::string MethodLabel(absl::string_view method) {
 std::string PercentDecode(absl::string_view text) {
   std::string decoded;
   for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size() && absl::ascii_isxdigit(text[i + 1]) && absl::ascii_isxdigit(text[i + 2])) {
+    if (text[i] == '%' && i + 2 < text.size() && absl::ascii_isxdigit(text[i + 1]) &&
+        absl::ascii_isxdigit(text[i + 2])) {
       decoded += static_cast<char>(std::stoi(std::string(text.substr(i + 1, 2)), nullptr, 16));
       i += 2;
     } else {
@@ -143,10 +150,12 @@ class Readiness : public std::enable_shared_from_this<Readiness> {
   mutable Mutex mutex_;
   absl::Status last_ ABSL_GUARDED_BY(mutex_) = absl::UnavailableError("the router was not asked yet");
   SteadyTime fresh_until_ ABSL_GUARDED_BY(mutex_) = {};
-  std::vector<std::function<void(absl::Status)>> waiting_ ABSL_GUARDED_BY(mutex_);  // one a connection at most
+  std::vector<std::function<void(absl::Status)>> waiting_
+      ABSL_GUARDED_BY(mutex_);  // one a connection at most
 };
 
-// ---- The gateway -------------------------------------------------------------------------------------------
+// ---- The gateway
+// -------------------------------------------------------------------------------------------
 
 class HttpGateway final : public Gateway {
  public:
@@ -208,8 +217,9 @@ class HttpGateway final : public Gateway {
 
  private:
   static absl::Status Draining() {
-    return RetryAfter(ErrorWithReason(absl::StatusCode::kUnavailable, "this gateway is shutting down", kReasonDraining),
-                      kDrainRetryMs);
+    return RetryAfter(
+        ErrorWithReason(absl::StatusCode::kUnavailable, "this gateway is shutting down", kReasonDraining),
+        kDrainRetryMs);
   }
 
   std::optional<HttpAnswer> CheckHead(const HttpRequest& request) {
@@ -237,7 +247,10 @@ class HttpGateway final : public Gateway {
       const double seconds = SecondsBetween(start, Clock::Real().Now());
       metrics_.Answered(NameOf(route), MethodOf(route), http_status, seconds);
       if (route == Route::kHealth || route == Route::kReady) return;  // probes would fill the log
-      LogInfo("request", {{"request", request_id}, {"handler", NameOf(route)}, {"status", http_status}, {"seconds", seconds}});
+      LogInfo("request", {{"request", request_id},
+                          {"handler", NameOf(route)},
+                          {"status", http_status},
+                          {"seconds", seconds}});
     };
   }
 
@@ -250,11 +263,19 @@ class HttpGateway final : public Gateway {
         exchange->SendUnary(JsonAnswer(200, "{\"status\":\"ok\"}"));
         answered(200);
         break;
-      case Route::kReady: HandleReady(std::move(exchange), std::move(answered)); break;
+      case Route::kReady:
+        HandleReady(std::move(exchange), std::move(answered));
+        break;
       case Route::kModels:
-      case Route::kModel: HandleModels(request, std::move(exchange), request_id, std::move(answered)); break;
-      case Route::kChat: HandleChat(request, std::move(exchange), request_id, std::move(answered)); break;
-      case Route::kNone: exchange->SendUnary(ErrorAnswer(MakeApiError(404, "there is nothing at this path"))); break;
+      case Route::kModel:
+        HandleModels(request, std::move(exchange), request_id, std::move(answered));
+        break;
+      case Route::kChat:
+        HandleChat(request, std::move(exchange), request_id, std::move(answered));
+        break;
+      case Route::kNone:
+        exchange->SendUnary(ErrorAnswer(MakeApiError(404, "there is nothing at this path")));
+        break;
     }
   }
 
@@ -273,16 +294,18 @@ class HttpGateway final : public Gateway {
       // Whatever the router's health call ended with, for a probe it is "not ready".
       const absl::Status shown =
           status.ok() ? status
-                      : RetryAfter(ErrorWithReason(absl::StatusCode::kUnavailable, "the router is not ready", kReasonNoReplica),
+                      : RetryAfter(ErrorWithReason(absl::StatusCode::kUnavailable, "the router is not ready",
+                                                   kReasonNoReplica),
                                    kDrainRetryMs);
       exchange->Post([answer, shown] { answer(shown); });
     });
   }
 
-  void HandleModels(const HttpRequest& request, std::shared_ptr<HttpExchange> exchange, const std::string& request_id,
-                    std::function<void(int)> answered) {
+  void HandleModels(const HttpRequest& request, std::shared_ptr<HttpExchange> exchange,
+                    const std::string& request_id, std::function<void(int)> answered) {
     const absl::string_view path = request.Path();
-    const std::string id = path.size() > sizeof(kModelPrefix) - 1 ? PercentDecode(path.substr(sizeof(kModelPrefix) - 1)) : "";
+    const std::string id =
+        path.size() > sizeof(kModelPrefix) - 1 ? PercentDecode(path.substr(sizeof(kModelPrefix) - 1)) : "";
     router_.ListModels(
         Clock::Real().Now() + kModelsTimeout,
         [exchange, id, request_id, answered](const absl::StatusOr<v1::ListModelsResponse>& models) {
@@ -296,19 +319,22 @@ class HttpGateway final : public Gateway {
         });
   }
 
-  static HttpAnswer ModelsAnswer(const absl::StatusOr<v1::ListModelsResponse>& models, const std::string& id) {
+  static HttpAnswer ModelsAnswer(const absl::StatusOr<v1::ListModelsResponse>& models,
+                                 const std::string& id) {
     if (!models.ok()) return ErrorAnswer(ApiErrorFrom(models.status()));
     if (id.empty()) return JsonAnswer(200, ModelListBody(*models));
     for (const v1::ListModelsResponse::Model& model : models->models()) {
       if (model.id() == id) return JsonAnswer(200, ModelBody(model));
     }
-    return ErrorAnswer(MakeApiError(404, absl::StrCat("the model ", JsonQuote(id.substr(0, kNameBytesMax)), " is not served here"),
-                                    "model"));
+    return ErrorAnswer(MakeApiError(
+        404, absl::StrCat("the model ", JsonQuote(id.substr(0, kNameBytesMax)), " is not served here"),
+        "model"));
   }
 
   void HandleChat(HttpRequest& request, std::shared_ptr<HttpExchange> exchange, const std::string& request_id,
                   std::function<void(int)> answered) {
-    absl::StatusOr<ChatCompletion> completion = ParseChatCompletion(request.body, {.media_bytes_max = options_.media_bytes_max});
+    absl::StatusOr<ChatCompletion> completion =
+        ParseChatCompletion(request.body, {.media_bytes_max = options_.media_bytes_max});
     request.body = std::string();
     if (!completion.ok()) {
       const ApiError error = ApiErrorFrom(completion.status());

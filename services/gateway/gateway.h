@@ -27,15 +27,15 @@ namespace prism {
 
 struct GatewayOptions {
   std::string host = "127.0.0.1";
-  int port = 0;                           // 0: any free one
+  int port = 0;  // 0: any free one
   int num_threads = 2;
   uint64_t body_bytes_max = 48u << 20;
-  uint64_t media_bytes_max = 32u << 20;   // of one picture's file
+  uint64_t media_bytes_max = 32u << 20;  // of one picture's file
   size_t connections_max = 1024;
   std::chrono::milliseconds request_timeout{300'000};
-  std::chrono::milliseconds head_delay{1'000};      // a stream's head waits so long for the first token
-  std::chrono::milliseconds keep_alive{10'000};     // between comments on a silent stream
-  std::chrono::milliseconds ready_ttl{250};         // an answer of the router's health is used so long
+  std::chrono::milliseconds head_delay{1'000};   // a stream's head waits so long for the first token
+  std::chrono::milliseconds keep_alive{10'000};  // between comments on a silent stream
+  std::chrono::milliseconds ready_ttl{250};      // an answer of the router's health is used so long
   std::chrono::milliseconds header_timeout{10'000};
   std::chrono::milliseconds write_timeout{30'000};
 };

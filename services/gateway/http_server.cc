@@ -31,8 +31,8 @@ namespace {
 
 namespace asio = boost::asio;
 namespace http = boost::beast::http;
-using boost::system::error_code;
 using asio::ip::tcp;
+using boost::system::error_code;
 using std::chrono::milliseconds;
 
 // One read takes at most this much; between requests no more than it is kept of what a client sends
@@ -86,7 +86,8 @@ class Connection;
 
 class Exchange final : public HttpExchange, public std::enable_shared_from_this<Exchange> {
  public:
-  Exchange(std::shared_ptr<Connection> connection, std::shared_ptr<Shared> shared, bool keep_alive, bool chunked)
+  Exchange(std::shared_ptr<Connection> connection, std::shared_ptr<Shared> shared, bool keep_alive,
+           bool chunked)
       : connection_(std::move(connection)),
         shared_(std::move(shared)),
         charge_(shared_.get()),
@@ -106,7 +107,9 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   void End() override;
   void Abort() override;
   size_t buffered_bytes() const override;
-  bool writable() const override { return over_ || buffered_bytes() <= shared_->options.stream_buffer_bytes_max; }
+  bool writable() const override {
+    return over_ || buffered_bytes() <= shared_->options.stream_buffer_bytes_max;
+  }
   void WhenWritable(std::function<void()> task) override {
     if (over_) return;
     when_writable_ = std::move(task);
@@ -239,12 +242,19 @@ class Connection final : public std::enable_shared_from_this<Connection> {
 
   void ReadTimedOut() {
     switch (phase_) {
-      case Phase::kHead: Refuse(408, "the request's head did not come in time"); break;
-      case Phase::kBody: Refuse(408, "the request's body did not come in time"); break;
+      case Phase::kHead:
+        Refuse(408, "the request's head did not come in time");
+        break;
+      case Phase::kBody:
+        Refuse(408, "the request's body did not come in time");
+        break;
       case Phase::kIdle:
-      case Phase::kLinger: Close(HttpGone::kClient); break;
+      case Phase::kLinger:
+        Close(HttpGone::kClient);
+        break;
       case Phase::kHandling:
-      case Phase::kClosed: break;
+      case Phase::kClosed:
+        break;
     }
   }
 
@@ -275,8 +285,12 @@ class Connection final : public std::enable_shared_from_this<Connection> {
     switch (phase_) {
       case Phase::kIdle:
       case Phase::kHead:
-      case Phase::kBody: Parse(); break;
-      case Phase::kHandling: StartRead(); break;
+      case Phase::kBody:
+        Parse();
+        break;
+      case Phase::kHandling:
+        StartRead();
+        break;
       case Phase::kLinger:
         lingered_bytes_ += bytes;
         if (lingered_bytes_ > kLingerBytesMax) {
@@ -285,7 +299,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
           StartRead();
         }
         break;
-      case Phase::kClosed: break;
+      case Phase::kClosed:
+        break;
     }
   }
 
@@ -321,7 +336,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   bool BodyFits() {
     const uint64_t size = parser_->get().body().size();
     const uint64_t charged = (size + kBodyStepBytes - 1) / kBodyStepBytes * kBodyStepBytes;
-    if (exchange_->charge()->Raise(parser_->content_length() ? *parser_->content_length() : charged)) return true;
+    if (exchange_->charge()->Raise(parser_->content_length() ? *parser_->content_length() : charged))
+      return true;
     Refuse(503, "too many requests are being received");
     return false;
   }
@@ -347,7 +363,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
     }
     // Two lengths for one body are how requests are smuggled past a proxy.
     if (message.count(http::field::content_length) > 1 || message.count(http::field::transfer_encoding) > 1 ||
-        (message.count(http::field::content_length) > 0 && message.count(http::field::transfer_encoding) > 0)) {
+        (message.count(http::field::content_length) > 0 &&
+         message.count(http::field::transfer_encoding) > 0)) {
       Refuse(400, "want one of Content-Length and Transfer-Encoding");
       return false;
     }
@@ -402,14 +419,17 @@ class Connection final : public std::enable_shared_from_this<Connection> {
     if (error == http::error::body_limit) {
       Refuse(413, absl::StrCat("the body is larger than ", shared_->options.body_bytes_max, " bytes"));
     } else if (error == http::error::header_limit) {
-      Refuse(431, absl::StrCat("the request's head is larger than ", shared_->options.header_bytes_max, " bytes"));
+      Refuse(431,
+             absl::StrCat("the request's head is larger than ", shared_->options.header_bytes_max, " bytes"));
     } else {
       Refuse(400, absl::StrCat("not a valid HTTP request: ", error.message()));
     }
   }
 
   // Answers before the request was read to its end; the connection cannot be used again.
-  void Refuse(int status, absl::string_view message) { RefuseWith(shared_->options.error_answer(status, message)); }
+  void Refuse(int status, absl::string_view message) {
+    RefuseWith(shared_->options.error_answer(status, message));
+  }
   void RefuseWith(HttpAnswer answer) {
     parser_.reset();
     BeginExchange(/*keep_alive=*/false, /*chunked=*/true)->SendUnary(std::move(answer));
@@ -481,11 +501,11 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   std::shared_ptr<Exchange> exchange_;
   asio::steady_timer::time_point body_deadline_;
   std::vector<char> read_buffer_ = std::vector<char>(kReadBytes);  // for the one read under way
-  std::string in_;              // read and not parsed
+  std::string in_;                                                 // read and not parsed
   bool reading_ = false;
   uint64_t lingered_bytes_ = 0;
-  std::string being_written_;   // of which written_ bytes are gone
-  std::string waiting_;         // goes after it
+  std::string being_written_;  // of which written_ bytes are gone
+  std::string waiting_;        // goes after it
   size_t written_ = 0;
   bool writing_ = false;
   bool answered_ = false;
@@ -511,7 +531,8 @@ std::string Exchange::Head(const HttpAnswer& answer, bool streamed) {
   if (shared_->close_after_answers) keep_alive_ = false;
   if (streamed && !chunked_) keep_alive_ = false;
   std::string head = absl::StrCat("HTTP/1.1 ", answer.status, " ", HttpReason(answer.status), "\r\n");
-  for (const HttpHeader& header : answer.headers) absl::StrAppend(&head, header.name, ": ", header.value, "\r\n");
+  for (const HttpHeader& header : answer.headers)
+    absl::StrAppend(&head, header.name, ": ", header.value, "\r\n");
   if (!streamed) {
     absl::StrAppend(&head, "Content-Length: ", answer.body.size(), "\r\n");
   } else if (chunked_) {
@@ -676,24 +697,42 @@ absl::string_view HttpRequest::Path() const { return absl::string_view(target).s
 
 absl::string_view HttpReason(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 413: return "Payload Too Large";
-    case 417: return "Expectation Failed";
-    case 422: return "Unprocessable Entity";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
-    default: return "Status";
+    case 200:
+      return "OK";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 413:
+      return "Payload Too Large";
+    case 417:
+      return "Expectation Failed";
+    case 422:
+      return "Unprocessable Entity";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 500:
+      return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
+    case 503:
+      return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
+    case 505:
+      return "HTTP Version Not Supported";
+    default:
+      return "Status";
   }
 }
 
@@ -706,8 +745,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions 
   auto shared = std::make_shared<Shared>(std::move(options));
   error_code error;
   tcp::resolver resolver(shared->io);
-  const auto found =
-      resolver.resolve(shared->options.host, std::to_string(shared->options.port), tcp::resolver::passive, error);
+  const auto found = resolver.resolve(shared->options.host, std::to_string(shared->options.port),
+                                      tcp::resolver::passive, error);
   if (error || found.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("cannot listen on ", address, ": ", error.message()));
   }

@@ -90,19 +90,19 @@ class HttpExchange {
 
 struct HttpServerOptions {
   std::string host = "127.0.0.1";
-  int port = 0;                                          // 0: any free one
+  int port = 0;  // 0: any free one
   int num_threads = 2;
-  size_t header_bytes_max = 16 << 10;                    // request line and headers; beyond: 431
-  uint64_t body_bytes_max = 48u << 20;                   // beyond: 413
-  uint64_t bodies_bytes_max = 1u << 30;                  // all bodies held at a time; beyond: 503
-  size_t connections_max = 1024;                         // beyond: 503 and closed
-  std::chrono::milliseconds header_timeout{10'000};      // from a request's first byte; beyond: 408
+  size_t header_bytes_max = 16 << 10;                       // request line and headers; beyond: 431
+  uint64_t body_bytes_max = 48u << 20;                      // beyond: 413
+  uint64_t bodies_bytes_max = 1u << 30;                     // all bodies held at a time; beyond: 503
+  size_t connections_max = 1024;                            // beyond: 503 and closed
+  std::chrono::milliseconds header_timeout{10'000};         // from a request's first byte; beyond: 408
   std::chrono::milliseconds body_progress_timeout{15'000};  // between two reads of a body; beyond: 408
-  std::chrono::milliseconds body_timeout{120'000};       // a whole body; beyond: 408
-  std::chrono::milliseconds idle_timeout{75'000};        // between requests; then closed
-  std::chrono::milliseconds write_timeout{30'000};       // without a byte taken; then cut off
-  std::chrono::milliseconds linger_timeout{2'000};       // for a client to read an answer that came early
-  size_t stream_buffer_bytes_max = 256 << 10;            // of one connection
+  std::chrono::milliseconds body_timeout{120'000};          // a whole body; beyond: 408
+  std::chrono::milliseconds idle_timeout{75'000};           // between requests; then closed
+  std::chrono::milliseconds write_timeout{30'000};          // without a byte taken; then cut off
+  std::chrono::milliseconds linger_timeout{2'000};          // for a client to read an answer that came early
+  size_t stream_buffer_bytes_max = 256 << 10;               // of one connection
 
   // Called on the strand with each request; the answer may come later.
   std::function<void(HttpRequest, std::shared_ptr<HttpExchange>)> handler;

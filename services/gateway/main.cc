@@ -73,12 +73,16 @@ int main(int argc, char** argv) {
   prism::FlagSet set("prism-gateway", "Serves the OpenAI API over HTTP and sends chats to a router.");
   prism::AddServiceFlags(&set, &flags.service);
   set.Add("--router", &flags.router, "The router's address, as host:port");
-  set.Add("--threads", &flags.threads, "HTTP threads; 0 takes one per CPU, and two at least", {.unit = "threads", .min = 0, .max = 256});
-  set.Add("--request-timeout", &flags.request_timeout_s, "How long a chat may take from its arrival to its last token",
+  set.Add("--threads", &flags.threads, "HTTP threads; 0 takes one per CPU, and two at least",
+          {.unit = "threads", .min = 0, .max = 256});
+  set.Add("--request-timeout", &flags.request_timeout_s,
+          "How long a chat may take from its arrival to its last token",
           {.unit = "s", .min = 1, .max = 86400});
-  set.Add("--limit-body-bytes", &flags.limit_body_bytes, "The largest body of an HTTP request; pictures in it take a third more than their files",
+  set.Add("--limit-body-bytes", &flags.limit_body_bytes,
+          "The largest body of an HTTP request; pictures in it take a third more than their files",
           {.unit = "bytes", .min = 1024, .max = 1 << 30});
-  set.Add("--limit-media-bytes", &flags.limit_media_bytes, "The largest file of one picture", {.unit = "bytes", .min = 1, .max = 1 << 30});
+  set.Add("--limit-media-bytes", &flags.limit_media_bytes, "The largest file of one picture",
+          {.unit = "bytes", .min = 1, .max = 1 << 30});
   set.Add("--max-connections", &flags.max_connections, "Connections open at a time; more are refused",
           {.unit = "connections", .min = 1, .max = 1 << 20});
   if (const auto exit_code = set.Parse(argc, argv)) return *exit_code;

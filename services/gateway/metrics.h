@@ -21,8 +21,8 @@ struct GatewayMetrics {
         chats_running(r->AddGauge("prism_gateway_chats_running", "Chats sent to the router and not ended.")),
         first_token(r->AddHistogram("prism_gateway_first_token_seconds",
                                     "From a chat's arrival to its first token.", kFirstTokenBuckets)),
-        inter_token(r->AddHistogram("prism_gateway_inter_token_seconds",
-                                    "Between two deltas of one chat.", kInterTokenBuckets)),
+        inter_token(r->AddHistogram("prism_gateway_inter_token_seconds", "Between two deltas of one chat.",
+                                    kInterTokenBuckets)),
         aborted_by_client(AbortCounter("client")),
         aborted_by_slow_reader(AbortCounter("slow_reader")),
         aborted_by_server(AbortCounter("server")),
@@ -57,7 +57,8 @@ struct GatewayMetrics {
 
  private:
   Counter AbortCounter(const std::string& by) {
-    return registry->AddCounter("prism_stream_abort_total", "Chats whose answer was not completed.", {{"by", by}});
+    return registry->AddCounter("prism_stream_abort_total", "Chats whose answer was not completed.",
+                                {{"by", by}});
   }
 };
 

@@ -17,12 +17,15 @@ constexpr double kLogprobMin = -9999.0;
 // Bytes as text, with each byte that is not part of a UTF-8 character as U+FFFD.
 std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
-double FiniteLogprob(double logprob) { return std::isnan(logprob) ? kLogprobMin : std::max(logprob, kLogprobMin); }
+double FiniteLogprob(double logprob) {
+  return std::isnan(logprob) ? kLogprobMin : std::max(logprob, kLogprobMin);
+}
 
 Json TokenJson(const v1::TokenText& token) {
   Json bytes = Json::array();
   for (const char byte : token.text()) bytes.push_back(static_cast<uint8_t>(byte));
-  return Json{{"token", token.text()}, {"logprob", FiniteLogprob(token.logprob())}, {"bytes", std::move(bytes)}};
+  return Json{
+      {"token", token.text()}, {"logprob", FiniteLogprob(token.logprob())}, {"bytes", std::move(bytes)}};
 }
 
 template <typename Tokens>
@@ -46,7 +49,9 @@ Json IdsJson(const Ids& ids) {
   return array;
 }
 
-Json StopReasonJson(const std::string& stop_text) { return stop_text.empty() ? Json(nullptr) : Json(stop_text); }
+Json StopReasonJson(const std::string& stop_text) {
+  return stop_text.empty() ? Json(nullptr) : Json(stop_text);
+}
 
 Json UsageJson(const v1::ChatUsage& usage) {
   return Json{{"prompt_tokens", usage.prompt_tokens()},

@@ -13,11 +13,11 @@ namespace prism {
 
 // What every chunk and body of one answer has in common.
 struct AnswerHead {
-  std::string id;                // "chatcmpl-..."
+  std::string id;  // "chatcmpl-..."
   int64_t created_unix_s = 0;
   std::string model;
-  bool logprobs = false;         // the request asked for them
-  bool token_ids = false;        // the request said return_token_ids
+  bool logprobs = false;   // the request asked for them
+  bool token_ids = false;  // the request said return_token_ids
 };
 
 // chat.completion.chunk bodies, in the order in which they are sent.

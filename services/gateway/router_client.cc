@@ -1,9 +1,10 @@
 #include "services/gateway/router_client.h"
 
-#include <algorithm>
 #include <grpcpp/channel.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/byte_buffer.h>
+
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -76,7 +77,8 @@ bool SaysServing(const grpc::ByteBuffer& response) {
   std::vector<grpc::Slice> slices;
   if (!response.Dump(&slices).ok()) return false;
   std::string bytes;
-  for (const grpc::Slice& slice : slices) bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  for (const grpc::Slice& slice : slices)
+    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
   return bytes == std::string(kHealthServing, sizeof(kHealthServing));
 }
 
@@ -89,7 +91,8 @@ std::shared_ptr<ChatStream> RouterClient::Chat(v1::ChatRequest request, SteadyTi
                                                ChatStream::MessageFn message, ChatStream::DoneFn done) {
   return ChatStream::Start(
       std::move(request), deadline,
-      [this](grpc::ClientContext* context, const v1::ChatRequest* sent, grpc::ClientReadReactor<v1::ChatEvent>* reactor) {
+      [this](grpc::ClientContext* context, const v1::ChatRequest* sent,
+             grpc::ClientReadReactor<v1::ChatEvent>* reactor) {
         stub_->async()->Chat(context, sent, reactor);
       },
       std::move(message), std::move(done));
@@ -106,8 +109,8 @@ void RouterClient::ListModels(SteadyTime deadline,
                               std::function<void(absl::StatusOr<v1::ListModelsResponse>)> done) {
   ClientUnary<v1::ListModelsRequest, v1::ListModelsResponse>::Start(
       {}, deadline,
-      [this](grpc::ClientContext* context, const v1::ListModelsRequest* request, v1::ListModelsResponse* response,
-             std::function<void(grpc::Status)> then) {
+      [this](grpc::ClientContext* context, const v1::ListModelsRequest* request,
+             v1::ListModelsResponse* response, std::function<void(grpc::Status)> then) {
         stub_->async()->ListModels(context, request, response, std::move(then));
       },
       [done = std::move(done)](absl::Status status, v1::ListModelsResponse response) {

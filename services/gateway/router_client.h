@@ -35,8 +35,8 @@ class RouterClient {
  public:
   explicit RouterClient(std::shared_ptr<grpc::Channel> channel);
 
-  std::shared_ptr<ChatStream> Chat(v1::ChatRequest request, SteadyTime deadline, ChatStream::MessageFn message,
-                                   ChatStream::DoneFn done);
+  std::shared_ptr<ChatStream> Chat(v1::ChatRequest request, SteadyTime deadline,
+                                   ChatStream::MessageFn message, ChatStream::DoneFn done);
   // Sends a file in chunks; `done` gets its media id.
   std::shared_ptr<Upload> PutMedia(std::string file, SteadyTime deadline,
                                    std::function<void(absl::StatusOr<std::string>)> done);

@@ -19,12 +19,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   const prism::v1::ChatRequest& request = parsed->request;
-  PRISM_CHECK(request.messages_size() >= 1 && request.messages_size() <= static_cast<int>(prism::kMessagesMax));
+  PRISM_CHECK(request.messages_size() >= 1 &&
+              request.messages_size() <= static_cast<int>(prism::kMessagesMax));
   PRISM_CHECK(request.num_choices() <= prism::kChoicesMax);
   PRISM_CHECK(request.stop_size() <= static_cast<int>(prism::kStopStringsMax));
   for (const prism::v1::ChatMessage& message : request.messages()) {
     for (const prism::v1::ContentPart& part : message.content()) {
-      if (part.has_image()) PRISM_CHECK(!part.image().inline_data().empty() && part.image().inline_data().size() <= 4096);
+      if (part.has_image())
+        PRISM_CHECK(!part.image().inline_data().empty() && part.image().inline_data().size() <= 4096);
     }
   }
   // What is sent on must be a message: protobuf refuses text that is not UTF-8.

@@ -38,12 +38,13 @@ TEST_P(BadBase64Test, IsRefusedWithTheReason) {
   EXPECT_THAT(std::string(decoded.status().message()), HasSubstr(GetParam().says));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, BadBase64Test,
-                         testing::Values(BadBase64{"Zm9v\nYmFy", "byte 4 is 0x0a"}, BadBase64{"Zm9 vYmF", "byte 3 is 0x20"},
-                                         BadBase64{"Zm9vYg", "not a multiple of 4"}, BadBase64{"Zm-_", "byte 2 is 0x2d"},
-                                         BadBase64{"Zm9vYh==", "unused bits"}, BadBase64{"Zm9vYmF=", "unused bits"},
-                                         BadBase64{"Zg==Zg==", "byte 2 is 0x3d"}, BadBase64{"====", "byte 0 is 0x3d"},
-                                         BadBase64{"Z===", "byte 1 is 0x3d"}, BadBase64{"Zm9\xff", "byte 3 is 0xff"}));
+INSTANTIATE_TEST_SUITE_P(
+    All, BadBase64Test,
+    testing::Values(BadBase64{"Zm9v\nYmFy", "byte 4 is 0x0a"}, BadBase64{"Zm9 vYmF", "byte 3 is 0x20"},
+                    BadBase64{"Zm9vYg", "not a multiple of 4"}, BadBase64{"Zm-_", "byte 2 is 0x2d"},
+                    BadBase64{"Zm9vYh==", "unused bits"}, BadBase64{"Zm9vYmF=", "unused bits"},
+                    BadBase64{"Zg==Zg==", "byte 2 is 0x3d"}, BadBase64{"====", "byte 0 is 0x3d"},
+                    BadBase64{"Z===", "byte 1 is 0x3d"}, BadBase64{"Zm9\xff", "byte 3 is 0xff"}));
 
 }  // namespace
 }  // namespace prism

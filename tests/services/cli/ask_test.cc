@@ -17,18 +17,20 @@ namespace {
 using ::testing::HasSubstr;
 
 std::string Delta(const std::string& field, const std::string& text) {
-  return absl::StrCat("data: {\"choices\":[{\"delta\":{\"", field, "\":\"", text, "\"},\"finish_reason\":null}]}\n\n");
+  return absl::StrCat("data: {\"choices\":[{\"delta\":{\"", field, "\":\"", text,
+                      "\"},\"finish_reason\":null}]}\n\n");
 }
 constexpr char kFinish[] = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
 constexpr char kDone[] = "data: [DONE]\n\n";
 
 TEST(AnswerReaderTest, TakesEventsInPartsOfAnySize) {
-  const std::string stream =
-      absl::StrCat(": ka\n\n", Delta("content", ""), Delta("content", "Hello"), Delta("content", " \\u6f33\\n"), kFinish, kDone);
+  const std::string stream = absl::StrCat(": ka\n\n", Delta("content", ""), Delta("content", "Hello"),
+                                          Delta("content", " \\u6f33\\n"), kFinish, kDone);
   for (size_t size = 1; size < stream.size(); size += 7) {
     AnswerReader reader;
     std::string text;
-    for (size_t at = 0; at < stream.size(); at += size) text += reader.Take(absl::string_view(stream).substr(at, size));
+    for (size_t at = 0; at < stream.size(); at += size)
+      text += reader.Take(absl::string_view(stream).substr(at, size));
     EXPECT_EQ(text, "Hello \u6f33\n");
     EXPECT_TRUE(reader.done());
     EXPECT_EQ(reader.error(), "");
@@ -37,7 +39,8 @@ TEST(AnswerReaderTest, TakesEventsInPartsOfAnySize) {
 
 TEST(AnswerReaderTest, MarksReasoning) {
   AnswerReader reader;
-  EXPECT_EQ(reader.Take(absl::StrCat(Delta("reasoning_content", "hm"), Delta("reasoning_content", "."), Delta("content", "yes"))),
+  EXPECT_EQ(reader.Take(absl::StrCat(Delta("reasoning_content", "hm"), Delta("reasoning_content", "."),
+                                     Delta("content", "yes"))),
             "<think>hm.</think>\nyes");
 }
 
@@ -55,8 +58,9 @@ TEST(AnswerReaderTest, AnAnswerWithoutAFinishReasonIsNotDone) {
 }
 
 TEST(AnswerReaderTest, SurvivesWhatIsNoAnswer) {
-  for (const char* event : {"data: 5\n\n", "data: {\"choices\":5}\n\n", "data: {\"choices\":[5]}\n\n",
-                            "data: {\"choices\":[{\"delta\":[]}]}\n\n", "data: {\"choices\":[]}\n\n", "data: }\n\n"}) {
+  for (const char* event :
+       {"data: 5\n\n", "data: {\"choices\":5}\n\n", "data: {\"choices\":[5]}\n\n",
+        "data: {\"choices\":[{\"delta\":[]}]}\n\n", "data: {\"choices\":[]}\n\n", "data: }\n\n"}) {
     AnswerReader reader;
     EXPECT_EQ(reader.Take(event), "");
     EXPECT_FALSE(reader.done());
@@ -89,7 +93,8 @@ TEST_F(AskBodyTest, PutsPicturesBeforeTheQuestionByWhatTheyAre) {
   ASSERT_TRUE(body.ok()) << body.status();
   const auto json = nlohmann::json::parse(*body);
   const auto& content = json["messages"][0]["content"];
-  EXPECT_EQ(content[0]["image_url"]["url"], absl::StrCat("data:image/jpeg;base64,", EncodeBase64("\xff\xd8\xff jpeg")));
+  EXPECT_EQ(content[0]["image_url"]["url"],
+            absl::StrCat("data:image/jpeg;base64,", EncodeBase64("\xff\xd8\xff jpeg")));
   EXPECT_THAT(content[1]["image_url"]["url"].get<std::string>(), HasSubstr("data:image/webp;base64,"));
   EXPECT_EQ(content[2]["text"], "which \"one\"?");
   EXPECT_EQ(json["stream"], true);
@@ -102,7 +107,8 @@ TEST_F(AskBodyTest, RefusesWhatIsNoPicture) {
   AskOptions options;
   options.question = "?";
   options.pictures = {Write("a.jpg", "GIF89a")};
-  EXPECT_THAT(std::string(AskBody(options).status().message()), HasSubstr("a.jpg: is no JPEG, PNG or WebP picture"));
+  EXPECT_THAT(std::string(AskBody(options).status().message()),
+              HasSubstr("a.jpg: is no JPEG, PNG or WebP picture"));
   options.pictures = {dir_ + "/none.jpg"};
   EXPECT_TRUE(absl::IsNotFound(AskBody(options).status()));
   options.pictures = {Write("huge.jpg", std::string((32u << 20) + 1, 'x'))};

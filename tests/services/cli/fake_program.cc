@@ -63,14 +63,16 @@ int main(int argc, char** argv) {
   sigprocmask(SIG_BLOCK, &watched, nullptr);
   const int signals = signalfd(-1, &watched, 0);
   if (IsNamed("FAKE_FAIL", name)) {
-    std::fprintf(stderr, "{\"level\":\"info\",\"message\":\"loading\"}\n"
-                         "{\"level\":\"error\",\"message\":\"cannot start\",\"error\":\"3 tensors are missing\"}\n");
+    std::fprintf(stderr,
+                 "{\"level\":\"info\",\"message\":\"loading\"}\n"
+                 "{\"level\":\"error\",\"message\":\"cannot start\",\"error\":\"3 tensors are missing\"}\n");
     return 1;
   }
   const char* const taken = std::getenv("FAKE_TAKEN");
   if (taken != nullptr && name == "prism-router" && access(taken, F_OK) != 0) {
     std::ofstream(taken) << "once";
-    std::fprintf(stderr, "{\"level\":\"error\",\"message\":\"cannot start\",\"error\":\"Address already in use\"}\n");
+    std::fprintf(stderr,
+                 "{\"level\":\"error\",\"message\":\"cannot start\",\"error\":\"Address already in use\"}\n");
     return 1;
   }
   const int listeners[] = {Listen(port), Listen(metrics_port)};

@@ -19,7 +19,8 @@ TEST(HttpUrlTest, ReadsHostAndPort) {
   EXPECT_EQ(ParseHttpUrl("http://localhost:8000")->host, "localhost");
   EXPECT_EQ(ParseHttpUrl("http://localhost:8000/")->port, 8000);
   EXPECT_EQ(ParseHttpUrl("http://example")->port, 80);
-  for (const char* bad : {"", "localhost:8000", "https://a", "http://", "http://a:0", "http://a:99999", "http://a:x", "http://a/b"}) {
+  for (const char* bad : {"", "localhost:8000", "https://a", "http://", "http://a:0", "http://a:99999",
+                          "http://a:x", "http://a/b"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(ParseHttpUrl(bad).status())) << bad;
   }
 }
@@ -67,8 +68,9 @@ class OneReply {
 };
 
 TEST(HttpClientTest, ReadsBodiesOfEveryKind) {
-  for (const char* reply : {"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nhello", "HTTP/1.1 201 X\r\n\r\nhello",
-                            "HTTP/1.1 201 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n"}) {
+  for (const char* reply :
+       {"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nhello", "HTTP/1.1 201 X\r\n\r\nhello",
+        "HTTP/1.1 201 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n"}) {
     OneReply server(reply);
     const auto got = SendHttp(server.url(), HttpCall());
     ASSERT_TRUE(got.ok()) << got.status();
@@ -78,9 +80,10 @@ TEST(HttpClientTest, ReadsBodiesOfEveryKind) {
 }
 
 TEST(HttpClientTest, NoticesWhatIsCutOff) {
-  for (const char* reply : {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", "HTTP/1.1 200", "",
-                            "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
-                            "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "SSH-2.0-x\r\n\r\n"}) {
+  for (const char* reply :
+       {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", "HTTP/1.1 200", "",
+        "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
+        "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "SSH-2.0-x\r\n\r\n"}) {
     OneReply server(reply);
     EXPECT_TRUE(absl::IsDataLoss(SendHttp(server.url(), HttpCall()).status())) << reply;
   }

@@ -95,10 +95,14 @@ class UpTest : public testing::Test {
   }
 
   void Start(const std::vector<std::string>& more = {}, int port = 0) {
-    std::vector<std::string> arguments = {(dir_ / "prism").string(), "up",
-                                          "--model", (dir_ / "model").string(),
-                                          "--port", std::to_string(port == 0 ? port_.number() : port),
-                                          "--state-file", (dir_ / "state.json").string()};
+    std::vector<std::string> arguments = {(dir_ / "prism").string(),
+                                          "up",
+                                          "--model",
+                                          (dir_ / "model").string(),
+                                          "--port",
+                                          std::to_string(port == 0 ? port_.number() : port),
+                                          "--state-file",
+                                          (dir_ / "state.json").string()};
     arguments.insert(arguments.end(), more.begin(), more.end());
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -115,7 +119,9 @@ class UpTest : public testing::Test {
     }
   }
   bool WaitReady() {
-    return Eventually([&] { return ReadFile(dir_ / "out") == absl::StrCat("ready http://127.0.0.1:", port_.number(), "\n"); });
+    return Eventually([&] {
+      return ReadFile(dir_ / "out") == absl::StrCat("ready http://127.0.0.1:", port_.number(), "\n");
+    });
   }
   // The exit code, or -1 if it did not end in time.
   int WaitEnd(milliseconds limit = milliseconds(15'000)) {
@@ -164,7 +170,8 @@ TEST_F(UpTest, SaysReadyAndStopsInOrderAndLeavesNoProcess) {
   EXPECT_EQ(WaitEnd(), 0) << Errors();
   EXPECT_TRUE(AllGone(pids));
   EXPECT_EQ(ReadFile(dir_ / "ends"),
-            "prism-gateway\nprism-router\nprism-decoder\nprism-decoder\nprism-vision-encoder\nprism-vision-encoder\n");
+            "prism-gateway\nprism-router\nprism-decoder\nprism-decoder\nprism-vision-encoder\nprism-vision-"
+            "encoder\n");
   EXPECT_FALSE(fs::exists(dir_ / "state.json"));
 }
 
@@ -172,7 +179,8 @@ TEST_F(UpTest, EndsAtOnceWithTheWordsOfAProgramThatCannotStart) {
   setenv("FAKE_FAIL", "prism-decoder", 1);
   Start();
   EXPECT_EQ(WaitEnd(milliseconds(5'000)), 1);
-  EXPECT_THAT(Errors(), HasSubstr("prism up: decoder-0 ended with exit code 1: cannot start: 3 tensors are missing"));
+  EXPECT_THAT(Errors(),
+              HasSubstr("prism up: decoder-0 ended with exit code 1: cannot start: 3 tensors are missing"));
   EXPECT_EQ(ReadFile(dir_ / "out"), "");
 }
 
@@ -180,7 +188,8 @@ TEST_F(UpTest, SaysThatItsPortIsInUse) {
   const Port taken;
   Start({}, taken.number());
   EXPECT_EQ(WaitEnd(milliseconds(5'000)), 1);
-  EXPECT_EQ(Errors(), absl::StrCat("prism up: cannot listen on 127.0.0.1:", taken.number(), ": Address already in use\n"));
+  EXPECT_EQ(Errors(), absl::StrCat("prism up: cannot listen on 127.0.0.1:", taken.number(),
+                                   ": Address already in use\n"));
 }
 
 TEST_F(UpTest, SaysThatThereIsNoSuchModel) {

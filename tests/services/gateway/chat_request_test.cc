@@ -16,13 +16,17 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-absl::StatusOr<ChatCompletion> Parse(const std::string& body) { return ParseChatCompletion(body, ChatLimits()); }
+absl::StatusOr<ChatCompletion> Parse(const std::string& body) {
+  return ParseChatCompletion(body, ChatLimits());
+}
 
 // A valid request with `fields` (each with its leading comma) added at the top level.
 std::string With(const std::string& fields) {
   return absl::StrCat(R"({"messages":[{"role":"user","content":"hi"}])", fields, "}");
 }
-std::string WithMessage(const std::string& message) { return absl::StrCat(R"({"messages":[)", message, "]}"); }
+std::string WithMessage(const std::string& message) {
+  return absl::StrCat(R"({"messages":[)", message, "]}");
+}
 
 // The path that the refusal names, or what is wrong with the refusal.
 std::string ParamOf(const absl::StatusOr<ChatCompletion>& parsed) {
@@ -77,8 +81,10 @@ TEST(ChatRequestTest, ReadsEveryFieldItKnows) {
 
 TEST(ChatRequestTest, LeavesWhatIsAbsentOrNullToTheModel) {
   for (const std::string& body :
-       {With(""), With(R"(,"temperature":null,"max_tokens":null,"stop":null,"tools":null,"stream":null,"logprobs":null,)"
-                       R"("logit_bias":null,"response_format":null,"stream_options":null,"seed":null,"n":null)")}) {
+       {With(""),
+        With(
+            R"(,"temperature":null,"max_tokens":null,"stop":null,"tools":null,"stream":null,"logprobs":null,)"
+            R"("logit_bias":null,"response_format":null,"stream_options":null,"seed":null,"n":null)")}) {
     const auto parsed = Parse(body);
     ASSERT_TRUE(parsed.ok()) << parsed.status();
     EXPECT_FALSE(parsed->request.sampling().has_temperature());
@@ -115,7 +121,8 @@ TEST(ChatRequestTest, ReadsMessagesOfEveryRole) {
   ASSERT_EQ(request.messages(2).tool_calls_size(), 2);
   EXPECT_EQ(request.messages(2).tool_calls(0).arguments_json(), R"({"a": 1})");
   EXPECT_EQ(request.messages(2).tool_calls(1).name(), "g");
-  EXPECT_EQ(request.messages(2).tool_calls(1).arguments_json(), "{\"b\": [1, 2.5, 100.0, \"x\\n\u6f33\"], \"a\": null}");
+  EXPECT_EQ(request.messages(2).tool_calls(1).arguments_json(),
+            "{\"b\": [1, 2.5, 100.0, \"x\\n\u6f33\"], \"a\": null}");
   EXPECT_EQ(request.messages(3).tool_call_id(), "c1");
   EXPECT_EQ(request.messages(4).reasoning_content(), "why");
   EXPECT_EQ(request.messages(5).content(0).text(), "");
@@ -127,8 +134,10 @@ TEST(ChatRequestTest, ShowsToolsAsPythonWouldWithKeysInTheClientsOrder) {
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   ASSERT_EQ(parsed->request.tools_json_size(), 1);
   EXPECT_EQ(parsed->request.tools_json(0),
-            "{\"type\": \"function\", \"function\": {\"name\": \"f\", \"zeta\": 1, \"alpha\": [true, false, null, -0.0, "
-            "1e+16, 1e-05, 0.1, 1.2345678901234568e+20, 0.0001, 18446744073709551615, -5], \"e\": {}, \"l\": [], \"s\": "
+            "{\"type\": \"function\", \"function\": {\"name\": \"f\", \"zeta\": 1, \"alpha\": [true, false, "
+            "null, -0.0, "
+            "1e+16, 1e-05, 0.1, 1.2345678901234568e+20, 0.0001, 18446744073709551615, -5], \"e\": {}, \"l\": "
+            "[], \"s\": "
             "\"\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\x7f漳\"}}");
 }
 
@@ -139,7 +148,8 @@ TEST(ChatRequestTest, ToolChoiceNoneShowsTheModelNoTools) {
 }
 
 TEST(ChatRequestTest, TheLastOfARepeatedKeyWins) {
-  const auto parsed = Parse(With(R"(,"max_tokens":5,"max_tokens":7,"messages":[{"role":"user","content":"second"}])"));
+  const auto parsed =
+      Parse(With(R"(,"max_tokens":5,"max_tokens":7,"messages":[{"role":"user","content":"second"}])"));
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(parsed->request.sampling().max_tokens(), 7u);
   EXPECT_EQ(parsed->request.messages(0).content(0).text(), "second");
@@ -160,9 +170,16 @@ class FieldTypeTest : public testing::TestWithParam<TypedField> {};
 
 TEST_P(FieldTypeTest, IsTakenOrRefusedByNameAndNeverAnInternalError) {
   const TypedField field = GetParam();
-  const std::vector<std::pair<char, std::string>> values = {
-      {'b', "true"}, {'i', "1"}, {'f', "0.5"}, {'s', "\"x\""}, {'a', "[[1]]"}, {'o', "{\"x\":{}}"},
-      {'-', "-1e300"}, {'-', "9223372036854775807"}, {'-', "18446744073709551615"}, {'-', "-9223372036854775808"}};
+  const std::vector<std::pair<char, std::string>> values = {{'b', "true"},
+                                                            {'i', "1"},
+                                                            {'f', "0.5"},
+                                                            {'s', "\"x\""},
+                                                            {'a', "[[1]]"},
+                                                            {'o', "{\"x\":{}}"},
+                                                            {'-', "-1e300"},
+                                                            {'-', "9223372036854775807"},
+                                                            {'-', "18446744073709551615"},
+                                                            {'-', "-9223372036854775808"}};
   for (const auto& [type, value] : values) {
     const auto parsed = Parse(With(absl::StrCat(",\"", field.name, "\":", value)));
     if (parsed.ok()) {
@@ -173,19 +190,22 @@ TEST_P(FieldTypeTest, IsTakenOrRefusedByNameAndNeverAnInternalError) {
     EXPECT_THAT(ParamOf(parsed), testing::StartsWith(field.name)) << value << ": " << parsed.status();
     EXPECT_TRUE(std::string(field.valid_types).find(type) == std::string::npos) << parsed.status();
   }
-  EXPECT_TRUE(std::string(field.name) == "messages" || Parse(With(absl::StrCat(",\"", field.name, "\":null"))).ok());
+  EXPECT_TRUE(std::string(field.name) == "messages" ||
+              Parse(With(absl::StrCat(",\"", field.name, "\":null"))).ok());
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, FieldTypeTest,
     testing::Values(TypedField{"messages", ""}, TypedField{"model", "s"}, TypedField{"temperature", "if"},
-                    TypedField{"top_p", "if"}, TypedField{"top_k", "i"}, TypedField{"min_p", "if"}, TypedField{"seed", "i"},
-                    TypedField{"max_tokens", "i"}, TypedField{"max_completion_tokens", "i"}, TypedField{"min_tokens", "i"},
+                    TypedField{"top_p", "if"}, TypedField{"top_k", "i"}, TypedField{"min_p", "if"},
+                    TypedField{"seed", "i"}, TypedField{"max_tokens", "i"},
+                    TypedField{"max_completion_tokens", "i"}, TypedField{"min_tokens", "i"},
                     TypedField{"stop", "s"}, TypedField{"stop_token_ids", ""}, TypedField{"ignore_eos", ""},
                     TypedField{"logprobs", "b"}, TypedField{"top_logprobs", ""}, TypedField{"n", "i"},
                     TypedField{"presence_penalty", "if"}, TypedField{"frequency_penalty", "if"},
-                    TypedField{"repetition_penalty", "if"}, TypedField{"logit_bias", ""}, TypedField{"stream", "b"},
-                    TypedField{"stream_options", ""}, TypedField{"return_token_ids", "b"}, TypedField{"user", "s"},
+                    TypedField{"repetition_penalty", "if"}, TypedField{"logit_bias", ""},
+                    TypedField{"stream", "b"}, TypedField{"stream_options", ""},
+                    TypedField{"return_token_ids", "b"}, TypedField{"user", "s"},
                     TypedField{"cache_salt", "s"}, TypedField{"tools", ""}, TypedField{"tool_choice", ""},
                     TypedField{"parallel_tool_calls", "b"}, TypedField{"mm_processor_kwargs", ""},
                     TypedField{"chat_template_kwargs", ""}, TypedField{"response_format", ""},
@@ -209,7 +229,9 @@ TEST_P(BadBodyTest, IsRefusedWithItsPathAndReason) {
   }
 }
 
-std::string Parts(const std::string& parts) { return WithMessage(R"({"role":"user","content":[)" + parts + "]}"); }
+std::string Parts(const std::string& parts) {
+  return WithMessage(R"({"role":"user","content":[)" + parts + "]}");
+}
 std::string Repeat(const std::string& text, int count) {
   std::string all;
   for (int i = 0; i < count; ++i) all += text;
@@ -220,7 +242,8 @@ INSTANTIATE_TEST_SUITE_P(
     All, BadBodyTest,
     testing::Values(
         BadBody{"Empty", "", "", "empty"}, BadBody{"NotJson", "hello", "", "not valid JSON"},
-        BadBody{"NotAnObject", "[1]", "", "not a JSON object"}, BadBody{"TrailingBytes", With("") + "x", "", "not valid JSON"},
+        BadBody{"NotAnObject", "[1]", "", "not a JSON object"},
+        BadBody{"TrailingBytes", With("") + "x", "", "not valid JSON"},
         BadBody{"CutShort", R"({"messages":[{"role":"us)", "", "not valid JSON"},
         BadBody{"BadUtf8", WithMessage("{\"role\":\"user\",\"content\":\"\xff\xfe\"}"), "", "not valid JSON"},
         BadBody{"LoneSurrogate", WithMessage(R"({"role":"user","content":"\ud800"})"), "", "not valid JSON"},
@@ -229,37 +252,51 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{"NaN", With(R"(,"top_k":NaN)"), "", "not valid JSON"},
         BadBody{"TooDeep", Repeat("[", 1000000), "", "deeper than 64"},
         BadBody{"TooManyValues", "[" + Repeat("0,", 60000) + "0]", "", "more than 50000"},
-        BadBody{"NoMessages", "{}", "messages", "missing"}, BadBody{"EmptyMessages", R"({"messages":[]})", "messages", "empty"},
-        BadBody{"TooManyMessages", WithMessage(Repeat(R"({"role":"user","content":"a"},)", 64) + R"({"role":"user","content":"a"})"),
-                "messages", "65 elements, at most 64"},
+        BadBody{"NoMessages", "{}", "messages", "missing"},
+        BadBody{"EmptyMessages", R"({"messages":[]})", "messages", "empty"},
+        BadBody{
+            "TooManyMessages",
+            WithMessage(Repeat(R"({"role":"user","content":"a"},)", 64) + R"({"role":"user","content":"a"})"),
+            "messages", "65 elements, at most 64"},
         BadBody{"MessageIsAString", WithMessage("\"hi\""), "messages.0", "want an object"},
         BadBody{"NoRole", WithMessage(R"({"content":"a"})"), "messages.0.role", "missing"},
-        BadBody{"UnknownRole", WithMessage(R"({"role":"robot","content":"a"})"), "messages.0.role", "\"robot\""},
-        BadBody{"RoleIsANumber", WithMessage(R"({"role":1,"content":"a"})"), "messages.0.role", "is 1, want a string"},
+        BadBody{"UnknownRole", WithMessage(R"({"role":"robot","content":"a"})"), "messages.0.role",
+                "\"robot\""},
+        BadBody{"RoleIsANumber", WithMessage(R"({"role":1,"content":"a"})"), "messages.0.role",
+                "is 1, want a string"},
         BadBody{"NoContent", WithMessage(R"({"role":"user"})"), "messages.0.content", "missing"},
-        BadBody{"ContentIsANumber", WithMessage(R"({"role":"user","content":3})"), "messages.0.content", "is 3"},
+        BadBody{"ContentIsANumber", WithMessage(R"({"role":"user","content":3})"), "messages.0.content",
+                "is 3"},
         BadBody{"NoParts", Parts(""), "messages.0.content", "empty array"},
         BadBody{"PartIsAString", Parts("\"a\""), "messages.0.content.0", "want an object"},
-        BadBody{"UnknownPart", Parts(R"({"type":"input_audio","input_audio":{}})"), "messages.0.content.0.type", "\"input_audio\""},
-        BadBody{"ImageEmbeds", Parts(R"({"type":"image_embeds","image_embeds":"AAAA"})"), "messages.0.content.0.type", "not supported"},
+        BadBody{"UnknownPart", Parts(R"({"type":"input_audio","input_audio":{}})"),
+                "messages.0.content.0.type", "\"input_audio\""},
+        BadBody{"ImageEmbeds", Parts(R"({"type":"image_embeds","image_embeds":"AAAA"})"),
+                "messages.0.content.0.type", "not supported"},
         BadBody{"PartWithoutType", Parts(R"({"words":"a"})"), "messages.0.content.0.type", "missing"},
         BadBody{"TextWithoutText", Parts(R"({"type":"text"})"), "messages.0.content.0.text", "missing"},
-        BadBody{"ImageWithoutUrl", Parts(R"({"type":"image_url","image_url":{}})"), "messages.0.content.0.image_url.url", "missing"},
+        BadBody{"ImageWithoutUrl", Parts(R"({"type":"image_url","image_url":{}})"),
+                "messages.0.content.0.image_url.url", "missing"},
         BadBody{"ImageByLink", Parts(R"({"type":"image_url","image_url":{"url":"http://127.0.0.1/a.png"}})"),
                 "messages.0.content.0.image_url.url", "only data:"},
-        BadBody{"ImageInSystemMessage",
-                WithMessage(R"({"role":"system","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]})"),
-                "messages.0.content.0.image_url", "role user or tool"},
+        BadBody{
+            "ImageInSystemMessage",
+            WithMessage(
+                R"({"role":"system","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]})"),
+            "messages.0.content.0.image_url", "role user or tool"},
         BadBody{"CallWithoutFunction", WithMessage(R"({"role":"assistant","tool_calls":[{"id":"a"}]})"),
                 "messages.0.tool_calls.0.function", "missing"},
         BadBody{"ArgumentsAreANumber",
                 WithMessage(R"({"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":1}}]})"),
                 "messages.0.tool_calls.0.function.arguments", "a string or an object"},
         BadBody{"NoTools", With(R"(,"tools":[])"), "tools", "empty"},
-        BadBody{"ToolWithoutName", With(R"(,"tools":[{"type":"function","function":{}}])"), "tools.0.function.name", "missing"},
-        BadBody{"ToolOfAnotherType", With(R"(,"tools":[{"type":"web","function":{"name":"f"}}])"), "tools.0.type", "want function"},
+        BadBody{"ToolWithoutName", With(R"(,"tools":[{"type":"function","function":{}}])"),
+                "tools.0.function.name", "missing"},
+        BadBody{"ToolOfAnotherType", With(R"(,"tools":[{"type":"web","function":{"name":"f"}}])"),
+                "tools.0.type", "want function"},
         BadBody{"ToolChoiceRequired", With(R"(,"tool_choice":"required")"), "tool_choice", "not supported"},
-        BadBody{"ToolChoiceNamed", With(R"(,"tool_choice":{"type":"function"})"), "tool_choice", "not supported"},
+        BadBody{"ToolChoiceNamed", With(R"(,"tool_choice":{"type":"function"})"), "tool_choice",
+                "not supported"},
         BadBody{"TooHot", With(R"(,"temperature":2.1)"), "temperature", "is 2.1, want a number in [0, 2]"},
         BadBody{"TopPZero", With(R"(,"top_p":0)"), "top_p", "(0, 1]"},
         BadBody{"TopKBelowMinusOne", With(R"(,"top_k":-2)"), "top_k", "is -2"},
@@ -271,27 +308,36 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{"NegativeTokenId", With(R"(,"logit_bias":{"-1":1})"), "logit_bias", "\"-1\""},
         BadBody{"BiasTooLarge", With(R"(,"logit_bias":{"1":101})"), "logit_bias.1", "[-100, 100]"},
         BadBody{"EmptyStop", With(R"(,"stop":"")"), "stop", "empty"},
-        BadBody{"LongStop", With(absl::StrCat(R"(,"stop":")", std::string(65, 'x'), "\"")), "stop", "65 bytes, at most 64"},
-        BadBody{"ManyStops", With(R"(,"stop":["1","2","3","4","5","6","7","8","9"])"), "stop", "9 elements, at most 8"},
+        BadBody{"LongStop", With(absl::StrCat(R"(,"stop":")", std::string(65, 'x'), "\"")), "stop",
+                "65 bytes, at most 64"},
+        BadBody{"ManyStops", With(R"(,"stop":["1","2","3","4","5","6","7","8","9"])"), "stop",
+                "9 elements, at most 8"},
         BadBody{"IgnoreEosWithoutLimit", With(R"(,"ignore_eos":true)"), "ignore_eos", "at most 4096"},
-        BadBody{"IgnoreEosForLong", With(R"(,"ignore_eos":true,"max_tokens":4097)"), "ignore_eos", "at most 4096"},
+        BadBody{"IgnoreEosForLong", With(R"(,"ignore_eos":true,"max_tokens":4097)"), "ignore_eos",
+                "at most 4096"},
         BadBody{"TopLogprobsAlone", With(R"(,"top_logprobs":2)"), "top_logprobs", "needs logprobs"},
         BadBody{"ManyTopLogprobs", With(R"(,"logprobs":true,"top_logprobs":21)"), "top_logprobs", "0 .. 20"},
-        BadBody{"StreamOptionsAlone", With(R"(,"stream_options":{"include_usage":true})"), "stream_options", "needs stream"},
-        BadBody{"JsonFormat", With(R"(,"response_format":{"type":"json_object"})"), "response_format.type", "not supported yet"},
-        BadBody{"ProcessorKey", With(R"(,"mm_processor_kwargs":{"do_resize":false})"), "mm_processor_kwargs", "not supported"},
+        BadBody{"StreamOptionsAlone", With(R"(,"stream_options":{"include_usage":true})"), "stream_options",
+                "needs stream"},
+        BadBody{"JsonFormat", With(R"(,"response_format":{"type":"json_object"})"), "response_format.type",
+                "not supported yet"},
+        BadBody{"ProcessorKey", With(R"(,"mm_processor_kwargs":{"do_resize":false})"), "mm_processor_kwargs",
+                "not supported"},
         BadBody{"PixelsUpsideDown", With(R"(,"mm_processor_kwargs":{"min_pixels":9,"max_pixels":4})"),
                 "mm_processor_kwargs.min_pixels", "above max_pixels"},
-        BadBody{"TemplateKey", With(R"(,"chat_template_kwargs":{"x":1})"), "chat_template_kwargs", "not supported"},
+        BadBody{"TemplateKey", With(R"(,"chat_template_kwargs":{"x":1})"), "chat_template_kwargs",
+                "not supported"},
         BadBody{"Template", With(R"(,"chat_template":"{{ messages }}")"), "chat_template", "not supported"},
         BadBody{"Schema", With(R"(,"guided_json":{})"), "guided_json", "not supported"},
-        BadBody{"LongModelName", With(absl::StrCat(R"(,"model":")", std::string(257, 'm'), "\"")), "model", "at most 256"}),
+        BadBody{"LongModelName", With(absl::StrCat(R"(,"model":")", std::string(257, 'm'), "\"")), "model",
+                "at most 256"}),
     [](const auto& test) { return std::string(test.param.what); });
 
 TEST(ChatRequestTest, APictureTooLargeIsItsOwnKindOfError) {
   const std::string url = absl::StrCat("data:image/png;base64,", EncodeBase64(std::string(1000, 'x')));
-  const auto parsed = ParseChatCompletion(Parts(absl::StrCat(R"({"type":"image_url","image_url":{"url":")", url, R"("}})")),
-                                          {.media_bytes_max = 999});
+  const auto parsed =
+      ParseChatCompletion(Parts(absl::StrCat(R"({"type":"image_url","image_url":{"url":")", url, R"("}})")),
+                          {.media_bytes_max = 999});
   EXPECT_EQ(ReasonOf(parsed.status()), kReasonTooLarge);
   EXPECT_EQ(ParamOf(parsed), "messages.0.content.0.image_url.url");
 }

@@ -35,7 +35,8 @@ INSTANTIATE_TEST_SUITE_P(
                     BadUrl{"file:///etc/passwd", "scheme file"}, BadUrl{"data:image/png;base64", "no comma"},
                     BadUrl{"data:" + std::string(5000, 'x') + ",AAAA", "no comma in its first 256"},
                     BadUrl{"data:video/jpeg;base64,Zm9v", "not of media type image/"},
-                    BadUrl{"data:image/png,Zm9v", "not marked ;base64"}, BadUrl{"data:image/png;base64,", "empty (0 bytes)"},
+                    BadUrl{"data:image/png,Zm9v", "not marked ;base64"},
+                    BadUrl{"data:image/png;base64,", "empty (0 bytes)"},
                     BadUrl{"data:image/jpeg;base64,Zm9v,Zm9v,Zm9v", "byte 4 is 0x2c"}));
 
 TEST(DataUrlTest, ChecksTheSizeBeforeDecoding) {

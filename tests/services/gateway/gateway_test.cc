@@ -52,13 +52,16 @@ class FakeRouter final : public v1::Router::Service {
     }
     ++num_chats_;
     std::string says;
-    for (const v1::ContentPart& part : request->messages(request->messages_size() - 1).content()) says += part.text();
+    for (const v1::ContentPart& part : request->messages(request->messages_size() - 1).content())
+      says += part.text();
     if (says == "silent") return WaitForCancel(context);
     if (says == "wrong model") return ToGrpc(absl::NotFoundError("the model \"x\" is not served here"));
-    if (says == "bad field") return ToGrpc(FieldViolation("messages.0.content.1", "picture is 60 MP, at most 50"));
+    if (says == "bad field")
+      return ToGrpc(FieldViolation("messages.0.content.1", "picture is 60 MP, at most 50"));
     if (says == "full") {
       return ToGrpc(RetryAfter(
-          ErrorWithReason(absl::StatusCode::kResourceExhausted, "too many chats wait", kReasonQueueFull), 2000));
+          ErrorWithReason(absl::StatusCode::kResourceExhausted, "too many chats wait", kReasonQueueFull),
+          2000));
     }
     if (says == "broken") return ToGrpc(absl::InternalError("segment 0x7fff00001111"));
 
@@ -113,7 +116,8 @@ class FakeRouter final : public v1::Router::Service {
     v1::PutMediaRequest chunk;
     std::string file;
     while (reader->Read(&chunk)) {
-      if (chunk.data().empty() || chunk.data().size() > (1 << 20)) return {grpc::StatusCode::INVALID_ARGUMENT, "chunk"};
+      if (chunk.data().empty() || chunk.data().size() > (1 << 20))
+        return {grpc::StatusCode::INVALID_ARGUMENT, "chunk"};
       file += chunk.data();
     }
     const std::string id = Hex(Sha256Of(file.data(), file.size()));
@@ -124,7 +128,8 @@ class FakeRouter final : public v1::Router::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status ListModels(grpc::ServerContext*, const v1::ListModelsRequest*, v1::ListModelsResponse* response) override {
+  grpc::Status ListModels(grpc::ServerContext*, const v1::ListModelsRequest*,
+                          v1::ListModelsResponse* response) override {
     for (const char* id : {"micro", "Qwen/Qwen3-VL"}) {
       response->add_models()->set_id(id);
     }
@@ -200,8 +205,8 @@ class GatewayTest : public testing::Test {
 
 TEST_F(GatewayTest, AnswersAChatAsAWhole) {
   Start();
-  const RawResponse response = Chat(Body("hi", R"(,"logprobs":true,"top_logprobs":1,"return_token_ids":true)"),
-                                    "x-request-id: mine-1\r\n");
+  const RawResponse response = Chat(
+      Body("hi", R"(,"logprobs":true,"top_logprobs":1,"return_token_ids":true)"), "x-request-id: mine-1\r\n");
   ASSERT_EQ(response.status, 200) << response.body;
   EXPECT_THAT(response.head, HasSubstr("Content-Type: application/json\r\n"));
   EXPECT_THAT(response.head, HasSubstr("x-request-id: mine-1\r\n"));
@@ -232,7 +237,8 @@ TEST_F(GatewayTest, StreamsAChatInTheOrderClientsExpect) {
   EXPECT_EQ(Json::parse(events[3])["choices"][0]["finish_reason"], "stop");
   EXPECT_EQ(Json::parse(events[4])["usage"]["completion_tokens"], 2);
   EXPECT_EQ(events[5], "[DONE]");
-  for (int i = 1; i < 5; ++i) EXPECT_EQ(Json::parse(events[static_cast<size_t>(i)])["id"], Json::parse(events[0])["id"]);
+  for (int i = 1; i < 5; ++i)
+    EXPECT_EQ(Json::parse(events[static_cast<size_t>(i)])["id"], Json::parse(events[0])["id"]);
 }
 
 TEST_F(GatewayTest, StreamsEveryChoiceWithItsIndexAndIds) {
@@ -353,9 +359,11 @@ TEST_F(GatewayTest, GivesUpAtTheDeadline) {
 std::string PictureRequest(const std::vector<std::string>& pictures) {
   std::string parts;
   for (const std::string& picture : pictures) {
-    absl::StrAppend(&parts, R"({"type":"image_url","image_url":{"url":"data:image/png;base64,)", EncodeBase64(picture), R"("}},)");
+    absl::StrAppend(&parts, R"({"type":"image_url","image_url":{"url":"data:image/png;base64,)",
+                    EncodeBase64(picture), R"("}},)");
   }
-  return absl::StrCat(R"({"messages":[{"role":"user","content":[)", parts, R"({"type":"text","text":"hi"}]}]})");
+  return absl::StrCat(R"({"messages":[{"role":"user","content":[)", parts,
+                      R"({"type":"text","text":"hi"}]}]})");
 }
 
 TEST_F(GatewayTest, SendsSmallPicturesInlineAndUploadsLargeOnes) {
@@ -364,7 +372,8 @@ TEST_F(GatewayTest, SendsSmallPicturesInlineAndUploadsLargeOnes) {
   EXPECT_EQ(router_.last_request().messages(0).content(0).image().inline_data(), "small");
 
   std::vector<std::string> pictures;
-  for (int i = 0; i < 3; ++i) pictures.push_back(std::string((3 << 20) + 17 * static_cast<size_t>(i), static_cast<char>('a' + i)));
+  for (int i = 0; i < 3; ++i)
+    pictures.push_back(std::string((3 << 20) + 17 * static_cast<size_t>(i), static_cast<char>('a' + i)));
   const RawResponse response = Chat(PictureRequest(pictures));
   EXPECT_EQ(response.status, 200) << response.body;
   const v1::ChatRequest request = router_.last_request();
@@ -400,7 +409,8 @@ TEST_F(GatewayTest, ListsModelsAndShowsOne) {
 
 TEST_F(GatewayTest, DeniesEveryOtherRouteAndMethod) {
   Start();
-  for (const char* path : {"/", "/v1", "/v1/models/", "/v1/completions", "/metrics", "/healthz/", "//healthz", "/v1/chat/completions/x"}) {
+  for (const char* path : {"/", "/v1", "/v1/models/", "/v1/completions", "/metrics", "/healthz/", "//healthz",
+                           "/v1/chat/completions/x"}) {
     const RawResponse response = Ask(GetRequest(path));
     EXPECT_EQ(response.status, 404) << path;
     EXPECT_EQ(Json::parse(response.body)["error"]["code"], 404);

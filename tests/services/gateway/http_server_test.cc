@@ -57,7 +57,8 @@ class HttpServerTest : public testing::Test {
         exchange->BeginStream({200, {}, ""});
         for (int i = 0; i < 1000 && !exchange->over(); ++i) exchange->Write(std::string(1 << 20, 'x'));
       } else {
-        exchange->SendUnary({200, {}, absl::StrCat(request.method, " ", request.target, " ", request.body.size())});
+        exchange->SendUnary(
+            {200, {}, absl::StrCat(request.method, " ", request.target, " ", request.body.size())});
       }
     };
     absl::StatusOr<std::unique_ptr<HttpServer>> server = HttpServer::Start(std::move(options));
@@ -100,7 +101,8 @@ TEST_F(HttpServerTest, AnswersManyRequestsOnOneConnection) {
   Start();
   RawConnection connection(server_->port());
   for (int i = 0; i < 20; ++i) {
-    ASSERT_TRUE(connection.Send(PostRequest(absl::StrCat("/", i), std::string(static_cast<size_t>(i) * 1000, 'b'))));
+    ASSERT_TRUE(
+        connection.Send(PostRequest(absl::StrCat("/", i), std::string(static_cast<size_t>(i) * 1000, 'b'))));
     EXPECT_EQ(connection.Read().body, absl::StrCat("POST /", i, " ", i * 1000));
   }
   EXPECT_EQ(server_->num_connections(), 1u);
@@ -109,7 +111,8 @@ TEST_F(HttpServerTest, AnswersManyRequestsOnOneConnection) {
 TEST_F(HttpServerTest, AnswersPipelinedRequestsInOrder) {
   Start();
   RawConnection connection(server_->port());
-  ASSERT_TRUE(connection.Send(GetRequest("/a") + PostRequest("/b", "12") + GetRequest("/stream") + GetRequest("/c")));
+  ASSERT_TRUE(
+      connection.Send(GetRequest("/a") + PostRequest("/b", "12") + GetRequest("/stream") + GetRequest("/c")));
   EXPECT_EQ(connection.Read().body, "GET /a 0");
   EXPECT_EQ(connection.Read().body, "POST /b 2");
   EXPECT_EQ(connection.Read().body, "one two");
@@ -184,25 +187,41 @@ INSTANTIATE_TEST_SUITE_P(
     All, BadRequestTest,
     testing::Values(
         BadRequest{"Garbage", "\x16\x03\x01 hello\r\n\r\n", 400},
-        BadRequest{"BothLengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
-        BadRequest{"BothLengthsTheOtherWay", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", 400},
-        BadRequest{"TwoLengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400},
-        BadRequest{"TheSameLengthTwice", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400},
+        BadRequest{
+            "BothLengths",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400},
+        BadRequest{
+            "BothLengthsTheOtherWay",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+            400},
+        BadRequest{"TwoLengths",
+                   "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400},
+        BadRequest{"TheSameLengthTwice",
+                   "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400},
         BadRequest{"NegativeLength", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400},
         BadRequest{"AnotherEncoding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400},
-        BadRequest{"EncodingTwice", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
-        BadRequest{"NoHost", "GET / HTTP/1.1\r\n\r\n", 400}, BadRequest{"TwoHosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
-        BadRequest{"ALongHeader", "GET / HTTP/1.1\r\nHost: a\r\nX: " + std::string(20000, 'x') + "\r\n\r\n", 431},
+        BadRequest{"EncodingTwice",
+                   "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\nTransfer-Encoding: "
+                   "chunked\r\n\r\n",
+                   400},
+        BadRequest{"NoHost", "GET / HTTP/1.1\r\n\r\n", 400},
+        BadRequest{"TwoHosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
+        BadRequest{"ALongHeader", "GET / HTTP/1.1\r\nHost: a\r\nX: " + std::string(20000, 'x') + "\r\n\r\n",
+                   431},
         BadRequest{"AMegabyteOfHeaders", "GET / HTTP/1.1\r\nHost: a\r\n" + std::string(1 << 20, 'x'), 431},
         BadRequest{"ALongTarget", "GET /" + std::string(20000, 'x') + " HTTP/1.1\r\nHost: a\r\n\r\n", 431},
         BadRequest{"ALargeBody", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n", 413},
-        BadRequest{"AHugeLength", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n", 413},
+        BadRequest{"AHugeLength",
+                   "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n", 413},
         BadRequest{"ALargeChunkedBody", Chunked("3e9\r\n" + std::string(1001, 'x') + "\r\n0\r\n\r\n"), 413},
         BadRequest{"AHugeChunk", Chunked("ffffffffffffffff\r\n"), 413},
         BadRequest{"AChunkSizeThatIsNone", Chunked("zz\r\n"), 400},
         BadRequest{"AnEndlessChunkHead", Chunked("1;" + std::string(1 << 20, 'x')), 400},
-        BadRequest{"AnExpectationWeDoNotKnow", "POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nContent-Length: 1\r\n\r\n", 417},
-        BadRequest{"ForbiddenBeforeItsBody", "POST /forbidden HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n", 403}),
+        BadRequest{"AnExpectationWeDoNotKnow",
+                   "POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nContent-Length: 1\r\n\r\n", 417},
+        BadRequest{"ForbiddenBeforeItsBody",
+                   "POST /forbidden HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n", 403}),
     [](const auto& test) { return std::string(test.param.what); });
 
 TEST_F(HttpServerTest, ARefusalWithoutABodyKeepsTheConnection) {

@@ -17,7 +17,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 using ::testing::HasSubstr;
 
-AnswerHead Head(bool logprobs = false, bool token_ids = false) { return {"chatcmpl-1", 1700000000, "m", logprobs, token_ids}; }
+AnswerHead Head(bool logprobs = false, bool token_ids = false) {
+  return {"chatcmpl-1", 1700000000, "m", logprobs, token_ids};
+}
 
 v1::TokenText Token(const std::string& text, double logprob) {
   v1::TokenText token;
@@ -29,18 +31,21 @@ v1::TokenText Token(const std::string& text, double logprob) {
 TEST(ChunkTest, StartsWithTheRole) {
   v1::ChatEvent::Started started;
   started.add_prompt_token_ids(5);
-  EXPECT_EQ(RoleChunk(Head(), 1, started),
-            R"({"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":[)"
-            R"({"index":1,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]})");
+  EXPECT_EQ(
+      RoleChunk(Head(), 1, started),
+      R"({"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":[)"
+      R"({"index":1,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]})");
   EXPECT_EQ(Json::parse(RoleChunk(Head(false, true), 0, started))["prompt_token_ids"], Json::array({5}));
 }
 
 TEST(ChunkTest, CarriesText) {
   v1::ChatEvent::Delta delta;
   delta.set_text("a \"b\"\n漳");
-  EXPECT_EQ(DeltaChunk(Head(), delta),
-            "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"m\","
-            "\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a \\\"b\\\"\\n漳\"},\"logprobs\":null,\"finish_reason\":null}]}");
+  EXPECT_EQ(
+      DeltaChunk(Head(), delta),
+      "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"m\","
+      "\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a "
+      "\\\"b\\\"\\n漳\"},\"logprobs\":null,\"finish_reason\":null}]}");
   delta.set_reasoning(true);
   EXPECT_EQ(Json::parse(DeltaChunk(Head(), delta))["choices"][0]["delta"].dump(),
             "{\"reasoning_content\":\"a \\\"b\\\"\\n漳\"}");
@@ -85,8 +90,9 @@ TEST(ChunkTest, TellsTheUsageWithoutChoices) {
   usage.set_image_tokens(6);
   const Json chunk = Json::parse(UsageChunk(Head(), usage));
   EXPECT_EQ(chunk["choices"].dump(), "[]");
-  EXPECT_EQ(chunk["usage"].dump(),
-            R"({"prompt_tokens":10,"completion_tokens":3,"total_tokens":13,"prompt_tokens_details":{"cached_tokens":4,"image_tokens":6}})");
+  EXPECT_EQ(
+      chunk["usage"].dump(),
+      R"({"prompt_tokens":10,"completion_tokens":3,"total_tokens":13,"prompt_tokens_details":{"cached_tokens":4,"image_tokens":6}})");
 }
 
 TEST(CompletionTest, HasEveryChoiceAndTheUsage) {
@@ -119,9 +125,10 @@ TEST(ModelsTest, AreListedAsProbesExpect) {
   model->set_id("micro");
   model->set_model_length_max(4096);
   model->set_created_unix_s(5);
-  EXPECT_EQ(ModelListBody(models),
-            R"({"object":"list","data":[{"id":"micro","object":"model","created":5,"owned_by":"prism","root":"micro",)"
-            R"("parent":null,"max_model_len":4096,"permission":[]}]})");
+  EXPECT_EQ(
+      ModelListBody(models),
+      R"({"object":"list","data":[{"id":"micro","object":"model","created":5,"owned_by":"prism","root":"micro",)"
+      R"("parent":null,"max_model_len":4096,"permission":[]}]})");
 }
 
 TEST(SseTest, IsALineAndAnEmptyLine) { EXPECT_EQ(SseEvent("{}"), "data: {}\n\n"); }
@@ -168,8 +175,8 @@ TEST(ApiErrorTest, NamesTheField) {
   EXPECT_EQ(ErrorBody(error),
             R"({"error":{"message":"messages.0.content: is 3, want a string","type":"BadRequestError",)"
             R"("param":"messages.0.content","code":400}})");
-  const ApiError large = ApiErrorFrom(
-      ErrorWithReason(absl::StatusCode::kInvalidArgument, "too large", kReasonTooLarge, {{"param", "messages.1"}}));
+  const ApiError large = ApiErrorFrom(ErrorWithReason(absl::StatusCode::kInvalidArgument, "too large",
+                                                      kReasonTooLarge, {{"param", "messages.1"}}));
   EXPECT_EQ(large.http_status, 413);
   EXPECT_EQ(large.param, "messages.1");
 }
@@ -186,9 +193,12 @@ TEST(ApiErrorTest, TellsNothingOfTheInside) {
   const ApiError error = ApiErrorFrom(absl::UnavailableError("failed to connect to ipv4:10.0.0.7:50051"));
   EXPECT_EQ(error.message.find("10.0.0.7"), std::string::npos);
   EXPECT_EQ(ApiErrorFrom(absl::InternalError("vector at 0x7fff12345678")).message, "internal error");
-  EXPECT_EQ(Sanitize("picture 0 at 10.0.0.7:50061, [::1]:9, encoder-0.svc:50061: /srv/models/a/b is 0x7fffdeadbeef."),
-            "picture 0 at ..., ..., ...: ... is ....");
-  const std::string fine = "messages.0.content: has 12:30, a/b, 3.5 of 4.0.1 \"x:y\" at 100:200; want 1 .. 2.";
+  EXPECT_EQ(
+      Sanitize(
+          "picture 0 at 10.0.0.7:50061, [::1]:9, encoder-0.svc:50061: /srv/models/a/b is 0x7fffdeadbeef."),
+      "picture 0 at ..., ..., ...: ... is ....");
+  const std::string fine =
+      "messages.0.content: has 12:30, a/b, 3.5 of 4.0.1 \"x:y\" at 100:200; want 1 .. 2.";
   EXPECT_EQ(Sanitize(fine), fine);
 }
 

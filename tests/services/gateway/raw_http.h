@@ -15,15 +15,16 @@
 namespace prism {
 
 struct RawResponse {
-  int status = 0;          // 0: the connection ended before a whole head
+  int status = 0;  // 0: the connection ended before a whole head
   std::string head;
-  std::string body;        // chunks taken apart
-  bool complete = false;   // the body ended as its head said it would
+  std::string body;       // chunks taken apart
+  bool complete = false;  // the body ended as its head said it would
 };
 
 class RawConnection {
  public:
-  explicit RawConnection(int port, int receive_buffer_bytes = 0) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  explicit RawConnection(int port, int receive_buffer_bytes = 0)
+      : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     if (receive_buffer_bytes > 0) {
       setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer_bytes, sizeof(receive_buffer_bytes));
     }
@@ -133,9 +134,10 @@ class RawConnection {
   std::string held_;
 };
 
-inline std::string PostRequest(const std::string& target, const std::string& body, const std::string& headers = "") {
-  return "POST " + target + " HTTP/1.1\r\nHost: test\r\n" + headers + "Content-Length: " + std::to_string(body.size()) +
-         "\r\n\r\n" + body;
+inline std::string PostRequest(const std::string& target, const std::string& body,
+                               const std::string& headers = "") {
+  return "POST " + target + " HTTP/1.1\r\nHost: test\r\n" + headers +
+         "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 inline std::string GetRequest(const std::string& target, const std::string& headers = "") {
   return "GET " + target + " HTTP/1.1\r\nHost: test\r\n" + headers + "\r\n";
