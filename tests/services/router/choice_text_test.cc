@@ -1,0 +1,89 @@
+#include "services/router/choice_text.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+namespace prism {
+namespace {
+
+class ChoiceTextTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto tokenizer =
+        Tokenizer::Load(std::string(PRISM_SOURCE_DIR) + "/tests/oracle/models/moe-micro/tokenizer.json");
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    tokenizer_ = *std::move(tokenizer);
+  }
+  std::vector<int32_t> Ids(const std::string& text) {
+    return *tokenizer_->Encode(text, SpecialTokens::kMatchAdded);
+  }
+  ChoiceText Make(std::vector<std::string> stops, bool include, bool thinking) {
+    return ChoiceText(tokenizer_.get(), *StopMatcher::Create(stops, include), thinking);
+  }
+  struct All {
+    std::string reasoning, answer;
+    bool stopped = false;
+  };
+  static All Run(ChoiceText* text, const std::vector<int32_t>& ids) {
+    All all;
+    const auto take = [&](const ChoiceText::Output& output) {
+      all.reasoning += output.reasoning;
+      all.answer += output.answer;
+      all.stopped = output.stopped;
+    };
+    for (const int32_t id : ids) {
+      take(text->Push(id));
+      if (all.stopped) return all;
+    }
+    take(text->Finish());
+    return all;
+  }
+  std::unique_ptr<Tokenizer> tokenizer_;
+};
+
+TEST_F(ChoiceTextTest, SpecialTokensAreNotShown) {
+  ChoiceText text = Make({}, false, false);
+  EXPECT_EQ(Run(&text, Ids("Hello 你好<|im_end|>")).answer, "Hello 你好");
+}
+
+TEST_F(ChoiceTextTest, AStopStringEndsTheTextAndIsNotShown) {
+  ChoiceText text = Make({"END"}, false, false);
+  const All all = Run(&text, Ids("first END second"));
+  EXPECT_TRUE(all.stopped);
+  EXPECT_EQ(all.answer, "first ");
+  EXPECT_EQ(text.stop_text(), "END");
+}
+
+TEST_F(ChoiceTextTest, AStopStringIsShownWhenAskedFor) {
+  ChoiceText text = Make({"END"}, true, false);
+  EXPECT_EQ(Run(&text, Ids("first END second")).answer, "first END");
+}
+
+TEST_F(ChoiceTextTest, WhatLookedLikeAStopStringIsShownAtTheEnd) {
+  ChoiceText text = Make({"ENDING"}, false, false);
+  const All all = Run(&text, Ids("first END"));
+  EXPECT_FALSE(all.stopped);
+  EXPECT_EQ(all.answer, "first END");
+  EXPECT_EQ(text.stop_text(), "");
+}
+
+TEST_F(ChoiceTextTest, ReasoningAndAnswerAreApart) {
+  ChoiceText text = Make({}, false, true);
+  EXPECT_TRUE(text.in_reasoning());
+  const All all = Run(&text, Ids("let me see\n</think>\n\nIt is red."));
+  EXPECT_EQ(all.reasoning, "let me see");
+  EXPECT_EQ(all.answer, "It is red.");
+}
+
+TEST_F(ChoiceTextTest, AnUnfinishedCharacterBecomesOneMark) {
+  ChoiceText text = Make({}, false, false);
+  std::vector<int32_t> ids = Ids("é");
+  if (ids.size() > 1) ids.pop_back();
+  const std::string answer = Run(&text, ids).answer;
+  EXPECT_TRUE(answer == "\xEF\xBF\xBD" || answer == "é") << answer;
+}
+
+}  // namespace
+}  // namespace prism

@@ -1,0 +1,154 @@
+#include "services/router/replica_set.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/wire/status_codec.h"
+#include "tests/services/router/fakes.h"
+
+namespace prism {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::HasSubstr;
+
+constexpr milliseconds kSoon{5000};
+
+bool Eventually(const std::function<bool()>& condition) {
+  const SteadyTime give_up = Clock::Real().Now() + kSoon;
+  while (Clock::Real().Now() < give_up) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return condition();
+}
+
+class ReplicaSetTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { InitLog("test", "error"); }
+
+  std::unique_ptr<ReplicaSet> Watch(ReplicaRole role, std::vector<std::string> addresses) {
+    auto set = std::make_unique<ReplicaSet>(ReplicaSetOptions{.role = role,
+                                                              .addresses = std::move(addresses),
+                                                              .hidden_size = kFakeHidden,
+                                                              .num_deepstack = kFakeDeepstack,
+                                                              .poll_interval = milliseconds(20),
+                                                              .poll_timeout = milliseconds(1000)});
+    set->Start();
+    return set;
+  }
+  static std::string WhyNot(const ReplicaSet& set, int index) {
+    v1::ListReplicasResponse list;
+    set.AppendTo(&list);
+    return list.replicas(index).why_not();
+  }
+};
+
+TEST_F(ReplicaSetTest, AReplicaIsReadyOnceItAnswersAndNotWhenItIsGone) {
+  FakeDecoder decoder;
+  const auto set = Watch(ReplicaRole::kDecoder, {decoder.address()});
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
+  EXPECT_TRUE(set->ready().ok());
+  EXPECT_EQ(set->model_length_max(), 4096u);
+  decoder.Kill();
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 0; }));
+  const absl::Status none = set->ready();
+  EXPECT_EQ(none.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(none), kReasonNoReplica);
+  EXPECT_TRUE(RetryDelayMsOf(none).has_value());
+  EXPECT_THAT(std::string(none.message()), HasSubstr(decoder.address()));
+  decoder.Restart();
+  EXPECT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
+}
+
+TEST_F(ReplicaSetTest, AReplicaThatSaysNotServingGetsNoWork) {
+  FakeDecoder decoder;
+  const auto set = Watch(ReplicaRole::kDecoder, {decoder.address()});
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
+  decoder.SetServing(false);
+  EXPECT_TRUE(Eventually([&] { return set->num_ready() == 0; }));
+}
+
+TEST_F(ReplicaSetTest, AnotherRoleIsRefused) {
+  FakeEncoder encoder;
+  {
+    MutexLock lock(&encoder.mutex);
+    encoder.description.set_role("decoder");
+  }
+  const auto set = Watch(ReplicaRole::kVisionEncoder, {encoder.address()});
+  EXPECT_TRUE(Eventually([&] { return WhyNot(*set, 0) == "is a \"decoder\", want a \"vision-encoder\""; }));
+}
+
+TEST_F(ReplicaSetTest, AnotherWidthIsRefusedWithTheNumbers) {
+  FakeEncoder encoder;
+  {
+    MutexLock lock(&encoder.mutex);
+    encoder.description.set_hidden_size(2048);
+  }
+  const auto set = Watch(ReplicaRole::kVisionEncoder, {encoder.address()});
+  EXPECT_TRUE(Eventually([&] {
+    return WhyNot(*set, 0) ==
+           "embeddings have 2048 columns and 2 DeepStack levels, the checkpoint here says 128 and 2";
+  })) << WhyNot(*set, 0);
+}
+
+TEST_F(ReplicaSetTest, DecodersMustAgreeOnWeightsAndNumerics) {
+  FakeDecoder one, two;
+  const auto set = Watch(ReplicaRole::kDecoder, {one.address(), two.address()});
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 2; }));
+  {
+    MutexLock lock(&two.mutex);
+    two.description.set_weights_digest("other");
+  }
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
+  EXPECT_THAT(WhyNot(*set, 1), HasSubstr("holds weights 6f74686572, but " + one.address()));
+  {
+    MutexLock lock(&two.mutex);
+    two.description.set_weights_digest("text");
+    two.description.set_numerics_id("fast-and-loose");
+  }
+  EXPECT_TRUE(Eventually([&] { return WhyNot(*set, 1).find("computes as \"fast-and-loose\"") == 0; }));
+}
+
+TEST_F(ReplicaSetTest, WorkInFlightIsCountedAndSpreads) {
+  FakeDecoder one, two;
+  const auto set = Watch(ReplicaRole::kDecoder, {one.address(), two.address()});
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 2; }));
+  auto first = set->PickDecoder({}, false);
+  auto second = set->PickDecoder({}, false);
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_NE(first->index(), second->index());
+  const size_t freed = first->index();
+  first->End();
+  EXPECT_EQ(set->PickDecoder({}, false)->index(), freed);
+}
+
+TEST_F(ReplicaSetTest, ExcludedReplicasAreTakenOnlyWithoutOthers) {
+  FakeDecoder one, two;
+  const auto set = Watch(ReplicaRole::kDecoder, {one.address(), two.address()});
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 2; }));
+  EXPECT_EQ(set->PickDecoder({0}, true)->index(), 1u);
+  EXPECT_TRUE(set->PickDecoder({0, 1}, false).ok());
+  EXPECT_EQ(ReasonOf(set->PickDecoder({0, 1}, true).status()), kReasonNoReplica);
+}
+
+TEST_F(ReplicaSetTest, AReportedReplicaComesBackWithItsNextPoll) {
+  FakeDecoder decoder;
+  const auto set = Watch(ReplicaRole::kDecoder, {decoder.address()});
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
+  auto use = set->PickDecoder({}, false);
+  ASSERT_TRUE(use.ok());
+  use->ReportGone(absl::UnavailableError("Socket closed"));
+  use->End();
+  EXPECT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
+}
+
+TEST_F(ReplicaSetTest, NoAddressesIsSaid) {
+  const auto set = Watch(ReplicaRole::kVisionEncoder, {});
+  EXPECT_EQ(set->ready().message(), "no vision-encoder is ready: none is configured");
+}
+
+}  // namespace
+}  // namespace prism
