@@ -13,18 +13,10 @@ namespace {
 
 int64_t CeilDiv(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-// A piece of memory for each thread of a pool.
-class ThreadScratch {
- public:
-  ThreadScratch(int num_threads, int64_t floats)
-      : floats_((floats + 15) / 16 * 16),
-        buffer_(Buffer::Host(num_threads * floats_ * static_cast<int64_t>(sizeof(float)))) {}
-  float* of(int thread) const { return static_cast<float*>(buffer_.data()) + thread * floats_; }
-
- private:
-  const int64_t floats_;
-  const Buffer buffer_;
-};
+// What a block of queries is worked out in, the thread's own.
+float* QueryState(CpuStream& stream, int thread, int64_t head_size) {
+  return stream.scratch(ScratchUse::kQueryState, thread).Floats(AttentionScratchSize(head_size));
+}
 
 // Some tokens of one sequence, and the query heads that share one KV head.
 struct PagedPart {
@@ -53,9 +45,8 @@ absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
       }
     }
   }
-  ParallelPool& pool = PoolOf(stream);
-  const ThreadScratch scratch(pool.num_threads(), AttentionScratchSize(head_size));
-  pool.Run(static_cast<int64_t>(parts.size()), [&](int64_t index, int thread) {
+  CpuStream& cpu = static_cast<CpuStream&>(stream);
+  cpu.pool().Run(static_cast<int64_t>(parts.size()), [&](int64_t index, int thread) {
     const PagedPart& part = parts[static_cast<size_t>(index)];
     const int64_t length = args.context_lengths.data<int32_t>()[part.sequence];
     const int64_t tile_elements = kAttentionTile * head_size;
@@ -67,7 +58,7 @@ absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
                                             part.sequence * args.page_tables.dim(1)},
                             .head_size = head_size,
                             .scale = args.scale,
-                            .scratch = scratch.of(thread)};
+                            .scratch = QueryState(cpu, thread, head_size)};
     std::array<Query, kQueryBlock> queries;
     for (int64_t first = 0; first < group; first += heads_at_once) {
       size_t count = 0;
@@ -117,10 +108,12 @@ class VarlenRound {
     }
   }
 
-  void Run(ParallelPool& pool, const ThreadScratch& scratch) const {
-    pool.Run(static_cast<int64_t>(tiles_.size()), [&](int64_t i, int) { Pack(tiles_[static_cast<size_t>(i)]); });
-    pool.Run(static_cast<int64_t>(blocks_.size()),
-             [&](int64_t i, int thread) { Attend(blocks_[static_cast<size_t>(i)], scratch.of(thread)); });
+  void Run(CpuStream& stream) const {
+    stream.pool().Run(static_cast<int64_t>(tiles_.size()),
+                      [&](int64_t i, int) { Pack(tiles_[static_cast<size_t>(i)]); });
+    stream.pool().Run(static_cast<int64_t>(blocks_.size()), [&](int64_t i, int thread) {
+      Attend(blocks_[static_cast<size_t>(i)], QueryState(stream, thread, head_size_));
+    });
   }
 
  private:
@@ -213,12 +206,9 @@ absl::Status AttentionVarlen(Stream& stream, const AttentionVarlenArgs& args) {
       used_most = std::max(used_most, used);
     }
   }
-  ParallelPool& pool = PoolOf(stream);
-  const ThreadScratch scratch(pool.num_threads(), AttentionScratchSize(head_size));
-  const Buffer packed = Buffer::Host(used_most * static_cast<int64_t>(sizeof(float)));
-  for (std::vector<SegmentHead>& heads : rounds) {
-    VarlenRound(args, std::move(heads), static_cast<float*>(packed.data())).Run(pool, scratch);
-  }
+  CpuStream& cpu = static_cast<CpuStream&>(stream);
+  float* packed = cpu.scratch(ScratchUse::kPackedTiles).Floats(used_most);
+  for (std::vector<SegmentHead>& heads : rounds) VarlenRound(args, std::move(heads), packed).Run(cpu);
   return absl::OkStatus();
 }
 

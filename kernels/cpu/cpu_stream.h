@@ -16,6 +16,8 @@ enum class ScratchUse {
   kTurnedRows,   // x of the linear layer's loops, shared by the threads
   kPartialSums,  // of the linear layer, one a thread
   kExpertRows,   // of MoeExperts, shared by the threads
+  kPackedTiles,  // keys and values of AttentionVarlen, shared by the threads
+  kQueryState,   // of attention, one a thread
   kCount,
 };
 
