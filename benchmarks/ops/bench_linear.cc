@@ -4,15 +4,16 @@
 //
 //   bench_linear [ROUNDS [sgemm|bandwidth]]     medians over ROUNDS (11) interleaved rounds; one part
 #include <cblas.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "benchmarks/ops/yardstick.h"
-#include "hwy/targets.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/ops/linear.h"
 
@@ -159,12 +160,7 @@ void BesideBandwidth(Stream& stream, int rounds) {
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::max(1, std::atoi(argv[1])) : 11;
   const std::string part = argc > 2 ? argv[2] : "";
-  // OpenBLAS takes processors newer than itself for old ones; it reads this when it is loaded.
-  if (hwy::SupportedTargets() & HWY_AVX3 && setenv("OPENBLAS_CORETYPE", "SkylakeX", 0) == 0 &&
-      std::string(openblas_get_corename()) == "Prescott" && std::getenv("PRISM_BENCH_AGAIN") == nullptr) {
-    setenv("PRISM_BENCH_AGAIN", "1", 1);
-    execv("/proc/self/exe", argv);
-  }
+  prism::bench::UseBestOpenBlas(argv);
   openblas_set_num_threads(1);
   const std::unique_ptr<prism::Backend> backend = prism::CreateCpuBackend();
   const std::unique_ptr<prism::Stream> stream = backend->CreateStream({.num_threads = 1}).value();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <thread>
 
@@ -82,6 +83,12 @@ int64_t LastLevelCacheBytes() {
   const int64_t size = std::max({sysconf(_SC_LEVEL4_CACHE_SIZE), sysconf(_SC_LEVEL3_CACHE_SIZE),
                                  sysconf(_SC_LEVEL2_CACHE_SIZE)});
   return size > 0 ? size : int64_t{32} << 20;
+}
+
+void UseBestOpenBlas(char** argv) {
+  if ((hwy::SupportedTargets() & HWY_AVX3) == 0 || std::getenv("OPENBLAS_CORETYPE") != nullptr) return;
+  setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
+  execv("/proc/self/exe", argv);
 }
 
 double Seconds(const std::function<void()>& body) {

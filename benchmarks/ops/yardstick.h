@@ -14,6 +14,10 @@ std::string MachineAndCommit();
 // Bytes of the largest cache, or 32 MiB if the system does not say.
 int64_t LastLevelCacheBytes();
 
+// OpenBLAS 0.3.21 takes processors newer than itself for very old ones. It reads its choice when it is
+// loaded, so with AVX-512 and no OPENBLAS_CORETYPE set, this sets it and starts the program again.
+void UseBestOpenBlas(char** argv);
+
 // Wall time of one call in seconds.
 double Seconds(const std::function<void()>& body);
 

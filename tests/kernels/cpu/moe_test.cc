@@ -55,8 +55,9 @@ TEST_P(MoeRouterTest, AgreesWithDoublePrecision) {
     for (int64_t e = 0; e < experts; ++e) p[static_cast<size_t>(e)] = std::exp(double{logits[static_cast<size_t>(t * experts + e)]});
     std::vector<int32_t> order(static_cast<size_t>(experts));
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-      return p[static_cast<size_t>(a)] > p[static_cast<size_t>(b)];
+    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+      const double p_a = p[static_cast<size_t>(a)], p_b = p[static_cast<size_t>(b)];
+      return p_a > p_b || (p_a == p_b && a < b);
     });
     double sum = 0;
     for (int64_t j = 0; j < chosen; ++j) sum += p[static_cast<size_t>(order[static_cast<size_t>(j)])];
