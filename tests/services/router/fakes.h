@@ -71,9 +71,10 @@ class FakeEncoder final : public v1::VisionEncoder::CallbackService {
   ~FakeEncoder() override { Kill(); }
 
   const std::string& address() const { return server_.address(); }
+  // Calls that are held are cut off, not answered.
   void Kill() {
-    Open();
     server_.Kill();
+    Open();
   }
   void Restart() { server_.Restart(); }
   void SetServing(bool serving) { server_.SetServing(serving); }
