@@ -80,8 +80,9 @@ bool Measure(const Tokenizer& tokenizer, const char* name, const std::string& te
   }
   const double megabytes = static_cast<double>(text.size()) / 1e6;
   std::printf("%-34s %9zu %8.2f %10.1f %10.1f %8.1f %12.1f\n", name, requests.size(),
-              static_cast<double>(text.size()) / static_cast<double>(num_tokens), megabytes / Of(encode).median,
-              megabytes / Of(encode).best, kEncodeAimMbS, megabytes / Of(decode).median);
+              static_cast<double>(text.size()) / static_cast<double>(num_tokens),
+              megabytes / Of(encode).median, megabytes / Of(encode).best, kEncodeAimMbS,
+              megabytes / Of(decode).median);
   return true;
 }
 

@@ -58,8 +58,8 @@ absl::StatusOr<std::unique_ptr<BytePairEncoder>> BytePairEncoder::Create(const T
     size_t slot = SlotOf(pair, encoder->slot_shift_);
     while (encoder->slots_[slot] != kNoMerge) {
       if (encoder->slots_[slot] >> kRankBits == pair) {
-        return absl::InvalidArgumentError(absl::StrCat("merges.", rank, " repeats merges.",
-                                                       encoder->slots_[slot] & kNoRank));
+        return absl::InvalidArgumentError(
+            absl::StrCat("merges.", rank, " repeats merges.", encoder->slots_[slot] & kNoRank));
       }
       slot = (slot + 1) & (num_slots - 1);
     }
@@ -111,8 +111,7 @@ void BytePairEncoder::Encode(absl::string_view piece, Scratch* scratch, std::vec
     MergePiece(piece, scratch, ids);
     return;
   }
-  const Whole known =
-      whole_pieces_first_ ? Whole::kToken : whole_[whole].load(std::memory_order_relaxed);
+  const Whole known = whole_pieces_first_ ? Whole::kToken : whole_[whole].load(std::memory_order_relaxed);
   if (known == Whole::kToken) {
     ids->push_back(whole);
     return;
@@ -130,8 +129,7 @@ void BytePairEncoder::MergePiece(absl::string_view piece, Scratch* scratch, std:
   MergeWhole(piece, scratch, ids);
 }
 
-void BytePairEncoder::MergeWhole(absl::string_view piece, Scratch* scratch,
-                                 std::vector<int32_t>* ids) const {
+void BytePairEncoder::MergeWhole(absl::string_view piece, Scratch* scratch, std::vector<int32_t>* ids) const {
   if (piece.size() <= kShortBytesMax) {
     MergeShort(piece, ids);
   } else {
@@ -182,8 +180,9 @@ bool BytePairEncoder::Splice(absl::string_view piece, size_t cut, size_t first, 
     for (size_t i = 0; i < num_right; ++i) end += tokens_->bytes(window[i]).size();
     seam.clear();
     MergeWhole(piece.substr(begin, end - begin), scratch, &seam);
-    const bool left_closes = num_left == ids->size() - first ||
-                             StayApart(piece, begin, (*ids)[ids->size() - 1 - num_left], seam.front(), scratch);
+    const bool left_closes =
+        num_left == ids->size() - first ||
+        StayApart(piece, begin, (*ids)[ids->size() - 1 - num_left], seam.front(), scratch);
     const bool right_closes =
         num_right == window.size() || StayApart(piece, end, seam.back(), window[num_right], scratch);
     if (left_closes && right_closes) break;

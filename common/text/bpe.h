@@ -83,7 +83,7 @@ class BytePairEncoder {
   std::vector<int32_t> joined_;       // [rank]
   std::vector<uint32_t> byte_ranks_;  // [first byte * 256 + second byte]
   // left << 43 | right << 22 | rank: one word a merge, so that as many as can be are in the caches.
-  std::vector<uint64_t> slots_;       // a power of two; open addressing
+  std::vector<uint64_t> slots_;  // a power of two; open addressing
   int slot_shift_ = 63;
   // What Encode() found out about the piece that is exactly token i: whether merges make that token of it.
   mutable std::unique_ptr<std::atomic<Whole>[]> whole_;

@@ -393,8 +393,8 @@ absl::StatusOr<AssembledPrompt> ChatFormat::Assemble(const ChatPrompt& prompt,
                                                      absl::Span<const SlotLayout> layouts,
                                                      int64_t length_max) const {
   if (layouts.size() != prompt.slots.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("prompt: ", prompt.slots.size(), " pictures and videos, ",
-                                                   layouts.size(), " layouts"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("prompt: ", prompt.slots.size(), " pictures and videos, ", layouts.size(), " layouts"));
   }
   AssembledPrompt assembled;
   for (size_t i = 0; i < layouts.size(); ++i) {
@@ -405,13 +405,14 @@ absl::StatusOr<AssembledPrompt> ChatFormat::Assemble(const ChatPrompt& prompt,
                                                      " visual tokens, not 1..", kSlotTokensMax));
     }
     if (video == layout.timestamps_s.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("prompt: slot ", i, " is a ", video ? "video" : "picture",
-                                                     " with ", layout.timestamps_s.size(), " timestamps"));
+      return absl::InvalidArgumentError(absl::StrCat("prompt: slot ", i, " is a ",
+                                                     video ? "video" : "picture", " with ",
+                                                     layout.timestamps_s.size(), " timestamps"));
     }
     for (const double seconds : layout.timestamps_s) {
       if (!(seconds >= 0) || seconds > kTimestampMaxS) {
-        return absl::InvalidArgumentError(absl::StrCat("prompt: slot ", i, " has the timestamp ", seconds,
-                                                       " s, not 0..", kTimestampMaxS));
+        return absl::InvalidArgumentError(
+            absl::StrCat("prompt: slot ", i, " has the timestamp ", seconds, " s, not 0..", kTimestampMaxS));
       }
     }
     assembled.num_media_tokens +=
@@ -464,8 +465,7 @@ absl::StatusOr<AssembledPrompt> ChatFormat::Assemble(const ChatPrompt& prompt,
   }
   PRISM_RETURN_IF_ERROR(flush());
   if (static_cast<int64_t>(ids.size()) > length_max) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("prompt: ", ids.size(), " tokens, at most ", length_max));
+    return absl::InvalidArgumentError(absl::StrCat("prompt: ", ids.size(), " tokens, at most ", length_max));
   }
   return assembled;
 }

@@ -28,9 +28,9 @@
 namespace prism {
 
 inline constexpr size_t kChatMessagesMax = 64;
-inline constexpr size_t kChatPartsMax = 256;      // of one message
+inline constexpr size_t kChatPartsMax = 256;  // of one message
 inline constexpr size_t kChatToolsMax = 128;
-inline constexpr size_t kChatToolCallsMax = 64;   // of one message
+inline constexpr size_t kChatToolCallsMax = 64;               // of one message
 inline constexpr size_t kChatTextBytesMax = size_t{8} << 20;  // of all messages and tools together
 inline constexpr int32_t kSlotTokensMax = 1 << 20;            // of one picture or one temporal patch
 
@@ -46,9 +46,9 @@ struct ChatToolCall {
 };
 
 struct ChatMessage {
-  std::string role;  // "system", "user", "assistant", "tool"
-  std::vector<ChatPart> content;          // joined without a separator; pictures in user and tool only
-  std::vector<ChatToolCall> tool_calls;   // assistant only
+  std::string role;                              // "system", "user", "assistant", "tool"
+  std::vector<ChatPart> content;                 // joined without a separator; pictures in user and tool only
+  std::vector<ChatToolCall> tool_calls;          // assistant only
   std::optional<std::string> reasoning_content;  // assistant only; the Instruct format leaves it out
 };
 
@@ -67,9 +67,9 @@ struct PromptSlot {
 struct PromptSegment {
   enum class Kind { kText, kMarker, kSlot };
   Kind kind;
-  std::string text;           // of kText; of kMarker its spelling
-  int32_t token_id = -1;      // of kMarker
-  size_t slot_index = 0;      // of kSlot
+  std::string text;       // of kText; of kMarker its spelling
+  int32_t token_id = -1;  // of kMarker
+  size_t slot_index = 0;  // of kSlot
 };
 
 struct ChatPrompt {
@@ -82,13 +82,13 @@ struct ChatPrompt {
 
 // How many visual tokens stand in a slot.
 struct SlotLayout {
-  int32_t num_tokens = 0;             // of the picture, or of each temporal patch of the video
-  std::vector<double> timestamps_s;   // of the video: one a temporal patch; empty for a picture
+  int32_t num_tokens = 0;            // of the picture, or of each temporal patch of the video
+  std::vector<double> timestamps_s;  // of the video: one a temporal patch; empty for a picture
 };
 
 // Consecutive placeholders that one picture's or temporal patch's embeddings replace.
 struct MediaSpan {
-  int64_t offset;         // of the first placeholder in the ids
+  int64_t offset;  // of the first placeholder in the ids
   int32_t num_tokens;
   size_t slot_index;
   int32_t temporal_patch;  // 0 for a picture
@@ -96,8 +96,8 @@ struct MediaSpan {
 
 struct AssembledPrompt {
   std::vector<int32_t> ids;
-  std::vector<MediaSpan> spans;   // by offset
-  int64_t num_media_tokens = 0;   // placeholders, together
+  std::vector<MediaSpan> spans;  // by offset
+  int64_t num_media_tokens = 0;  // placeholders, together
 };
 
 // The times that stand in the prompt before a video's temporal patches: the mean of each two neighbouring

@@ -50,8 +50,8 @@ absl::StatusOr<std::string> TranslateSplitPattern(absl::string_view pattern) {
     }
     if (c == ']') in_class = false;
     if (c == '&' && in_class && i + 1 < pattern.size() && pattern[i + 1] == '&') {
-      return absl::InvalidArgumentError(
-          absl::StrCat("pre-tokenizer pattern: an intersection of classes at offset ", i, " is not supported"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "pre-tokenizer pattern: an intersection of classes at offset ", i, " is not supported"));
     }
     if (c != '\\') {
       out.push_back(c);
@@ -95,16 +95,16 @@ PreTokenizer::~PreTokenizer() = default;
 
 absl::StatusOr<std::unique_ptr<PreTokenizer>> PreTokenizer::Create(absl::string_view pattern) {
   if (pattern.size() > kSplitPatternBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("pre-tokenizer pattern: ", pattern.size(),
-                                                   " bytes, at most ", kSplitPatternBytesMax));
+    return absl::InvalidArgumentError(
+        absl::StrCat("pre-tokenizer pattern: ", pattern.size(), " bytes, at most ", kSplitPatternBytesMax));
   }
   PRISM_ASSIGN_OR_RETURN(const std::string translated, TranslateSplitPattern(pattern));
   int error = 0;
   PCRE2_SIZE error_offset = 0;
   auto compiled = std::make_unique<Compiled>();
-  compiled->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                 PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &error_offset,
-                                 nullptr);
+  compiled->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &error_offset, nullptr);
   if (compiled->code == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("pre-tokenizer pattern: ", PcreMessage(error),
                                                    " at offset ", error_offset, " of ", translated));

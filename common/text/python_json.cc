@@ -54,13 +54,27 @@ void AppendPythonString(absl::string_view text, std::string* out) {
   out->push_back('"');
   for (const char c : text) {
     switch (c) {
-      case '"': out->append("\\\""); break;
-      case '\\': out->append("\\\\"); break;
-      case '\n': out->append("\\n"); break;
-      case '\r': out->append("\\r"); break;
-      case '\t': out->append("\\t"); break;
-      case '\f': out->append("\\f"); break;
-      case '\b': out->append("\\b"); break;
+      case '"':
+        out->append("\\\"");
+        break;
+      case '\\':
+        out->append("\\\\");
+        break;
+      case '\n':
+        out->append("\\n");
+        break;
+      case '\r':
+        out->append("\\r");
+        break;
+      case '\t':
+        out->append("\\t");
+        break;
+      case '\f':
+        out->append("\\f");
+        break;
+      case '\b':
+        out->append("\\b");
+        break;
       default:
         if (static_cast<uint8_t>(c) < 0x20) {
           out->append("\\u00");
@@ -112,17 +126,23 @@ class Rewriter {
     }
     SkipSpace();
     switch (Peek()) {
-      case '{': return Object(depth);
-      case '[': return Array(depth);
+      case '{':
+        return Object(depth);
+      case '[':
+        return Array(depth);
       case '"': {
         PRISM_ASSIGN_OR_RETURN(const std::string text, String());
         AppendPythonString(text, &out_);
         return absl::OkStatus();
       }
-      case 't': return Word("true");
-      case 'f': return Word("false");
-      case 'n': return Word("null");
-      default: return Number();
+      case 't':
+        return Word("true");
+      case 'f':
+        return Word("false");
+      case 'n':
+        return Word("null");
+      default:
+        return Number();
     }
   }
 
@@ -214,7 +234,8 @@ class Rewriter {
       value = TooSmall(written) ? 0.0 : HUGE_VAL;
       if (written[0] == '-') value = -value;
     }
-    if (!std::isfinite(value)) return Error(absl::StrCat("the number ", written, " is beyond double's range"));
+    if (!std::isfinite(value))
+      return Error(absl::StrCat("the number ", written, " is beyond double's range"));
     out_.append(PythonFloat(value));
     return absl::OkStatus();
   }
@@ -234,7 +255,8 @@ class Rewriter {
       size_t begin = e + 1;
       if (written[begin] == '+') ++begin;
       const char* const last = written.data() + written.size();
-      if (std::from_chars(written.data() + begin, last, exponent).ec != std::errc()) return written[begin] == '-';
+      if (std::from_chars(written.data() + begin, last, exponent).ec != std::errc())
+        return written[begin] == '-';
     }
     return place + exponent < 0;
   }
@@ -258,20 +280,37 @@ class Rewriter {
       }
       ++at_;
       switch (Peek()) {
-        case '"': text.push_back('"'); break;
-        case '\\': text.push_back('\\'); break;
-        case '/': text.push_back('/'); break;
-        case 'b': text.push_back('\b'); break;
-        case 'f': text.push_back('\f'); break;
-        case 'n': text.push_back('\n'); break;
-        case 'r': text.push_back('\r'); break;
-        case 't': text.push_back('\t'); break;
+        case '"':
+          text.push_back('"');
+          break;
+        case '\\':
+          text.push_back('\\');
+          break;
+        case '/':
+          text.push_back('/');
+          break;
+        case 'b':
+          text.push_back('\b');
+          break;
+        case 'f':
+          text.push_back('\f');
+          break;
+        case 'n':
+          text.push_back('\n');
+          break;
+        case 'r':
+          text.push_back('\r');
+          break;
+        case 't':
+          text.push_back('\t');
+          break;
         case 'u': {
           PRISM_ASSIGN_OR_RETURN(const char32_t c32, EscapedCodePoint());
           AppendCodePoint(c32, &text);
           continue;
         }
-        default: return Error("an unknown escape");
+        default:
+          return Error("an unknown escape");
       }
       ++at_;
     }

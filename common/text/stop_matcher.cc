@@ -50,7 +50,8 @@ StopMatcher::Output StopMatcher::Push(absl::string_view text) {
     for (Stop& stop : stops_) {
       while (stop.matched > 0 && stop.text[stop.matched] != c) stop.matched = stop.shorter[stop.matched];
       if (stop.text[stop.matched] == c) ++stop.matched;
-      if (stop.matched == stop.text.size() && (completed == nullptr || stop.text.size() > completed->text.size())) {
+      if (stop.matched == stop.text.size() &&
+          (completed == nullptr || stop.text.size() > completed->text.size())) {
         completed = &stop;
       }
       held = std::max<size_t>(held, stop.matched);

@@ -41,12 +41,11 @@ absl::StatusOr<TokenTable> TokenTable::Create(absl::Span<const Entry> entries) {
   size_t findable = 0;
   for (const Entry& entry : entries) {
     if (entry.id < 0 || entry.id > kTokenIdMax) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("token id ", entry.id, " is not in 0..", kTokenIdMax));
+      return absl::InvalidArgumentError(absl::StrCat("token id ", entry.id, " is not in 0..", kTokenIdMax));
     }
     if (entry.bytes.empty() || entry.bytes.size() > kTokenBytesMax) {
-      return absl::InvalidArgumentError(absl::StrCat("token ", entry.id, " has ", entry.bytes.size(),
-                                                     " bytes, not 1..", kTokenBytesMax));
+      return absl::InvalidArgumentError(
+          absl::StrCat("token ", entry.id, " has ", entry.bytes.size(), " bytes, not 1..", kTokenBytesMax));
     }
     last_id = std::max(last_id, entry.id);
     findable += entry.findable;

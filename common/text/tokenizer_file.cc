@@ -36,8 +36,7 @@ absl::StatusOr<dom::array> ArrayAt(dom::object parent, std::string_view key, abs
   return array;
 }
 
-absl::StatusOr<std::string_view> StringAt(dom::object parent, std::string_view key,
-                                          absl::string_view field) {
+absl::StatusOr<std::string_view> StringAt(dom::object parent, std::string_view key, absl::string_view field) {
   std::string_view string;
   if (parent[key].get(string) != simdjson::SUCCESS) return Malformed(field, "is missing or no string");
   return string;
@@ -72,7 +71,8 @@ absl::Status ReadPreTokenizer(dom::object root, TokenizerFile* file) {
   PRISM_ASSIGN_OR_RETURN(const dom::object outer, ObjectAt(root, "pre_tokenizer", "pre_tokenizer"));
   PRISM_ASSIGN_OR_RETURN(const std::string_view type, StringAt(outer, "type", "pre_tokenizer.type"));
   if (type != "Sequence") {
-    return Unsupported("pre_tokenizer.type", absl::StrCat("is \"", View(type), "\", only Sequence is computed"));
+    return Unsupported("pre_tokenizer.type",
+                       absl::StrCat("is \"", View(type), "\", only Sequence is computed"));
   }
   PRISM_ASSIGN_OR_RETURN(const dom::array parts,
                          ArrayAt(outer, "pretokenizers", "pre_tokenizer.pretokenizers"));
@@ -98,19 +98,18 @@ absl::Status ReadPreTokenizer(dom::object root, TokenizerFile* file) {
                          StringAt(pattern, "Regex", absl::StrCat(kSplit, ".pattern.Regex")));
   PRISM_ASSIGN_OR_RETURN(const std::string_view behavior,
                          StringAt(split, "behavior", absl::StrCat(kSplit, ".behavior")));
-  PRISM_ASSIGN_OR_RETURN(const bool invert,
-                         BoolAt(split, "invert", false, absl::StrCat(kSplit, ".invert")));
+  PRISM_ASSIGN_OR_RETURN(const bool invert, BoolAt(split, "invert", false, absl::StrCat(kSplit, ".invert")));
   if (behavior != "Isolated" || invert) {
-    return Unsupported(kSplit, absl::StrCat("behavior \"", View(behavior), "\", invert ", invert ? "true" : "false",
-                                            ": only Isolated, not inverted, is computed"));
+    return Unsupported(kSplit,
+                       absl::StrCat("behavior \"", View(behavior), "\", invert ", invert ? "true" : "false",
+                                    ": only Isolated, not inverted, is computed"));
   }
   file->split_pattern = std::string(regex);
 
   PRISM_ASSIGN_OR_RETURN(const std::string_view byte_level_type,
                          StringAt(byte_level, "type", absl::StrCat(kByteLevel, ".type")));
-  PRISM_ASSIGN_OR_RETURN(
-      const bool prefix_space,
-      BoolAt(byte_level, "add_prefix_space", true, absl::StrCat(kByteLevel, ".add_prefix_space")));
+  PRISM_ASSIGN_OR_RETURN(const bool prefix_space, BoolAt(byte_level, "add_prefix_space", true,
+                                                         absl::StrCat(kByteLevel, ".add_prefix_space")));
   PRISM_ASSIGN_OR_RETURN(const bool use_regex,
                          BoolAt(byte_level, "use_regex", true, absl::StrCat(kByteLevel, ".use_regex")));
   if (byte_level_type != "ByteLevel" || prefix_space || use_regex) {
@@ -146,7 +145,8 @@ absl::Status ReadModelOptions(dom::object model, TokenizerFile* file) {
     if (IsAbsentOrNull(model, key)) continue;
     const std::string field = absl::StrCat("model.", View(key));
     PRISM_ASSIGN_OR_RETURN(const std::string_view affix, StringAt(model, key, field));
-    if (!affix.empty()) return Unsupported(field, absl::StrCat("is \"", View(affix), "\", only null is computed"));
+    if (!affix.empty())
+      return Unsupported(field, absl::StrCat("is \"", View(affix), "\", only null is computed"));
   }
   PRISM_ASSIGN_OR_RETURN(const bool byte_fallback,
                          BoolAt(model, "byte_fallback", false, "model.byte_fallback"));
@@ -156,7 +156,8 @@ absl::Status ReadModelOptions(dom::object model, TokenizerFile* file) {
 }
 
 absl::StatusOr<int32_t> TokenId(int64_t id, absl::string_view field) {
-  if (id < 0 || id > kTokenIdMax) return Malformed(field, absl::StrCat("id ", id, " is not in 0..", kTokenIdMax));
+  if (id < 0 || id > kTokenIdMax)
+    return Malformed(field, absl::StrCat("id ", id, " is not in 0..", kTokenIdMax));
   return static_cast<int32_t>(id);
 }
 
@@ -203,10 +204,12 @@ absl::Status ReadAddedTokens(dom::object root, TokenizerFile* file, std::vector<
       const std::string key_field = absl::StrCat(field, ".", View(key));
       PRISM_ASSIGN_OR_RETURN(const bool value, BoolAt(token, key, false, key_field));
       if (value) {
-        return Unsupported(key_field, absl::StrCat("is true for \"", View(content), "\", only false is computed"));
+        return Unsupported(key_field,
+                           absl::StrCat("is true for \"", View(content), "\", only false is computed"));
       }
     }
-    PRISM_ASSIGN_OR_RETURN(const bool special, BoolAt(token, "special", false, absl::StrCat(field, ".special")));
+    PRISM_ASSIGN_OR_RETURN(const bool special,
+                           BoolAt(token, "special", false, absl::StrCat(field, ".special")));
     file->added.push_back({id, std::string(content), special});
     // The decoder treats an added token as any other: in the byte alphabet if it can be read so.
     std::string bytes = BytesOfByteLevel(View(content)).value_or(std::string(content));
@@ -235,7 +238,8 @@ absl::Status ReadMerges(dom::object model, TokenizerFile* file) {
     if (element.get(both) == simdjson::SUCCESS) {
       const size_t space = both.find(' ');
       if (space == std::string_view::npos || both.find(' ', space + 1) != std::string_view::npos) {
-        return Malformed(absl::StrCat("model.merges.", rank), absl::StrCat("\"", View(both), "\" is not two tokens"));
+        return Malformed(absl::StrCat("model.merges.", rank),
+                         absl::StrCat("\"", View(both), "\" is not two tokens"));
       }
       left = both.substr(0, space);
       right = both.substr(space + 1);

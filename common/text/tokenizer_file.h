@@ -21,10 +21,10 @@ namespace prism {
 inline constexpr size_t kTokenizerFileBytesMax = size_t{64} << 20;
 
 struct TokenizerFile {
-  TokenTable tokens;                            // added tokens too; only the vocabulary's are findable
-  std::vector<BytePairEncoder::Merge> merges;   // by rank
+  TokenTable tokens;                           // added tokens too; only the vocabulary's are findable
+  std::vector<BytePairEncoder::Merge> merges;  // by rank
   std::vector<AddedToken> added;
-  std::string split_pattern;                    // Oniguruma's spelling
+  std::string split_pattern;  // Oniguruma's spelling
   bool normalize_nfc = false;
   bool ignore_merges = false;
 };

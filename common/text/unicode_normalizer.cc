@@ -40,9 +40,8 @@ class InertCharacters {
       if (utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class != 0) bits_.reset(c);
       if (c >= 0xac00 && c <= 0xd7a3) continue;  // a Hangul syllable is its own composition
       utf8proc_int32_t parts[kDecompositionMax];
-      const utf8proc_ssize_t count =
-          utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts, kDecompositionMax,
-                                  kOptionsDecompose, nullptr);
+      const utf8proc_ssize_t count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts,
+                                                             kDecompositionMax, kOptionsDecompose, nullptr);
       PRISM_CHECK(count >= 1 && count <= kDecompositionMax);
       if (count == 1 && parts[0] == static_cast<utf8proc_int32_t>(c)) continue;
       for (int i = 1; i < count; ++i) bits_.reset(static_cast<size_t>(parts[i]));
@@ -74,8 +73,8 @@ void AppendComposed(absl::string_view text, std::vector<utf8proc_int32_t>* scrat
     const size_t at = scratch->size();
     scratch->resize(at + kDecompositionMax);
     const utf8proc_ssize_t count =
-        utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), scratch->data() + at,
-                                kDecompositionMax, InertCharacters::kOptionsDecompose, nullptr);
+        utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), scratch->data() + at, kDecompositionMax,
+                                InertCharacters::kOptionsDecompose, nullptr);
     PRISM_CHECK(count >= 0 && count <= kDecompositionMax);
     scratch->resize(at + static_cast<size_t>(count));
   }
@@ -90,8 +89,8 @@ void AppendComposed(absl::string_view text, std::vector<utf8proc_int32_t>* scrat
       ++run;
       continue;
     }
-    const auto end = std::find_if(run, scratch->end(),
-                                  [&](utf8proc_int32_t c) { return combining_class(c) == 0; });
+    const auto end =
+        std::find_if(run, scratch->end(), [&](utf8proc_int32_t c) { return combining_class(c) == 0; });
     if (end - run > 1) {
       // Class, then place, then character (21 bits) in one word: sorted, equal classes keep their order.
       keys.clear();
@@ -106,9 +105,8 @@ void AppendComposed(absl::string_view text, std::vector<utf8proc_int32_t>* scrat
     }
     run = end;
   }
-  const utf8proc_ssize_t count =
-      utf8proc_normalize_utf32(scratch->data(), static_cast<utf8proc_ssize_t>(scratch->size()),
-                               InertCharacters::kOptionsCompose);
+  const utf8proc_ssize_t count = utf8proc_normalize_utf32(
+      scratch->data(), static_cast<utf8proc_ssize_t>(scratch->size()), InertCharacters::kOptionsCompose);
   PRISM_CHECK(count >= 0);
   for (utf8proc_ssize_t i = 0; i < count; ++i) {
     AppendCodePoint(static_cast<char32_t>((*scratch)[static_cast<size_t>(i)]), out);

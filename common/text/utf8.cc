@@ -33,7 +33,7 @@ constexpr Lead LeadOf(uint8_t byte) {
 
 // Bytes of `data` that are the beginning of a character, and whether they are all of it.
 struct Part {
-  size_t size;     // 0 when the first byte begins no character
+  size_t size;  // 0 when the first byte begins no character
   bool complete;
 };
 
@@ -79,9 +79,9 @@ size_t Utf8ValidPrefix(absl::string_view text) {
 absl::Status CheckUtf8(absl::string_view text, absl::string_view what) {
   const size_t valid = Utf8ValidPrefix(text);
   if (valid == text.size()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      what, ": byte 0x", absl::Hex(static_cast<uint8_t>(text[valid]), absl::kZeroPad2), " at offset ",
-      valid, " is not UTF-8"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, ": byte 0x", absl::Hex(static_cast<uint8_t>(text[valid]), absl::kZeroPad2),
+                   " at offset ", valid, " is not UTF-8"));
 }
 
 void AppendCodePoint(char32_t code_point, std::string* out) {

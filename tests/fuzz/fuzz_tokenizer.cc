@@ -80,7 +80,8 @@ void CheckIds(const uint8_t* data, size_t size, bool skip_special) {
   PRISM_CHECK(stops->stopped() || shown == streamed);
   const auto parts = splitter.Push(tail);
   const auto rest = splitter.Finish();
-  PRISM_CHECK((parted + parts.reasoning + parts.answer + rest.reasoning + rest.answer).size() <= streamed.size());
+  PRISM_CHECK((parted + parts.reasoning + parts.answer + rest.reasoning + rest.answer).size() <=
+              streamed.size());
 }
 
 void CheckJson(const std::string& text) {
@@ -98,11 +99,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data) + 1, size - 1);
   switch (data[0] % 5) {
     case 0:
-    case 1: prism::CheckText(text); break;
-    case 2: prism::CheckIds(data + 1, size - 1, data[0] & 1); break;
-    case 3: prism::CheckJson(text); break;
+    case 1:
+      prism::CheckText(text);
+      break;
+    case 2:
+      prism::CheckIds(data + 1, size - 1, data[0] & 1);
+      break;
+    case 3:
+      prism::CheckJson(text);
+      break;
     // A whole file: accepted or refused, but never a crash.
-    case 4: (void)prism::Tokenizer::FromJson(text, "t.json"); break;
+    case 4:
+      (void)prism::Tokenizer::FromJson(text, "t.json");
+      break;
   }
   return 0;
 }

@@ -43,7 +43,8 @@ class Vocabulary {
     Ids ids;
     for (const char c : piece) ids.push_back(static_cast<uint8_t>(c));
     std::map<std::pair<int32_t, int32_t>, size_t> ranks;
-    for (size_t rank = 0; rank < merges_.size(); ++rank) ranks[{merges_[rank].left, merges_[rank].right}] = rank;
+    for (size_t rank = 0; rank < merges_.size(); ++rank)
+      ranks[{merges_[rank].left, merges_[rank].right}] = rank;
     while (true) {
       size_t best = ids.size();
       size_t best_rank = merges_.size();
@@ -198,7 +199,8 @@ TEST(BytePairEncoderTest, AByteWithoutATokenIsRefused) {
   entries.erase(entries.begin() + 65);
   auto table = TokenTable::Create(entries);
   ASSERT_TRUE(table.ok());
-  EXPECT_EQ(BytePairEncoder::Create(&*table, {}, false).status().message(), "vocab has no token for the byte 0x41");
+  EXPECT_EQ(BytePairEncoder::Create(&*table, {}, false).status().message(),
+            "vocab has no token for the byte 0x41");
 }
 
 TEST(TokenTableTest, FindsWhatIsFindableAndKnowsTheBytesOfAll) {

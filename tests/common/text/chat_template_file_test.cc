@@ -45,8 +45,9 @@ TEST_F(ChatTemplateFileTest, AFileWithoutATemplateIsPassedOver) {
 }
 
 TEST_F(ChatTemplateFileTest, OfNamedTemplatesTheDefaultIsTaken) {
-  Write("tokenizer_config.json",
-        R"({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]})");
+  Write(
+      "tokenizer_config.json",
+      R"({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]})");
   EXPECT_EQ(*ReadChatTemplate(folder_), "d");
   Write("tokenizer_config.json", R"({"chat_template": [{"name": "tool_use", "template": "t"}]})");
   EXPECT_THAT(std::string(ReadChatTemplate(folder_).status().message()),
@@ -57,18 +58,22 @@ TEST_F(ChatTemplateFileTest, MalformedJsonIsRefused) {
   Write("chat_template.json", "{");
   EXPECT_EQ(ReadChatTemplate(folder_).status().code(), absl::StatusCode::kInvalidArgument);
   Write("chat_template.json", R"({"chat_template": 5})");
-  EXPECT_THAT(std::string(ReadChatTemplate(folder_).status().message()), HasSubstr("neither a string nor a list"));
+  EXPECT_THAT(std::string(ReadChatTemplate(folder_).status().message()),
+              HasSubstr("neither a string nor a list"));
 }
 
 TEST(ChatStyleTest, TheOracleTemplateIsInstruct) {
-  EXPECT_EQ(*ChatStyleOf(ReadTestFile(OraclePath("models/moe-micro/chat_template.jinja"))), ChatStyle::kInstruct);
+  EXPECT_EQ(*ChatStyleOf(ReadTestFile(OraclePath("models/moe-micro/chat_template.jinja"))),
+            ChatStyle::kInstruct);
 }
 
 TEST(ChatStyleTest, AGenerationPromptThatOpensThinkIsThinking) {
-  EXPECT_EQ(*ChatStyleOf("{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"),
-            ChatStyle::kThinking);
-  EXPECT_EQ(*ChatStyleOf("{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}\n  {{- '<think>\\n' }}"),
-            ChatStyle::kThinking);
+  EXPECT_EQ(
+      *ChatStyleOf("{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"),
+      ChatStyle::kThinking);
+  EXPECT_EQ(
+      *ChatStyleOf("{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}\n  {{- '<think>\\n' }}"),
+      ChatStyle::kThinking);
   EXPECT_EQ(*ChatStyleOf("{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"),
             ChatStyle::kThinking);
 }
@@ -78,8 +83,10 @@ TEST(ChatStyleTest, OtherMentionsOfThinkAreNotEnough) {
                          "{{- '<|im_start|>assistant\\n' }}{%- endif %}"),
             ChatStyle::kInstruct);
   // A hybrid model with thinking switched off.
-  EXPECT_EQ(*ChatStyleOf("{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}"),
-            ChatStyle::kInstruct);
+  EXPECT_EQ(
+      *ChatStyleOf(
+          "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}"),
+      ChatStyle::kInstruct);
   EXPECT_EQ(*ChatStyleOf("{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
                          "{%- if x %}{{- '<think>\\n\\n</think>' }}{%- endif %}"),
             ChatStyle::kInstruct);

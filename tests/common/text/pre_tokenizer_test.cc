@@ -29,8 +29,8 @@ std::vector<std::string> Split(const std::string& text, const char* pattern = kQ
 }
 
 TEST(PreTokenizerTest, CutsEnglishAsTheExpressionSays) {
-  EXPECT_THAT(Split("I'm here,  we'LL see 12 (x)."),
-              ElementsAre("I", "'m", " here", ",", " ", " we", "'LL", " see", " ", "1", "2", " (", "x", ")."));
+  EXPECT_THAT(Split("I'm here,  we'LL see 12 (x)."), ElementsAre("I", "'m", " here", ",", " ", " we", "'LL",
+                                                                 " see", " ", "1", "2", " (", "x", ")."));
 }
 
 TEST(PreTokenizerTest, KeepsTheLastSpaceForTheNextWord) {
@@ -53,7 +53,8 @@ TEST(PreTokenizerTest, CaseFoldingIsUnicode) {
 }
 
 TEST(PreTokenizerTest, WhiteSpaceIsUnicodeWhiteSpace) {
-  for (const std::string space : {"\u0085", "\u00a0", "\u1680", "\u2003", "\u2028", "\u202f", "\u205f", "\u3000"}) {
+  for (const std::string space :
+       {"\u0085", "\u00a0", "\u1680", "\u2003", "\u2028", "\u202f", "\u205f", "\u3000"}) {
     EXPECT_THAT(Split("." + space + space), ElementsAre(".", space + space)) << space;
   }
   // U+180E was a space until Unicode 6.3, and PCRE2's \s still takes it. U+200B never was.

@@ -26,48 +26,59 @@ TEST(PythonJsonTest, StringsKeepCharactersAndEscapeControls) {
 }
 
 TEST(PythonJsonTest, IntegersStayAsWritten) {
-  EXPECT_EQ(Rewrite("[0, -7, -0, 123456789012345678901234567890]"), "[0, -7, 0, 123456789012345678901234567890]");
+  EXPECT_EQ(Rewrite("[0, -7, -0, 123456789012345678901234567890]"),
+            "[0, -7, 0, 123456789012345678901234567890]");
 }
 
 // Python 3: [repr(float(s)) for s in ...]
 TEST(PythonJsonTest, FloatsAreWrittenAsPythonDoes) {
-  const std::pair<const char*, const char*> cases[] = {
-      {"1.0", "1.0"},       {"-0.0", "-0.0"},      {"0.1", "0.1"},          {"1e5", "100000.0"},
-      {"1E+2", "100.0"},    {"1e15", "1000000000000000.0"},                 {"1e16", "1e+16"},
-      {"1.5e300", "1.5e+300"},                     {"0.0001", "0.0001"},    {"0.00001", "1e-05"},
-      {"1.25e-7", "1.25e-07"},                     {"123.456e2", "12345.6"}, {"3.141592653589793", "3.141592653589793"},
-      {"0.30000000000000004", "0.30000000000000004"},                       {"5e-324", "5e-324"},
-      {"1e-400", "0.0"},    {"9007199254740993.0", "9007199254740992.0"},   {"12345678901234567.0", "1.2345678901234568e+16"}};
+  const std::pair<const char*, const char*> cases[] = {{"1.0", "1.0"},
+                                                       {"-0.0", "-0.0"},
+                                                       {"0.1", "0.1"},
+                                                       {"1e5", "100000.0"},
+                                                       {"1E+2", "100.0"},
+                                                       {"1e15", "1000000000000000.0"},
+                                                       {"1e16", "1e+16"},
+                                                       {"1.5e300", "1.5e+300"},
+                                                       {"0.0001", "0.0001"},
+                                                       {"0.00001", "1e-05"},
+                                                       {"1.25e-7", "1.25e-07"},
+                                                       {"123.456e2", "12345.6"},
+                                                       {"3.141592653589793", "3.141592653589793"},
+                                                       {"0.30000000000000004", "0.30000000000000004"},
+                                                       {"5e-324", "5e-324"},
+                                                       {"1e-400", "0.0"},
+                                                       {"9007199254740993.0", "9007199254740992.0"},
+                                                       {"12345678901234567.0", "1.2345678901234568e+16"}};
   for (const auto& [written, expected] : cases) EXPECT_EQ(Rewrite(written), expected) << written;
 }
 
 TEST(PythonJsonTest, WhatIsNotJsonIsRefusedWithItsPlace) {
-  const std::pair<const char*, const char*> cases[] = {
-      {"", "no JSON value at byte 0"},
-      {"{\"a\" 1}", "no colon at byte 5"},
-      {"{\"a\": 1,}", "no key at byte 8"},
-      {"{\"a\": 1, \"a\": 2}", "a key is given twice"},
-      {"{a: 1}", "no key"},
-      {"[1 2]", "neither , nor ] at byte 3"},
-      {"[1", "neither , nor ]"},
-      {"{\"a\": 1", "neither , nor }"},
-      {"1 2", "something follows the value at byte 2"},
-      {"01", "something follows the value"},
-      {"1.", "no digit behind the point"},
-      {"1e", "no digit in the exponent"},
-      {"-", "no JSON value"},
-      {"NaN", "no JSON value"},
-      {"nul", "no JSON value"},
-      {"1e400", "the number 1e400 is beyond double's range"},
-      {"\"abc", "a string does not end"},
-      {"\"a\nb\"", "a control character in a string"},
-      {"\"\\x\"", "an unknown escape"},
-      {"\"\\u12g4\"", "no four hexadecimal digits"},
-      {"\"\\u12", "no four hexadecimal digits"},
-      {"\"\\ud800\"", "a lone surrogate"},
-      {"\"\\ud800\\u0041\"", "a lone surrogate"},
-      {"\"\\udc00\"", "a lone surrogate"},
-      {"\"\xff\"", "is not UTF-8"}};
+  const std::pair<const char*, const char*> cases[] = {{"", "no JSON value at byte 0"},
+                                                       {"{\"a\" 1}", "no colon at byte 5"},
+                                                       {"{\"a\": 1,}", "no key at byte 8"},
+                                                       {"{\"a\": 1, \"a\": 2}", "a key is given twice"},
+                                                       {"{a: 1}", "no key"},
+                                                       {"[1 2]", "neither , nor ] at byte 3"},
+                                                       {"[1", "neither , nor ]"},
+                                                       {"{\"a\": 1", "neither , nor }"},
+                                                       {"1 2", "something follows the value at byte 2"},
+                                                       {"01", "something follows the value"},
+                                                       {"1.", "no digit behind the point"},
+                                                       {"1e", "no digit in the exponent"},
+                                                       {"-", "no JSON value"},
+                                                       {"NaN", "no JSON value"},
+                                                       {"nul", "no JSON value"},
+                                                       {"1e400", "the number 1e400 is beyond double's range"},
+                                                       {"\"abc", "a string does not end"},
+                                                       {"\"a\nb\"", "a control character in a string"},
+                                                       {"\"\\x\"", "an unknown escape"},
+                                                       {"\"\\u12g4\"", "no four hexadecimal digits"},
+                                                       {"\"\\u12", "no four hexadecimal digits"},
+                                                       {"\"\\ud800\"", "a lone surrogate"},
+                                                       {"\"\\ud800\\u0041\"", "a lone surrogate"},
+                                                       {"\"\\udc00\"", "a lone surrogate"},
+                                                       {"\"\xff\"", "is not UTF-8"}};
   for (const auto& [written, problem] : cases) {
     const auto text = PythonJson(written, "tools.0");
     EXPECT_EQ(text.status().code(), absl::StatusCode::kInvalidArgument) << written;

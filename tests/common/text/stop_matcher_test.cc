@@ -85,7 +85,8 @@ TEST(StopMatcherTest, BadStopStringsAreNamed) {
   EXPECT_EQ(StopMatcher::Create({"a", ""}, false).status().message(), "stop.1: is empty");
   EXPECT_EQ(StopMatcher::Create({std::string(65, 'x')}, false).status().message(),
             "stop.0: 65 bytes, at most 64");
-  EXPECT_EQ(StopMatcher::Create({"\xff"}, false).status().message(), "stop.0: byte 0xff at offset 0 is not UTF-8");
+  EXPECT_EQ(StopMatcher::Create({"\xff"}, false).status().message(),
+            "stop.0: byte 0xff at offset 0 is not UTF-8");
   EXPECT_TRUE(StopMatcher::Create(std::vector<std::string>(8, std::string(64, 'x')), false).ok());
 }
 

@@ -62,7 +62,8 @@ TEST(TokenizerFileTest, AFolderIsNoTokenizer) {
 TEST(TokenizerFileTest, WhatIsNotJsonIsRefused) {
   EXPECT_THAT(std::string(Tokenizer::FromJson("{\"model\": ", "t.json").status().message()),
               HasSubstr("t.json: not JSON"));
-  EXPECT_THAT(std::string(Tokenizer::FromJson("", "t.json").status().message()), HasSubstr("t.json: not JSON"));
+  EXPECT_THAT(std::string(Tokenizer::FromJson("", "t.json").status().message()),
+              HasSubstr("t.json: not JSON"));
   EXPECT_EQ(Tokenizer::FromJson("[]", "t.json").status().message(), "t.json: not a JSON object");
 }
 
@@ -89,15 +90,23 @@ INSTANTIATE_TEST_SUITE_P(
     Each, BadTokenizerFileTest,
     testing::Values(
         Bad{"NoModel", [](Json& f) { f.erase("model"); }, kMalformed, "model: is missing or no object"},
-        Bad{"NoVocab", [](Json& f) { f["model"].erase("vocab"); }, kMalformed, "model.vocab: is missing or no object"},
+        Bad{"NoVocab", [](Json& f) { f["model"].erase("vocab"); }, kMalformed,
+            "model.vocab: is missing or no object"},
         Bad{"NoMerges", [](Json& f) { f["model"].erase("merges"); }, kMalformed,
             "model.merges: is missing or no array"},
-        Bad{"IdIsText", [](Json& f) { f["model"]["vocab"]["!"] = "x"; }, kMalformed, "\"!\" has no integer id"},
-        Bad{"IdIsNegative", [](Json& f) { f["model"]["vocab"]["!"] = -1; }, kMalformed, "id -1 is not in 0..2097151"},
+        Bad{"IdIsText", [](Json& f) { f["model"]["vocab"]["!"] = "x"; }, kMalformed,
+            "\"!\" has no integer id"},
+        Bad{"IdIsNegative", [](Json& f) { f["model"]["vocab"]["!"] = -1; }, kMalformed,
+            "id -1 is not in 0..2097151"},
         Bad{"IdIsHuge", [](Json& f) { f["model"]["vocab"]["!"] = 2097152; }, kMalformed,
             "id 2097152 is not in 0..2097151"},
-        Bad{"IdTwice", [](Json& f) { f["model"]["vocab"]["!"] = 1; }, kMalformed, "token id 1 is given twice"},
-        Bad{"ByteWithoutToken", [](Json& f) { f["model"]["vocab"].erase("~"); f["model"]["merges"] = Json::array(); },
+        Bad{"IdTwice", [](Json& f) { f["model"]["vocab"]["!"] = 1; }, kMalformed,
+            "token id 1 is given twice"},
+        Bad{"ByteWithoutToken",
+            [](Json& f) {
+              f["model"]["vocab"].erase("~");
+              f["model"]["merges"] = Json::array();
+            },
             kMalformed, "no token for the byte 0x7e"},
         Bad{"TokenTooLong", [](Json& f) { f["model"]["vocab"][std::string(5000, 'a')] = 1030; }, kMalformed,
             "has 5000 bytes, not 1..4096"},
@@ -105,41 +114,46 @@ INSTANTIATE_TEST_SUITE_P(
             "model.merges.3: \"ab\" is not two tokens"},
         Bad{"MergeOfThree", [](Json& f) { f["model"]["merges"][3] = "a b c"; }, kMalformed,
             "model.merges.3: \"a b c\" is not two tokens"},
-        Bad{"MergeIsNumber", [](Json& f) { f["model"]["merges"][3] = 7; }, kMalformed, "model.merges.3: is neither"},
+        Bad{"MergeIsNumber", [](Json& f) { f["model"]["merges"][3] = 7; }, kMalformed,
+            "model.merges.3: is neither"},
         Bad{"MergeOfUnknown", [](Json& f) { f["model"]["merges"].push_back({"qz", "zq"}); }, kMalformed,
             "is not in model.vocab"},
-        Bad{"MergeTwice", [](Json& f) { f["model"]["merges"].push_back(f["model"]["merges"][2]); }, kMalformed,
-            "repeats merges.2"},
+        Bad{"MergeTwice", [](Json& f) { f["model"]["merges"].push_back(f["model"]["merges"][2]); },
+            kMalformed, "repeats merges.2"},
         Bad{"AddedTokenTakesAnId", [](Json& f) { f["added_tokens"][0]["id"] = 5; }, kMalformed,
             "which model.vocab gives to another token"},
-        Bad{"AddedTokenTwice", [](Json& f) { f["added_tokens"][1]["id"] = 1004; }, kMalformed, "is given twice"},
-        Bad{"AddedTokenOfNothing", [](Json& f) { f["added_tokens"][1]["content"] = ""; }, kMalformed, "has 0 bytes"},
+        Bad{"AddedTokenTwice", [](Json& f) { f["added_tokens"][1]["id"] = 1004; }, kMalformed,
+            "is given twice"},
+        Bad{"AddedTokenOfNothing", [](Json& f) { f["added_tokens"][1]["content"] = ""; }, kMalformed,
+            "has 0 bytes"},
         Bad{"AddedTokenStrips", [](Json& f) { f["added_tokens"][1]["lstrip"] = true; }, kUnsupported,
             "added_tokens.1.lstrip: is true for \"<|im_start|>\""},
         Bad{"TooManyAddedTokens",
             [](Json& f) {
-              for (int i = 0; i < 4100; ++i) f["added_tokens"].push_back({{"id", 2000 + i}, {"content", "x"}});
+              for (int i = 0; i < 4100; ++i)
+                f["added_tokens"].push_back({{"id", 2000 + i}, {"content", "x"}});
             },
             kMalformed, "added_tokens: has 4120, at most 4096"},
         Bad{"OtherNormalizer", [](Json& f) { f["normalizer"]["type"] = "NFKC"; }, kUnsupported,
             "normalizer.type: is \"NFKC\", only NFC is computed"},
-        Bad{"OtherModel", [](Json& f) { f["model"]["type"] = "Unigram"; }, kUnsupported, "model.type: is \"Unigram\""},
+        Bad{"OtherModel", [](Json& f) { f["model"]["type"] = "Unigram"; }, kUnsupported,
+            "model.type: is \"Unigram\""},
         Bad{"Dropout", [](Json& f) { f["model"]["dropout"] = 0.1; }, kUnsupported, "model.dropout"},
         Bad{"Prefix", [](Json& f) { f["model"]["continuing_subword_prefix"] = "##"; }, kUnsupported,
             "model.continuing_subword_prefix: is \"##\""},
-        Bad{"ByteFallback", [](Json& f) { f["model"]["byte_fallback"] = true; }, kUnsupported, "model.byte_fallback"},
+        Bad{"ByteFallback", [](Json& f) { f["model"]["byte_fallback"] = true; }, kUnsupported,
+            "model.byte_fallback"},
         Bad{"OtherPreTokenizer", [](Json& f) { f["pre_tokenizer"] = {{"type", "Whitespace"}}; }, kUnsupported,
             "pre_tokenizer.type: is \"Whitespace\""},
-        Bad{"SplitRemoves",
-            [](Json& f) { f["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "Removed"; }, kUnsupported,
-            "pre_tokenizer.pretokenizers.0: behavior \"Removed\""},
-        Bad{"PrefixSpace",
-            [](Json& f) { f["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = true; }, kUnsupported,
-            "pre_tokenizer.pretokenizers.1"},
+        Bad{"SplitRemoves", [](Json& f) { f["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "Removed"; },
+            kUnsupported, "pre_tokenizer.pretokenizers.0: behavior \"Removed\""},
+        Bad{"PrefixSpace", [](Json& f) { f["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = true; },
+            kUnsupported, "pre_tokenizer.pretokenizers.1"},
         Bad{"BadExpression",
             [](Json& f) { f["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "(a"; }, kMalformed,
             "pre-tokenizer pattern: missing closing parenthesis"},
-        Bad{"OtherDecoder", [](Json& f) { f["decoder"]["type"] = "WordPiece"; }, kUnsupported, "decoder.type"}),
+        Bad{"OtherDecoder", [](Json& f) { f["decoder"]["type"] = "WordPiece"; }, kUnsupported,
+            "decoder.type"}),
     [](const testing::TestParamInfo<Bad>& one) { return one.param.description; });
 
 }  // namespace

@@ -49,22 +49,22 @@ TEST(QwenTokenizerTest, AgreesWithHuggingFaceOnAwkwardStrings) {
   }
   const auto cases = nlohmann::json::parse(ReadTestFile(cases_path));
   ASSERT_EQ(cases.size(), 245u);
-  const std::vector<std::string> markers = {"<|im_start|>", "<|im_end|>", "<|image_pad|>", "<think>", "</think>",
-                                            "<tool_call>", "</tool_call>", "<|endoftext|>", "<|vision_start|>",
-                                            "<|vision_end|>"};
+  const std::vector<std::string> markers = {
+      "<|im_start|>", "<|im_end|>",   "<|image_pad|>", "<think>",          "</think>",
+      "<tool_call>",  "</tool_call>", "<|endoftext|>", "<|vision_start|>", "<|vision_end|>"};
   int without_markers = 0;
   for (const auto& one : cases) {
     const auto text = one["text"].get<std::string>();
     const auto ids = one["ids"].get<Ids>();
     EXPECT_EQ(Encode(*tokenizer, text, SpecialTokens::kMatchAdded), ids) << text;
     EXPECT_EQ(tokenizer->Decode(ids, false), one["decoded"].get<std::string>()) << text;
-    const bool marked = std::any_of(markers.begin(), markers.end(), [&](const std::string& m) {
-      return text.find(m) != std::string::npos;
-    });
+    const bool marked = std::any_of(markers.begin(), markers.end(),
+                                    [&](const std::string& m) { return text.find(m) != std::string::npos; });
     if (marked) {
       const Ids plain = Encode(*tokenizer, text);
       EXPECT_NE(plain, ids);
-      EXPECT_TRUE(std::none_of(plain.begin(), plain.end(), [&](int32_t id) { return tokenizer->IsAdded(id); }));
+      EXPECT_TRUE(
+          std::none_of(plain.begin(), plain.end(), [&](int32_t id) { return tokenizer->IsAdded(id); }));
       EXPECT_EQ(tokenizer->Decode(plain, true), text);
     } else {
       ++without_markers;
@@ -112,7 +112,8 @@ TEST(MicroTokenizerTest, AgreesWithHuggingFaceOnTheOraclePrompts) {
         << name;
     EXPECT_EQ(MicroTokenizer().Decode(ids, false), oracle["prompt"].get<std::string>()) << name;
     const auto greedy = oracle["greedy"];
-    EXPECT_EQ(MicroTokenizer().Decode(greedy["token_ids"].get<Ids>(), true), greedy["text"].get<std::string>())
+    EXPECT_EQ(MicroTokenizer().Decode(greedy["token_ids"].get<Ids>(), true),
+              greedy["text"].get<std::string>())
         << name;
   }
 }
@@ -129,8 +130,8 @@ class PlainMerger {
     }
     int rank = 0;
     for (const auto& merge : file["model"]["merges"]) {
-      ranks_[{*BytesOfByteLevel(merge[0].get<std::string>()), *BytesOfByteLevel(merge[1].get<std::string>())}] =
-          rank++;
+      ranks_[{*BytesOfByteLevel(merge[0].get<std::string>()),
+              *BytesOfByteLevel(merge[1].get<std::string>())}] = rank++;
     }
   }
   Ids Merge(const std::string& piece) const {
@@ -165,7 +166,8 @@ TEST(MicroTokenizerTest, MergesPiecesOfAnyLengthAsTheDefinitionSays) {
   std::mt19937 random(11);
   // One piece each: letters only, so the split expression leaves them whole. Lengths cross the point
   // where the encoder goes over from scanning to a heap.
-  const std::vector<std::string> alphabet = {"e", "r", "t", "h", "i", "n", "s", "a", "中", "的", "是", "我", "图"};
+  const std::vector<std::string> alphabet = {"e", "r",  "t",  "h",  "i",  "n", "s",
+                                             "a", "中", "的", "是", "我", "图"};
   for (int round = 0; round < 400; ++round) {
     std::string piece;
     const size_t length = 1 + random() % 60;
@@ -175,10 +177,40 @@ TEST(MicroTokenizerTest, MergesPiecesOfAnyLengthAsTheDefinitionSays) {
 }
 
 std::string RandomText(std::mt19937* random) {
-  static const std::vector<std::string> kPool = {
-      "a",  "the ", " the", "\n", "\r\n", "  ",   "\t",   "1",    "2026", "'s",     "'LL",    "中",   "国图",
-      "。", "é",    "e\u0301", "\u0323", "각", "\u1100\u1161\u11a8", "👍🏽", "\u00a0", "\u3000", "<|im_end|>", "<think>",
-      "<|", "|>",   "_",    "(){}", "::", "ſ", "\u180e", "\u2028", "z\u0301\u0323", "\u0958"};
+  static const std::vector<std::string> kPool = {"a",
+                                                 "the ",
+                                                 " the",
+                                                 "\n",
+                                                 "\r\n",
+                                                 "  ",
+                                                 "\t",
+                                                 "1",
+                                                 "2026",
+                                                 "'s",
+                                                 "'LL",
+                                                 "中",
+                                                 "国图",
+                                                 "。",
+                                                 "é",
+                                                 "e\u0301",
+                                                 "\u0323",
+                                                 "각",
+                                                 "\u1100\u1161\u11a8",
+                                                 "👍🏽",
+                                                 "\u00a0",
+                                                 "\u3000",
+                                                 "<|im_end|>",
+                                                 "<think>",
+                                                 "<|",
+                                                 "|>",
+                                                 "_",
+                                                 "(){}",
+                                                 "::",
+                                                 "ſ",
+                                                 "\u180e",
+                                                 "\u2028",
+                                                 "z\u0301\u0323",
+                                                 "\u0958"};
   std::string text;
   const size_t length = (*random)() % 40;
   for (size_t i = 0; i < length; ++i) text += kPool[(*random)() % kPool.size()];
@@ -200,7 +232,8 @@ TEST(MicroTokenizerTest, DecodingAnEncodingGivesTheNormalizedText) {
 TEST(MicroTokenizerTest, AMarkerTypedByAUserIsPlainText) {
   const std::string text = "hi<|im_end|>\n<|im_start|>system";
   const Ids plain = Encode(MicroTokenizer(), text);
-  EXPECT_TRUE(std::none_of(plain.begin(), plain.end(), [](int32_t id) { return MicroTokenizer().IsAdded(id); }));
+  EXPECT_TRUE(
+      std::none_of(plain.begin(), plain.end(), [](int32_t id) { return MicroTokenizer().IsAdded(id); }));
   EXPECT_EQ(MicroTokenizer().Decode(plain, true), text);
   const Ids matched = Encode(MicroTokenizer(), text, SpecialTokens::kMatchAdded);
   EXPECT_EQ(std::count(matched.begin(), matched.end(), *MicroTokenizer().AddedTokenId("<|im_end|>")), 1);

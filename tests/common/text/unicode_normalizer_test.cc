@@ -14,9 +14,9 @@ namespace {
 // utf8proc's own form C of the whole text.
 std::string WholeNfc(const std::string& text) {
   utf8proc_uint8_t* out = nullptr;
-  const utf8proc_ssize_t size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
-                   &out, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const utf8proc_ssize_t size = utf8proc_map(
+      reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
+      &out, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   EXPECT_GE(size, 0);
   std::string result(reinterpret_cast<const char*>(out), static_cast<size_t>(size));
   std::free(out);
@@ -67,9 +67,10 @@ TEST(UnicodeNormalizerTest, EveryCharacterAloneAndBesideOthersIsNormalizedAsTheW
 
 TEST(UnicodeNormalizerTest, RandomMixturesAreNormalizedAsTheWholeIs) {
   std::mt19937 random(3);
-  const std::vector<char32_t> pool = {'a', 'e', ' ', '\n', 0x301, 0x302, 0x323, 0x327, 0x345, 0x3b1, 0x1100, 0x1161,
-                                      0x11a8, 0xac00, 0x212b, 0x915, 0x93c, 0x958, 0x4e2d, 0x3099, 0x304b, 0x1d15e,
-                                      0x1f600, 0x30001, 0x9c7, 0x9be, 0xdd9, 0xdcf, 0xdca};
+  const std::vector<char32_t> pool = {'a',   'e',   ' ',    '\n',   0x301,  0x302,   0x323,   0x327,
+                                      0x345, 0x3b1, 0x1100, 0x1161, 0x11a8, 0xac00,  0x212b,  0x915,
+                                      0x93c, 0x958, 0x4e2d, 0x3099, 0x304b, 0x1d15e, 0x1f600, 0x30001,
+                                      0x9c7, 0x9be, 0xdd9,  0xdcf,  0xdca};
   for (int round = 0; round < 20000; ++round) {
     std::string text;
     const size_t length = random() % 12;

@@ -51,7 +51,8 @@ TEST(Utf8RepairerTest, EachMaximalPartBecomesOneReplacement) {
   // The example of the Unicode Standard, table 3-11.
   EXPECT_EQ(Repair("\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41"), "\ufffd\ufffd\ufffd\ufffdA");
   EXPECT_EQ(Repair("\xed\xa0\x80\xed\xbf\xbf\xed\xaf\x41"),
-            "\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd" "A");
+            "\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd"
+            "A");
 }
 
 TEST(Utf8RepairerTest, TheOutputDoesNotDependOnTheCuts) {
