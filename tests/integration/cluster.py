@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -28,7 +29,7 @@ class Cluster:
         self.log_dir = tempfile.TemporaryDirectory(prefix="prism_test_")
         self.state_file = Path(self.log_dir.name) / "state.json"
         command = [str(BIN / "prism"), "up", "--model", str(ORACLE / "models" / model), "--load-format", "synthetic",
-                   "--port", "0", "--vision-encoders", str(encoders), "--decoders", str(decoders),
+                   "--port", str(free_port()), "--vision-encoders", str(encoders), "--decoders", str(decoders),
                    "--tensor-parallel-size", str(tensor_parallel), "--log-dir", self.log_dir.name,
                    "--state-file", str(self.state_file), *extra]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -120,6 +121,13 @@ class Cluster:
                 raise StreamError(None, "the stream ended without [DONE]")
         finally:
             connection.close()
+
+
+def free_port():
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 class StreamError(Exception):
