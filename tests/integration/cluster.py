@@ -34,7 +34,8 @@ class Cluster:
                    "--state-file", str(self.state_file), *extra]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.stderr = []
-        threading.Thread(target=lambda: self.stderr.extend(self.process.stderr), daemon=True).start()
+        self.reader = threading.Thread(target=lambda: self.stderr.extend(self.process.stderr), daemon=True)
+        self.reader.start()
         line = ""
         deadline = time.monotonic() + 60 * SLOW
         while not line.startswith("ready ") and time.monotonic() < deadline and self.process.poll() is None:
@@ -73,7 +74,9 @@ class Cluster:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+        self.reader.join()
         self.process.stdout.close()
+        self.process.stderr.close()
         return code, time.monotonic() - begun
 
     def request(self, method, path, body=None, timeout=120):
