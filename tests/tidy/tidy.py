@@ -113,26 +113,58 @@ def check_targets(root):
             yield f"{path.relative_to(root)}: no target names it"
 
 
-def bodies(text):
-    """(line, name, body) of every TEST in the text."""
-    for match in re.finditer(r"^(TEST|TEST_F|TEST_P|TYPED_TEST)\(([^)]*)\)\s*\{", text, re.M):
-        depth, end = 1, match.end()
-        while depth and end < len(text):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            end += 1
-        yield text.count("\n", 0, match.start()) + 1, match.group(2), text[match.end():end]
+def body_from(text, begin):
+    """The text from `begin`, just after an opening brace, to the brace that closes it."""
+    depth, end = 1, begin
+    while depth and end < len(text):
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        end += 1
+    return text[begin:end]
+
+
+EXPECTS = re.compile(r"\b(EXPECT_|ASSERT_|FAIL\(|ADD_FAILURE)")
+TESTS = re.compile(r"^(?:TEST|TEST_F|TEST_P|TYPED_TEST)\(([^)]*)\)\s*\{", re.M)
+# A function, method or lambda with a body, or a type.
+DEFINITION = re.compile(r"\b(?:(?:class|struct)\s+(\w+)[^;{}()]*|(\w+)\s*(?:=\s*\[[^\]]*\]\s*)?\([^;{}]*\)[^;{}()]*)\{")
+
+
+def expecting_names(text):
+    """Names of the file's own functions and types that expect something, by themselves or through each other."""
+    found = {}
+    for match in DEFINITION.finditer(text):
+        name = match.group(1) or match.group(2)
+        if name not in ("if", "for", "while", "switch", "TEST", "TEST_F", "TEST_P"):
+            found[name] = found.get(name, "") + body_from(text, match.end())
+    names = {name for name, body in found.items() if EXPECTS.search(body)}
+    while True:
+        uses = re.compile(r"\b(" + "|".join(map(re.escape, sorted(names))) + r")\b") if names else None
+        more = {name for name, body in found.items() if name not in names and uses and uses.search(body)}
+        if not more:
+            return uses
+        names |= more
+
+
+def without_literals(text):
+    """The text with empty strings and characters, so that a brace is a brace."""
+    text = re.sub(r'R"(\w*)\((.*?)\)\1"', lambda m: '""' + "\n" * m.group(0).count("\n"), text, flags=re.S)
+    text = re.sub(r'"(?:\\.|[^"\\\n])*"', '""', text)
+    text = re.sub(r"'(?:\\.|[^'\\\n])'", "' '", text)
+    return re.sub(r"//[^\n]*", "", text)
 
 
 def check_expectations(root):
+    shared = "\n".join(p.read_text(errors="replace") for p in sources(root, "tests") if p.suffix == ".h")
     for path in sources(root, "tests"):
         if not path.name.endswith("_test.cc"):
             continue
-        text = path.read_text(errors="replace")
-        found = False
-        for line, name, body in bodies(text):
+        text = without_literals(path.read_text(errors="replace"))
+        uses, found = expecting_names(text + shared), False
+        for match in TESTS.finditer(text):
             found = True
-            if not re.search(r"EXPECT_|ASSERT_|FAIL\(|Expect[A-Z]|Check[A-Z]|Agrees?|Verify", body):
-                yield f"{path.relative_to(root)}:{line}: {name} expects nothing"
+            body = body_from(text, match.end())
+            if not EXPECTS.search(body) and not (uses and uses.search(body)):
+                line = text.count("\n", 0, match.start()) + 1
+                yield f"{path.relative_to(root)}:{line}: {match.group(1)} expects nothing"
         if not found:
             yield f"{path.relative_to(root)}: a test file without a test"
 

@@ -56,6 +56,17 @@ class TidyTest(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("A, Runs expects nothing", output)
 
+    def test_an_expectation_in_a_function_of_the_file_counts(self):
+        text = """
+        void Same(int a) { EXPECT_EQ(a, 1); }
+        void Outer() {
+          Same(1);
+        }
+        TEST(A, Runs) { Outer(); }
+        """.replace("\n        ", "\n")
+        code, output = self.run_on({"tests/a_test.cc": text, "tests/CMakeLists.txt": "a_test.cc\n"})
+        self.assertEqual((code, output), (0, ""))
+
     def test_a_header_that_does_not_compile_alone_is_found(self):
         code, output = self.run_on({
             "common/base/a.h": "#pragma once\nstd::string f();\n", "common/base/CMakeLists.txt": "a.h\n"})
