@@ -1,5 +1,6 @@
 #include "services/router/prompt_job.h"
 
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -131,21 +132,33 @@ void PromptJob::EncodeAll(std::vector<size_t> avoid) {
 
 void PromptJob::Encoded(std::vector<absl::StatusOr<EncodedPicture>> results) {
   encode_s_ += SecondsBetween(stage_start_, parts_->clock->Now());
-  if (const absl::Status cancelled = cancellation_->status(); !cancelled.ok()) return Finish(cancelled);
+  ReleaseHandles();
   // The error of the first picture that failed by itself.
   absl::Status error;
-  for (const absl::StatusOr<EncodedPicture>& result : results) {
-    if (result.ok() || (!error.ok() && !absl::IsCancelled(error))) continue;
-    if (error.ok() || !absl::IsCancelled(result.status())) error = result.status();
+  for (absl::StatusOr<EncodedPicture>& result : results) {
+    if (result.ok()) {
+      handles_.push_back(std::move(*result->response.mutable_handle()));
+      encoders_.push_back(result->encoder);
+    } else if (error.ok() || (absl::IsCancelled(error) && !absl::IsCancelled(result.status()))) {
+      error = result.status();
+    }
   }
+  if (const absl::Status cancelled = cancellation_->status(); !cancelled.ok()) return Finish(cancelled);
   if (!error.ok()) return Finish(error);
+  OnPool([self = shared_from_this()] { self->Assemble(); });
+}
+
+void PromptJob::ReleaseHandles() {
+  std::map<size_t, std::vector<std::string>> by_encoder;
+  for (size_t i = 0; i < handles_.size(); ++i) by_encoder[encoders_[i]].push_back(handles_[i].handle_id());
+  for (const auto& [encoder, handle_ids] : by_encoder) parts_->encoders->ReleaseHandles(encoder, handle_ids);
   handles_.clear();
   encoders_.clear();
-  for (absl::StatusOr<EncodedPicture>& result : results) {
-    handles_.push_back(std::move(*result->response.mutable_handle()));
-    encoders_.push_back(result->encoder);
-  }
-  OnPool([self = shared_from_this()] { self->Assemble(); });
+}
+
+void PromptJob::ReleasePictures() {
+  pictures_.clear();
+  ReleaseHandles();
 }
 
 void PromptJob::Assemble() {

@@ -49,8 +49,9 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
   // last time where others are ready.
   void EncodeAgain(bool elsewhere, DoneFn done);
 
-  // Lets the pictures' files go; no EncodeAgain() after it. REQUIRES: nothing is under way.
-  void ReleasePictures() { pictures_.clear(); }
+  // Lets the pictures' files go and gives their embeddings' leases back; no EncodeAgain() after it.
+  // REQUIRES: nothing is under way.
+  void ReleasePictures();
 
   // The request, without the bytes of its pictures once Start() has called `done`.
   const v1::ChatRequest& request() const { return request_; }
@@ -71,6 +72,7 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
   void Assemble();
   absl::StatusOr<PreparedPrompt> Assembled();
   void Finish(absl::StatusOr<PreparedPrompt> result);
+  void ReleaseHandles();
   // Runs `task` on the pool, or finishes with an error.
   void OnPool(std::function<void()> task);
 

@@ -17,6 +17,7 @@ namespace prism {
 namespace {
 
 using DescribeCall = ClientUnary<v1::DescribeRequest, v1::DescribeResponse>;
+using ReleaseCall = ClientUnary<v1::ReleaseRequest, v1::ReleaseResponse>;
 using GetLoadCall = ClientUnary<v1::GetLoadRequest, v1::GetLoadResponse>;
 
 // A replica that is only slow is given up after this many polls without an answer.
@@ -293,6 +294,20 @@ absl::StatusOr<ReplicaUse> ReplicaSet::Pick(const std::vector<size_t>& excluded,
                                                                    : RankDecoders(known, turn_++).front();
   ++replicas_[indices[best]]->in_flight;
   return ReplicaUse(this, indices[best]);
+}
+
+void ReplicaSet::ReleaseHandles(size_t index, const std::vector<std::string>& handle_ids) {
+  v1::VisionEncoder::Stub* const stub = replicas_[index]->encoder.get();
+  PRISM_CHECK(stub != nullptr);
+  v1::ReleaseRequest request;
+  for (const std::string& id : handle_ids) request.add_handle_ids(id);
+  // What is not given back runs out by itself, so nobody waits for the answer.
+  ReleaseCall::Start(
+      std::move(request), Clock::Real().Now() + options_.poll_timeout,
+      [stub](auto* context, auto* message, auto* response, auto done) {
+        stub->async()->Release(context, message, response, std::move(done));
+      },
+      [](const absl::Status&, const v1::ReleaseResponse&) {});
 }
 
 int ReplicaSet::num_ready() const {

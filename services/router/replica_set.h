@@ -97,6 +97,10 @@ class ReplicaSet {
   absl::StatusOr<ReplicaUse> PickDecoder(const std::vector<size_t>& excluded, bool only_others)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Gives embeddings' leases back to the encoder of this index, soon and without an answer.
+  // REQUIRES: encoders.
+  void ReleaseHandles(size_t index, const std::vector<std::string>& handle_ids);
+
   int num_ready() const ABSL_LOCKS_EXCLUDED(mutex_);
   // OK, or the error Pick would give.
   absl::Status ready() const ABSL_LOCKS_EXCLUDED(mutex_);

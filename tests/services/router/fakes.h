@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -135,6 +136,7 @@ class FakeEncoder final : public v1::VisionEncoder::CallbackService {
       v1::EmbeddingHandle* handle = response->mutable_handle();
       const uint32_t width = 2 + 2 * (bytes.size() % 8);
       handle->set_handle_id(NewId().substr(0, 16));
+      leases.insert(handle->handle_id());
       handle->set_content_key(FakeSha("key" + bytes));
       handle->set_address(address());
       handle->mutable_grid()->set_t(1);
@@ -146,6 +148,16 @@ class FakeEncoder final : public v1::VisionEncoder::CallbackService {
       response->set_media_sha256(FakeSha(bytes));
       return absl::OkStatus();
     });
+  }
+  grpc::ServerUnaryReactor* Release(grpc::CallbackServerContext* context, const v1::ReleaseRequest* request,
+                                    v1::ReleaseResponse*) override {
+    MutexLock lock(&mutex);
+    for (const std::string& id : request->handle_ids()) leases.erase(id);
+    return FinishNow(context, absl::OkStatus());
+  }
+  size_t num_leases() {
+    MutexLock lock(&mutex);
+    return leases.size();
   }
   grpc::ServerUnaryReactor* Describe(grpc::CallbackServerContext* context, const v1::DescribeRequest*,
                                      v1::DescribeResponse* response) override {
@@ -163,6 +175,7 @@ class FakeEncoder final : public v1::VisionEncoder::CallbackService {
   absl::Status error;
   std::map<std::string, std::string> media;
   v1::ProcessorOptions last_options;
+  std::set<std::string> leases;  // handles given out and not given back
   std::atomic<int> num_encodes{0};
   std::atomic<int> num_cancelled{0};
 

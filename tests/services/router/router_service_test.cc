@@ -132,6 +132,8 @@ class RouterServiceTest : public testing::Test {
 
   void StopRouter() {
     if (server_ == nullptr) return;
+    EXPECT_TRUE(Eventually([&] { return encoders_[0]->num_leases() + encoders_[1]->num_leases() == 0; }))
+        << "a chat left its leases behind";
     server_->Shutdown(milliseconds(2000));
     encoder_set_->Stop();
     decoder_set_->Stop();
