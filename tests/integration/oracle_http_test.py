@@ -7,6 +7,7 @@ from cluster import ORACLE, Cluster, image_part
 
 CASES = ["text_short", "text_system_turns", "text_tools", "text_long", "image_photo", "image_small",
          "image_wide_gray", "image_two_turns"]
+OTHER_CASES = ["h_text", "h_image", "h_three", "h_long"]
 TOLERANCE = 1e-4
 
 
@@ -71,6 +72,13 @@ class OracleHttpTest(unittest.TestCase):
             for name in CASES:
                 with self.subTest(name):
                     self.expect_equal(cluster, "moe-micro", name)
+
+    def test_models_of_other_sizes_on_two_and_four_ranks(self):
+        for model, ranks in (("other-dense", 2), ("other-moe", 4)):
+            with Cluster(model, tensor_parallel=ranks) as cluster:
+                for name in OTHER_CASES:
+                    with self.subTest(model=model, case=name):
+                        self.expect_equal(cluster, model, name)
 
     def test_transparency_dropped(self):
         for model in ("dense-micro", "moe-micro"):
