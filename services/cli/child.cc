@@ -129,13 +129,13 @@ std::string Child::HowItEnded() const {
 std::string Child::LastWords() const {
   for (auto line = lines_.rbegin(); line != lines_.rend(); ++line) {
     if (!absl::StrContains(*line, "\"level\":\"error\"")) continue;
-    const nlohmann::json json = nlohmann::json::parse(*line, nullptr, /*allow_exceptions=*/false);
+    const auto json = nlohmann::ordered_json::parse(*line, nullptr, /*allow_exceptions=*/false);
     if (!json.is_object()) continue;
     std::string words;
-    for (const char* key : {"message", "error"}) {
-      const auto value = json.find(key);
-      if (value == json.end() || !value->is_string()) continue;
-      absl::StrAppend(&words, words.empty() ? "" : ": ", value->get<std::string>());
+    for (const auto& [key, value] : json.items()) {  // the message comes before what it is about
+      if (key == "time" || key == "level" || key == "program") continue;
+      absl::StrAppend(&words, words.empty() ? "" : ": ",
+                      value.is_string() ? value.get<std::string>() : value.dump());
     }
     if (!words.empty()) return words;
   }

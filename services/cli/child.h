@@ -54,7 +54,8 @@ class Child {
   bool Reap();
   // How it ended: "exit code 1", "signal 9 (Killed)". REQUIRES: Reap() was true.
   std::string HowItEnded() const;
-  // What it said last: the message and error of its last log line of level error, or else its plain lines.
+  // What it said last: the message and values of its last log line of level error, or else its plain
+  // lines.
   std::string LastWords() const;
 
  private:

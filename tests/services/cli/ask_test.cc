@@ -60,7 +60,7 @@ TEST(AnswerReaderTest, AnAnswerWithoutAFinishReasonIsNotDone) {
 TEST(AnswerReaderTest, SurvivesWhatIsNoAnswer) {
   for (const char* event :
        {"data: 5\n\n", "data: {\"choices\":5}\n\n", "data: {\"choices\":[5]}\n\n",
-        "data: {\"choices\":[{\"delta\":[]}]}\n\n", "data: {\"choices\":[]}\n\n", "data: }\n\n"}) {
+        "data: {\"choices\":[{\"delta\":[]}]}\n\n", "data: {\"choices\":[]}\n\n", "data: ]\n\n"}) {
     AnswerReader reader;
     EXPECT_EQ(reader.Take(event), "");
     EXPECT_FALSE(reader.done());
