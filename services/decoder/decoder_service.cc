@@ -71,8 +71,8 @@ class ScoreSink final : public GenerationSink {
 
 }  // namespace
 
-void DecoderService::Serve(Engine* engine, const ModelLimits& limits,
-                           const v1::DescribeResponse& description, const DecoderMetrics& metrics) {
+void DecoderService::Serve(Engine* engine, const ModelLimits& limits, const v1::DescribeResponse& description,
+                           const DecoderMetrics& metrics) {
   limits_ = limits;
   description_ = description;
   metrics_ = metrics;
@@ -95,8 +95,8 @@ absl::Status DecoderService::Start(const std::shared_ptr<Generation>& generation
   return status;
 }
 
-grpc::ServerWriteReactor<v1::GenerateEvent>* DecoderService::Generate(
-    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+grpc::ServerWriteReactor<v1::GenerateEvent>* DecoderService::Generate(grpc::CallbackServerContext* context,
+                                                                      const v1::GenerateRequest* request) {
   const auto refuse = [context](const absl::Status& status) {
     auto* const refused = new GenerateReactor(context, 1, nullptr);
     refused->Done(status);
@@ -151,7 +151,8 @@ grpc::ServerUnaryReactor* DecoderService::Score(grpc::CallbackServerContext* con
 }
 
 grpc::ServerUnaryReactor* DecoderService::Describe(grpc::CallbackServerContext* context,
-                                                   const v1::DescribeRequest*, v1::DescribeResponse* response) {
+                                                   const v1::DescribeRequest*,
+                                                   v1::DescribeResponse* response) {
   const absl::Status status = Ready();
   if (status.ok()) *response = description_;
   return FinishNow(context, status);

@@ -26,8 +26,7 @@ absl::StatusOr<int64_t> PageBytes(const ModelConfig& config, int64_t num_ranks) 
   return shape.page_bytes();
 }
 
-int64_t DefaultKvBytes(int64_t context, int64_t page_bytes, int64_t num_ranks,
-                       const MachineSizes& machine) {
+int64_t DefaultKvBytes(int64_t context, int64_t page_bytes, int64_t num_ranks, const MachineSizes& machine) {
   const int64_t highest = std::max(kKvBytesDefaultMin, machine.memory_bytes / kKvMemoryPart / num_ranks);
   return std::clamp(PagesFor(context) * page_bytes, kKvBytesDefaultMin, highest);
 }
@@ -35,8 +34,7 @@ int64_t DefaultKvBytes(int64_t context, int64_t page_bytes, int64_t num_ranks,
 }  // namespace
 
 MachineSizes ThisMachine() {
-  return {.memory_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE),
-          .cpus = AvailableCpus()};
+  return {.memory_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE), .cpus = AvailableCpus()};
 }
 
 absl::StatusOr<DecoderSizes> SizeDecoder(const ModelConfig& config, const SizeFlags& flags,
@@ -44,13 +42,14 @@ absl::StatusOr<DecoderSizes> SizeDecoder(const ModelConfig& config, const SizeFl
   const int64_t num_ranks = flags.tensor_parallel_size;
   PRISM_RETURN_IF_ERROR(CheckTensorParallel(config.text, static_cast<int>(num_ranks)));
   if (flags.max_num_batched_tokens < flags.max_num_seqs) {
-    return absl::InvalidArgumentError(absl::StrCat("--max-num-batched-tokens is ", flags.max_num_batched_tokens,
+    return absl::InvalidArgumentError(absl::StrCat("--max-num-batched-tokens is ",
+                                                   flags.max_num_batched_tokens,
                                                    ", want at least --max-num-seqs, ", flags.max_num_seqs));
   }
   const int64_t positions = config.text.max_position_embeddings;
   if (flags.max_model_len > positions) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--max-model-len is ", flags.max_model_len, ", the model's context is ", positions, " tokens"));
+    return absl::InvalidArgumentError(absl::StrCat("--max-model-len is ", flags.max_model_len,
+                                                   ", the model's context is ", positions, " tokens"));
   }
   const int64_t context = flags.max_model_len > 0 ? flags.max_model_len : positions;
 
@@ -62,13 +61,14 @@ absl::StatusOr<DecoderSizes> SizeDecoder(const ModelConfig& config, const SizeFl
   // More pages than every sequence at its longest would never be used.
   sizes.kv_pages = std::min(kv_bytes / sizes.kv_page_bytes, flags.max_num_seqs * PagesFor(context));
   if (sizes.kv_pages < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("--kv-cache-bytes is ", kv_bytes, ", one page of ", kTokensPerPage,
-                                                   " tokens takes ", sizes.kv_page_bytes, " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat("--kv-cache-bytes is ", kv_bytes, ", one page of ",
+                                                   kTokensPerPage, " tokens takes ", sizes.kv_page_bytes,
+                                                   " bytes"));
   }
   if (flags.max_model_len > 0 && PagesFor(context) > sizes.kv_pages) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--max-model-len ", context, " needs ", PagesFor(context), " KV pages of ", sizes.kv_page_bytes,
-        " bytes, --kv-cache-bytes ", kv_bytes, " holds ", sizes.kv_pages));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-model-len ", context, " needs ", PagesFor(context), " KV pages of ",
+                     sizes.kv_page_bytes, " bytes, --kv-cache-bytes ", kv_bytes, " holds ", sizes.kv_pages));
   }
   sizes.model_length_max = std::min(context, sizes.kv_pages * kTokensPerPage);
   sizes.score_rows_max = kScoreRowsMax;

@@ -31,9 +31,9 @@ MachineSizes ThisMachine();
 struct DecoderSizes {
   int64_t model_length_max = 0;  // prompt and answer, tokens
   int64_t kv_pages = 0;
-  int64_t kv_page_bytes = 0;     // of one page on one rank
-  int64_t logit_rows_max = 0;    // of a step
-  int64_t score_rows_max = 0;    // of them, for scores
+  int64_t kv_page_bytes = 0;   // of one page on one rank
+  int64_t logit_rows_max = 0;  // of a step
+  int64_t score_rows_max = 0;  // of them, for scores
   int threads_per_rank = 1;
   int sampling_threads = 1;
 };

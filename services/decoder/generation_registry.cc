@@ -18,8 +18,8 @@ absl::StatusOr<std::shared_ptr<Generation>> GenerationRegistry::Add(
     return absl::AlreadyExistsError(absl::StrCat("attempt ", other, " of this generation is under way"));
   }
   if (other > request.attempt) {
-    return absl::AbortedError(absl::StrCat("attempt ", request.attempt, " is older than attempt ", other,
-                                           ", which is under way"));
+    return absl::AbortedError(
+        absl::StrCat("attempt ", request.attempt, " is older than attempt ", other, ", which is under way"));
   }
   std::shared_ptr<Generation> older = std::move(place);
   place = generation;

@@ -26,8 +26,7 @@ class GenerationRegistry {
   void Remove(const std::string& generation_id, uint32_t attempt) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Null if unknown.
-  std::shared_ptr<Generation> Find(const std::string& generation_id) const
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<Generation> Find(const std::string& generation_id) const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   mutable Mutex mutex_;

@@ -62,7 +62,8 @@ void AddFlags(FlagSet& set, Flags& flags) {
           "Name that clients ask for; the folder's name if empty.");
   set.Add("--device", &flags.device, "Where to compute; auto takes the best there is.",
           {.choices = {"auto", "cpu"}});
-  set.Add("--load-format", &flags.load_format, "Where the weights come from; synthetic makes them from a seed.",
+  set.Add("--load-format", &flags.load_format,
+          "Where the weights come from; synthetic makes them from a seed.",
           {.choices = {"auto", "safetensors", "synthetic"}});
   set.Add("--synthetic-seed", &flags.synthetic_seed, "Seed of synthetic weights.");
   set.Add("--tensor-parallel-size", &flags.sizes.tensor_parallel_size, "Ranks that share the model.",
@@ -73,7 +74,8 @@ void AddFlags(FlagSet& set, Flags& flags) {
   set.Add("--max-num-seqs", &flags.sizes.max_num_seqs, "Sequences computed at once.",
           {.unit = "sequences", .min = 1, .max = 4096});
   set.Add("--max-num-batched-tokens", &flags.sizes.max_num_batched_tokens,
-          "Tokens of a step, and so the largest chunk of a prompt.", {.unit = "tokens", .min = 1, .max = 65536});
+          "Tokens of a step, and so the largest chunk of a prompt.",
+          {.unit = "tokens", .min = 1, .max = 65536});
   set.Add("--kv-cache-bytes", &flags.sizes.kv_cache_bytes,
           "KV memory of each rank; 0: a whole context, within a quarter of the machine.",
           {.unit = "bytes", .min = 0, .max = 1e15});
@@ -86,10 +88,10 @@ void AddFlags(FlagSet& set, Flags& flags) {
           {.unit = "threads", .min = 0, .max = 1024});
   set.Add("--embedding-cache-bytes", &flags.embedding_cache_bytes,
           "Memory for embeddings, in use and kept for later.", {.unit = "bytes", .min = 1, .max = 1e15});
-  set.Add("--embedding-timeout-ms", &flags.embedding_timeout_ms,
-          "How long one embedding may take to arrive.", {.unit = "ms", .min = 1, .max = 600000});
-  set.Add("--step-timeout-ms", &flags.step_timeout_ms,
-          "A step under way for longer makes /healthz fail.", {.unit = "ms", .min = 1, .max = 3600000});
+  set.Add("--embedding-timeout-ms", &flags.embedding_timeout_ms, "How long one embedding may take to arrive.",
+          {.unit = "ms", .min = 1, .max = 600000});
+  set.Add("--step-timeout-ms", &flags.step_timeout_ms, "A step under way for longer makes /healthz fail.",
+          {.unit = "ms", .min = 1, .max = 3600000});
 }
 
 // Everything behind the RPCs, made by the loading thread.
@@ -109,8 +111,7 @@ v1::DescribeResponse DescriptionOf(const Checkpoint& checkpoint, const Flags& fl
   description.set_role("decoder");
   description.set_model(name);
   description.set_weights_digest(absl::HexStringToBytes(digest));
-  description.set_numerics_id(
-      absl::StrCat(config.model_type, "-", std::string(backend.numerics_id())));
+  description.set_numerics_id(absl::StrCat(config.model_type, "-", std::string(backend.numerics_id())));
   description.set_device(std::string(backend.name()));
   description.set_tensor_parallel_size(static_cast<uint32_t>(flags.sizes.tensor_parallel_size));
   description.set_build(BuildName());
@@ -158,8 +159,10 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
 
   CheckpointOptions options{.part = CheckpointPart::kText, .synthetic_seed = flags.synthetic_seed};
   PRISM_ASSIGN_OR_RETURN(options.format, ParseLoadFormat(flags.load_format));
-  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(flags.model, options));
-  PRISM_ASSIGN_OR_RETURN(const DecoderSizes sizes, SizeDecoder(checkpoint->config(), flags.sizes, ThisMachine()));
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                         Checkpoint::Open(flags.model, options));
+  PRISM_ASSIGN_OR_RETURN(const DecoderSizes sizes,
+                         SizeDecoder(checkpoint->config(), flags.sizes, ThisMachine()));
   PRISM_ASSIGN_OR_RETURN(std::unique_ptr<RankGroup> ranks,
                          LoadRanks(*decoder->backend, *checkpoint, flags, sizes));
   PRISM_RETURN_IF_ERROR(SelfCheck(*ranks, sizes.kv_pages, flags.sizes.max_num_batched_tokens));
@@ -167,7 +170,8 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
   PRISM_ASSIGN_OR_RETURN(const std::string digest, checkpoint->WeightsDigest(CheckpointPart::kText, &pool));
 
   std::string name = flags.served_model_name;
-  if (name.empty()) name = std::filesystem::path(checkpoint->directory() + "/.").lexically_normal().parent_path().filename();
+  if (name.empty())
+    name = std::filesystem::path(checkpoint->directory() + "/.").lexically_normal().parent_path().filename();
   decoder->metrics = DecoderMetrics(
       registry, {.model_name = name, .model_length_max = sizes.model_length_max, .kv_pages = sizes.kv_pages});
   AddBuildInfo(registry, digest);
@@ -253,7 +257,8 @@ int Run(const Flags& flags) {
                        {&service});
   if (!server.ok()) return Fail(server.status());
   absl::StatusOr<std::unique_ptr<MetricsServer>> metrics = MetricsServer::Start(
-      &registry, {.host = flags.service.metrics_host, .port = flags.service.metrics_port, .live = live, .ready = ready});
+      &registry,
+      {.host = flags.service.metrics_host, .port = flags.service.metrics_port, .live = live, .ready = ready});
   if (!metrics.ok()) return Fail(metrics.status());
 
   absl::StatusOr<std::unique_ptr<Decoder>> decoder = LoadUnlessTerminated(flags, &registry);

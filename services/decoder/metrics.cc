@@ -32,36 +32,33 @@ DecoderMetrics::DecoderMetrics(MetricRegistry* registry, const DecoderMetricsOpt
   rejected_too_long = reject("too_long");
   rejected_draining = reject("draining");
   rejected_deadline = reject("deadline");
-  request_prompt_tokens = registry->AddHistogram(
-      "vllm:request_prompt_tokens", "Prompt tokens of a request.", token_buckets, labels);
-  request_params_n = registry->AddHistogram("vllm:request_params_n", "Choices asked for.",
-                                            choice_buckets, labels);
-  request_params_max_tokens = registry->AddHistogram(
-      "vllm:request_params_max_tokens", "Answer tokens allowed.", token_buckets, labels);
-  waiting = registry->AddGauge("vllm:num_requests_waiting",
-                               "Requests accepted and in no step yet.", labels);
-  running = registry->AddGauge("vllm:num_requests_running", "Requests in the running batch.",
-                               labels);
+  request_prompt_tokens = registry->AddHistogram("vllm:request_prompt_tokens", "Prompt tokens of a request.",
+                                                 token_buckets, labels);
+  request_params_n =
+      registry->AddHistogram("vllm:request_params_n", "Choices asked for.", choice_buckets, labels);
+  request_params_max_tokens = registry->AddHistogram("vllm:request_params_max_tokens",
+                                                     "Answer tokens allowed.", token_buckets, labels);
+  waiting = registry->AddGauge("vllm:num_requests_waiting", "Requests accepted and in no step yet.", labels);
+  running = registry->AddGauge("vllm:num_requests_running", "Requests in the running batch.", labels);
 
-  mm_cache_queries = registry->AddCounter("vllm:mm_cache_queries_total",
-                                          "Embeddings looked for in memory.", labels);
-  mm_cache_hits = registry->AddCounter("vllm:mm_cache_hits_total",
-                                       "Embeddings found in memory.", labels);
-  embedding_bytes = registry->AddCounter("prism_embedding_bytes_total",
-                                         "Bytes of embeddings moved.", {{"dir", "in"}});
+  mm_cache_queries =
+      registry->AddCounter("vllm:mm_cache_queries_total", "Embeddings looked for in memory.", labels);
+  mm_cache_hits = registry->AddCounter("vllm:mm_cache_hits_total", "Embeddings found in memory.", labels);
+  embedding_bytes =
+      registry->AddCounter("prism_embedding_bytes_total", "Bytes of embeddings moved.", {{"dir", "in"}});
   const auto embedding_reject = [registry](const char* reason) {
-    return registry->AddCounter("prism_embedding_reject_total",
-                                "Embeddings that could not be used.", {{"reason", reason}});
+    return registry->AddCounter("prism_embedding_reject_total", "Embeddings that could not be used.",
+                                {{"reason", reason}});
   };
   embedding_lost = embedding_reject("lost");
   embedding_corrupt = embedding_reject("corrupt");
-  embedding_memory_bytes = registry->AddGauge("prism_embedding_memory_bytes",
-                                              "Bytes of embeddings in memory, cached or in use.");
+  embedding_memory_bytes =
+      registry->AddGauge("prism_embedding_memory_bytes", "Bytes of embeddings in memory, cached or in use.");
 
   kv_usage = registry->AddGauge("vllm:kv_cache_usage_perc",
                                 "Part of the KV pages in use or promised, 0 to 1.", labels);
-  kv_usage_old = registry->AddGauge("vllm:gpu_cache_usage_perc",
-                                    "The same as vllm:kv_cache_usage_perc.", labels);
+  kv_usage_old =
+      registry->AddGauge("vllm:gpu_cache_usage_perc", "The same as vllm:kv_cache_usage_perc.", labels);
   const auto pages = [registry](const char* state) {
     return registry->AddGauge("prism_kv_pages", "KV pages of 64 tokens.", {{"state", state}});
   };
@@ -69,38 +66,34 @@ DecoderMetrics::DecoderMetrics(MetricRegistry* registry, const DecoderMetricsOpt
   kv_used = pages("used");
   kv_reserved = pages("reserved");
   preemptions = registry->AddCounter("vllm:num_preemptions_total",
-                                     "Sequences that lost their pages and were computed anew.",
-                                     labels);
+                                     "Sequences that lost their pages and were computed anew.", labels);
   registry
       ->AddGauge("vllm:cache_config_info", "Sizes of the KV memory.",
-                 With(With(labels, "block_size", std::to_string(kTokensPerPage)),
-                      "num_gpu_blocks", std::to_string(options.kv_pages)))
+                 With(With(labels, "block_size", std::to_string(kTokensPerPage)), "num_gpu_blocks",
+                      std::to_string(options.kv_pages)))
       .Set(1);
 
   step_tokens = registry->AddHistogram("vllm:iteration_tokens_total", "Tokens of an engine step.",
                                        token_buckets, labels);
   last_step_time = registry->AddGauge("prism_engine_last_step_timestamp_seconds",
                                       "When the last engine step ended, in seconds since 1970.");
-  step_seconds = registry->AddHistogram("prism_engine_step_seconds", "Forward pass of a step.",
-                                        kStageBuckets);
-  sampling_seconds = registry->AddHistogram("prism_engine_sampling_seconds",
-                                            "Sampling of a step.", kStageBuckets);
-  step_failures = registry->AddCounter("prism_engine_step_failures_total",
-                                       "Steps that failed as a whole.");
-  prompt_tokens = registry->AddCounter("vllm:prompt_tokens_total", "Prompt tokens of requests started.",
-                                       labels);
-  generation_tokens = registry->AddCounter("vllm:generation_tokens_total",
-                                           "Answer tokens generated.", labels);
+  step_seconds =
+      registry->AddHistogram("prism_engine_step_seconds", "Forward pass of a step.", kStageBuckets);
+  sampling_seconds =
+      registry->AddHistogram("prism_engine_sampling_seconds", "Sampling of a step.", kStageBuckets);
+  step_failures = registry->AddCounter("prism_engine_step_failures_total", "Steps that failed as a whole.");
+  prompt_tokens =
+      registry->AddCounter("vllm:prompt_tokens_total", "Prompt tokens of requests started.", labels);
+  generation_tokens =
+      registry->AddCounter("vllm:generation_tokens_total", "Answer tokens generated.", labels);
 
-  first_token_seconds =
-      registry->AddHistogram("vllm:time_to_first_token_seconds",
-                             "From acceptance to the first token.", kFirstTokenBuckets, labels);
+  first_token_seconds = registry->AddHistogram(
+      "vllm:time_to_first_token_seconds", "From acceptance to the first token.", kFirstTokenBuckets, labels);
   inter_token_seconds = registry->AddHistogram("vllm:inter_token_latency_seconds",
-                                               "Between two tokens of a choice.",
-                                               kInterTokenBuckets, labels);
-  inter_token_seconds_old = registry->AddHistogram(
-      "vllm:time_per_output_token_seconds", "The same as vllm:inter_token_latency_seconds.",
-      kInterTokenBuckets, labels);
+                                               "Between two tokens of a choice.", kInterTokenBuckets, labels);
+  inter_token_seconds_old =
+      registry->AddHistogram("vllm:time_per_output_token_seconds",
+                             "The same as vllm:inter_token_latency_seconds.", kInterTokenBuckets, labels);
 
   const auto finished = [registry, &labels](const char* reason) {
     return registry->AddCounter("vllm:request_success_total", "Choices and requests that ended.",
@@ -117,19 +110,16 @@ DecoderMetrics::DecoderMetrics(MetricRegistry* registry, const DecoderMetricsOpt
   aborted_client = aborted("client");
   aborted_deadline = aborted("deadline");
   aborted_server = aborted("server");
-  request_generation_tokens = registry->AddHistogram(
-      "vllm:request_generation_tokens", "Answer tokens of a choice.", token_buckets, labels);
+  request_generation_tokens = registry->AddHistogram("vllm:request_generation_tokens",
+                                                     "Answer tokens of a choice.", token_buckets, labels);
   const auto request = [registry, &labels](const char* name, const char* help) {
     return registry->AddHistogram(name, help, kRequestBuckets, labels);
   };
   e2e_seconds = request("vllm:e2e_request_latency_seconds", "From acceptance to the end.");
   queue_seconds = request("vllm:request_queue_time_seconds", "From acceptance to the first step.");
-  inference_seconds =
-      request("vllm:request_inference_time_seconds", "From the first step to the end.");
-  prefill_seconds =
-      request("vllm:request_prefill_time_seconds", "From the first step to the first token.");
-  decode_seconds =
-      request("vllm:request_decode_time_seconds", "From the first token to the end.");
+  inference_seconds = request("vllm:request_inference_time_seconds", "From the first step to the end.");
+  prefill_seconds = request("vllm:request_prefill_time_seconds", "From the first step to the first token.");
+  decode_seconds = request("vllm:request_decode_time_seconds", "From the first token to the end.");
   const auto stage = [registry](const char* name) {
     return registry->AddHistogram("prism_stage_seconds", "One stage of a request.", kStageBuckets,
                                   {{"stage", name}});

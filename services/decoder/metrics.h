@@ -21,9 +21,9 @@ struct DecoderMetrics {
   DecoderMetrics(MetricRegistry* registry, const DecoderMetricsOptions& options);
 
   // Admission.
-  Counter rejected_invalid;     // prism_request_reject_total{reason=...}
+  Counter rejected_invalid;  // prism_request_reject_total{reason=...}
   Counter rejected_queue_full;
-  Counter rejected_too_long;    // more pages than there are
+  Counter rejected_too_long;  // more pages than there are
   Counter rejected_draining;
   Counter rejected_deadline;
   Histogram request_prompt_tokens;
@@ -33,10 +33,10 @@ struct DecoderMetrics {
   Gauge running;  // vllm:num_requests_running
 
   // Embeddings.
-  Counter mm_cache_queries;   // embeddings asked for
-  Counter mm_cache_hits;      // found in this decoder's memory
-  Counter embedding_bytes;    // prism_embedding_bytes_total{dir="in"}
-  Counter embedding_lost;     // prism_embedding_reject_total{reason=...}
+  Counter mm_cache_queries;  // embeddings asked for
+  Counter mm_cache_hits;     // found in this decoder's memory
+  Counter embedding_bytes;   // prism_embedding_bytes_total{dir="in"}
+  Counter embedding_lost;    // prism_embedding_reject_total{reason=...}
   Counter embedding_corrupt;
   Gauge embedding_memory_bytes;
 
@@ -49,8 +49,8 @@ struct DecoderMetrics {
   Counter preemptions;
 
   // Steps.
-  Histogram step_tokens;    // vllm:iteration_tokens_total; its count is the step counter
-  Gauge last_step_time;     // seconds since 1970
+  Histogram step_tokens;  // vllm:iteration_tokens_total; its count is the step counter
+  Gauge last_step_time;   // seconds since 1970
   Histogram step_seconds;
   Histogram sampling_seconds;
   Counter step_failures;
@@ -67,7 +67,7 @@ struct DecoderMetrics {
   Counter finished_length;
   Counter finished_abort;
   Counter finished_error;
-  Counter aborted_client;    // prism_stream_abort_total{by=...}
+  Counter aborted_client;  // prism_stream_abort_total{by=...}
   Counter aborted_deadline;
   Counter aborted_server;
   Histogram request_generation_tokens;

@@ -42,8 +42,7 @@ absl::Status CheckId(absl::string_view path, uint32_t id, int64_t vocab_size) {
 }
 
 template <typename Ids>
-absl::StatusOr<std::vector<int32_t>> ParseIds(absl::string_view path, const Ids& ids,
-                                              int64_t vocab_size) {
+absl::StatusOr<std::vector<int32_t>> ParseIds(absl::string_view path, const Ids& ids, int64_t vocab_size) {
   std::vector<int32_t> parsed;
   parsed.reserve(static_cast<size_t>(ids.size()));
   for (int i = 0; i < ids.size(); ++i) {
@@ -60,8 +59,7 @@ absl::Status ContextError(const std::string& what, int64_t tokens, int64_t model
                          {{"tokens", absl::StrCat(tokens)}, {"limit", absl::StrCat(model_length_max)}});
 }
 
-absl::StatusOr<EmbeddingRef> ParseHandle(const v1::EmbeddingHandle& handle,
-                                         const ModelLimits& limits) {
+absl::StatusOr<EmbeddingRef> ParseHandle(const v1::EmbeddingHandle& handle, const ModelLimits& limits) {
   EmbeddingRef ref;
   ref.handle_id = handle.handle_id();
   ref.content_key = handle.content_key();
@@ -95,9 +93,12 @@ absl::Status ParseHandles(const Proto& proto, const ModelLimits& limits, Generat
 // One span against its handle and those before it. `end`: of the span before.
 absl::StatusOr<VisualSpan> ParseSpan(const std::string& path, const v1::ImageSpan& proto, int64_t end,
                                      const GenerationRequest& request) {
-  const auto violation = [&path](const auto&... parts) { return FieldViolation(path, absl::StrCat(parts...)); };
+  const auto violation = [&path](const auto&... parts) {
+    return FieldViolation(path, absl::StrCat(parts...));
+  };
   if (proto.handle_index() >= request.embeddings.size()) {
-    return violation("has handle_index ", proto.handle_index(), " of ", request.embeddings.size(), " handles");
+    return violation("has handle_index ", proto.handle_index(), " of ", request.embeddings.size(),
+                     " handles");
   }
   const EmbeddingRef& ref = request.embeddings[proto.handle_index()];
   if (proto.grid().t() != 1) return violation("has grid.t ", proto.grid().t(), ", want 1");
@@ -106,7 +107,8 @@ absl::StatusOr<VisualSpan> ParseSpan(const std::string& path, const v1::ImageSpa
                      " x ", ref.grid_w);
   }
   const int64_t tokens = ref.grid_h * ref.grid_w / 4;
-  if (proto.num_tokens() != tokens) return violation("has num_tokens ", proto.num_tokens(), ", its grid ", tokens);
+  if (proto.num_tokens() != tokens)
+    return violation("has num_tokens ", proto.num_tokens(), ", its grid ", tokens);
   if (int64_t{proto.first_row()} + tokens > ref.num_tokens) {
     return violation("takes rows up to ", int64_t{proto.first_row()} + tokens, " of ", ref.num_tokens);
   }
@@ -138,9 +140,9 @@ absl::Status CheckPlaceholders(const GenerationRequest& request, const ModelLimi
     const bool placeholder = id == limits.image_token_id || id == limits.video_token_id;
     if (in_span == placeholder) continue;
     return FieldViolation(absl::StrCat("token_ids.", i),
-                          placeholder ? absl::StrCat("is the placeholder ", id, " outside of every span")
-                                      : absl::StrCat("is ", id, " inside of span ", span,
-                                                     ", want a placeholder"));
+                          placeholder
+                              ? absl::StrCat("is the placeholder ", id, " outside of every span")
+                              : absl::StrCat("is ", id, " inside of span ", span, ", want a placeholder"));
   }
   return absl::OkStatus();
 }
@@ -189,7 +191,8 @@ absl::Status ParseSampling(const v1::SamplingParameters& proto, const ModelLimit
   PRISM_RETURN_IF_ERROR(CheckRange("sampling.presence_penalty", sampling.presence_penalty, -2.0, 2.0));
   PRISM_RETURN_IF_ERROR(CheckRange("sampling.frequency_penalty", sampling.frequency_penalty, -2.0, 2.0));
 
-  PRISM_RETURN_IF_ERROR(CheckCount("sampling.logit_bias", static_cast<int64_t>(proto.logit_bias().size()), kLogitBiasMax));
+  PRISM_RETURN_IF_ERROR(
+      CheckCount("sampling.logit_bias", static_cast<int64_t>(proto.logit_bias().size()), kLogitBiasMax));
   for (const auto& [id, bias] : proto.logit_bias()) {
     const std::string path = absl::StrCat("sampling.logit_bias.", id);
     PRISM_RETURN_IF_ERROR(CheckId(path, id, limits.vocab_size));
@@ -197,7 +200,8 @@ absl::Status ParseSampling(const v1::SamplingParameters& proto, const ModelLimit
     sampling.logit_bias.emplace_back(static_cast<int32_t>(id), bias);
   }
   if (proto.has_top_logprobs()) {
-    PRISM_RETURN_IF_ERROR(CheckRange<uint32_t>("sampling.top_logprobs", proto.top_logprobs(), 0, kTopLogprobsMax));
+    PRISM_RETURN_IF_ERROR(
+        CheckRange<uint32_t>("sampling.top_logprobs", proto.top_logprobs(), 0, kTopLogprobsMax));
     request.top_logprobs = proto.top_logprobs();
   }
   return absl::OkStatus();
@@ -214,8 +218,9 @@ absl::Status ParseLength(const v1::SamplingParameters& proto, const ModelLimits&
     request.max_tokens = proto.max_tokens();
   }
   if (request.max_tokens > left) {
-    return ContextError(absl::StrCat("a prompt of ", prompt, " and an answer of ", request.max_tokens, " tokens, together"),
-                        prompt + request.max_tokens, limits.model_length_max);
+    return ContextError(
+        absl::StrCat("a prompt of ", prompt, " and an answer of ", request.max_tokens, " tokens, together"),
+        prompt + request.max_tokens, limits.model_length_max);
   }
   return CheckRange<int64_t>("sampling.min_tokens", request.sampling.min_tokens, 0, request.max_tokens);
 }
@@ -223,12 +228,14 @@ absl::Status ParseLength(const v1::SamplingParameters& proto, const ModelLimits&
 absl::Status ParseEnds(const v1::SamplingParameters& proto, const ModelLimits& limits,
                        GenerationRequest& request) {
   PRISM_RETURN_IF_ERROR(CheckCount("sampling.stop_token_ids", proto.stop_token_ids_size(), kStopIdsMax));
-  PRISM_ASSIGN_OR_RETURN(request.end_token_ids, ParseIds("sampling.stop_token_ids", proto.stop_token_ids(),
-                                                         limits.vocab_size));
+  PRISM_ASSIGN_OR_RETURN(request.end_token_ids,
+                         ParseIds("sampling.stop_token_ids", proto.stop_token_ids(), limits.vocab_size));
   if (!proto.ignore_eos()) {
-    request.end_token_ids.insert(request.end_token_ids.end(), limits.end_token_ids.begin(), limits.end_token_ids.end());
+    request.end_token_ids.insert(request.end_token_ids.end(), limits.end_token_ids.begin(),
+                                 limits.end_token_ids.end());
   } else if (!proto.has_max_tokens() || proto.max_tokens() > kIgnoreEosTokensMax) {
-    return FieldViolation("sampling.ignore_eos", absl::StrCat("needs max_tokens of at most ", kIgnoreEosTokensMax));
+    return FieldViolation("sampling.ignore_eos",
+                          absl::StrCat("needs max_tokens of at most ", kIgnoreEosTokensMax));
   }
   request.sampling.end_token_ids = request.end_token_ids;
   return absl::OkStatus();
@@ -308,8 +315,8 @@ struct EventWriter {
 
 }  // namespace
 
-absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto,
-                                                const ModelLimits& limits, SteadyTime deadline) {
+absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto, const ModelLimits& limits,
+                                                SteadyTime deadline) {
   GenerationRequest request;
   if (proto.generation_id().size() != kGenerationIdBytes) {
     return FieldViolation("generation_id", absl::StrCat("has ", proto.generation_id().size(), " bytes, want ",
@@ -333,13 +340,14 @@ absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto
   return request;
 }
 
-absl::StatusOr<GenerationRequest> ParseScore(const v1::ScoreRequest& proto,
-                                             const ModelLimits& limits, SteadyTime deadline) {
+absl::StatusOr<GenerationRequest> ParseScore(const v1::ScoreRequest& proto, const ModelLimits& limits,
+                                             SteadyTime deadline) {
   GenerationRequest request;
   request.score = true;
   request.deadline = deadline;
   if (proto.token_ids_size() < 2) {
-    return FieldViolation("token_ids", absl::StrCat("has ", proto.token_ids_size(), " entries, want at least 2"));
+    return FieldViolation("token_ids",
+                          absl::StrCat("has ", proto.token_ids_size(), " entries, want at least 2"));
   }
   PRISM_RETURN_IF_ERROR(ParsePrompt(proto, limits, request));
   return request;

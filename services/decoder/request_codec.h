@@ -43,11 +43,11 @@ struct ModelLimits {
 
 // InvalidArgument naming the field, its value and the bound (with BadRequest); with reason
 // CONTEXT_LENGTH if prompt and answer are longer than the context.
-absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto,
-                                                const ModelLimits& limits, SteadyTime deadline);
+absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto, const ModelLimits& limits,
+                                                SteadyTime deadline);
 // The same for a score; its ids are at least two.
-absl::StatusOr<GenerationRequest> ParseScore(const v1::ScoreRequest& proto,
-                                             const ModelLimits& limits, SteadyTime deadline);
+absl::StatusOr<GenerationRequest> ParseScore(const v1::ScoreRequest& proto, const ModelLimits& limits,
+                                             SteadyTime deadline);
 
 // REQUIRES: not a ScoredEvent
 v1::GenerateEvent ToProto(const GenerationEvent& event);

@@ -1,10 +1,10 @@
 #include "services/decoder/embeddings/embedding_puller.h"
 
+#include <grpcpp/grpcpp.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
-
-#include <grpcpp/grpcpp.h>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
@@ -25,16 +25,16 @@ constexpr int kCallsMax = 2;
 SteadyTime Now() { return Clock::Real().Now(); }
 
 absl::Status Lost(const EmbeddingRef& ref, absl::string_view why) {
-  return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                         absl::StrCat("embedding ", Hex(ref.content_key).substr(0, 16), " at ",
-                                      ref.address, " is lost: ", why),
-                         kReasonEmbeddingLost);
+  return ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("embedding ", Hex(ref.content_key).substr(0, 16), " at ", ref.address, " is lost: ", why),
+      kReasonEmbeddingLost);
 }
 
 absl::Status Corrupt(const EmbeddingRef& ref, absl::string_view why) {
   return ErrorWithReason(absl::StatusCode::kDataLoss,
-                         absl::StrCat("embedding ", Hex(ref.content_key).substr(0, 16), " from ",
-                                      ref.address, " is corrupt: ", why),
+                         absl::StrCat("embedding ", Hex(ref.content_key).substr(0, 16), " from ", ref.address,
+                                      " is corrupt: ", why),
                          kReasonEmbeddingCorrupt);
 }
 
@@ -51,9 +51,8 @@ int64_t FindNonFinite(const void* data, int64_t count, Word exponent) {
 
 absl::Status CheckFinite(const EmbeddingRef& ref, const Buffer& buffer) {
   const int64_t count = ref.size_bytes / static_cast<int64_t>(SizeOf(ref.dtype));
-  const int64_t bad = ref.dtype == DType::kF32
-                          ? FindNonFinite<uint32_t>(buffer.data(), count, 0x7F800000u)
-                          : FindNonFinite<uint16_t>(buffer.data(), count, 0x7F80u);
+  const int64_t bad = ref.dtype == DType::kF32 ? FindNonFinite<uint32_t>(buffer.data(), count, 0x7F800000u)
+                                               : FindNonFinite<uint16_t>(buffer.data(), count, 0x7F80u);
   if (bad < 0) return absl::OkStatus();
   return Corrupt(ref, absl::StrCat("element ", bad, " of ", count, " is not finite"));
 }
@@ -113,9 +112,8 @@ absl::Status EmbeddingPuller::CheckFits(absl::Span<const EmbeddingRef> refs) con
   int64_t size_bytes = 0;
   for (const EmbeddingRef& ref : refs) size_bytes += ref.size_bytes;
   if (size_bytes <= options_.memory_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat("embeddings of ", size_bytes,
-                                                   " bytes, of which memory holds at most ",
-                                                   options_.memory_bytes));
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "embeddings of ", size_bytes, " bytes, of which memory holds at most ", options_.memory_bytes));
 }
 
 int64_t EmbeddingPuller::memory_used_bytes() const {
@@ -124,8 +122,7 @@ int64_t EmbeddingPuller::memory_used_bytes() const {
 }
 
 std::unique_ptr<EmbeddingPull> EmbeddingPuller::Start(absl::Span<const EmbeddingRef> refs,
-                                                      SteadyTime deadline,
-                                                      std::function<void()> when_done) {
+                                                      SteadyTime deadline, std::function<void()> when_done) {
   auto owned = std::make_unique<Job>();
   Job* const job = owned.get();
   job->deadline = deadline;
@@ -309,7 +306,8 @@ bool EmbeddingPuller::MakeRoom(int64_t size_bytes) {
 void EmbeddingPuller::Keep(Slot& slot, PulledEmbedding embedding) {
   const auto [place, is_new] = entries_.try_emplace(slot.key);
   if (is_new) {
-    place->second = {.embedding = std::move(embedding), .size_bytes = slot.ref.size_bytes, .pins = 1, .place = {}};
+    place->second = {
+        .embedding = std::move(embedding), .size_bytes = slot.ref.size_bytes, .pins = 1, .place = {}};
     slot.entry = &place->second;
   } else {
     // Another request pulled the same meanwhile; one copy is enough.

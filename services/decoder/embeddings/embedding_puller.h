@@ -37,9 +37,9 @@ class FrameAssembler;
 struct EmbeddingPullerOptions {
   int64_t memory_bytes = int64_t{1} << 30;  // of embeddings in use and cached, >= 1
   int num_threads = 4;
-  size_t queue_max = 4096;                  // embeddings that may wait for a thread
+  size_t queue_max = 4096;                   // embeddings that may wait for a thread
   std::chrono::milliseconds timeout{30000};  // of one pull; the request's deadline if that is earlier
-  Gauge memory_used_bytes = {};             // told what the memory holds
+  Gauge memory_used_bytes = {};              // told what the memory holds
 };
 
 class EmbeddingPuller final : public EmbeddingSource {
@@ -53,8 +53,7 @@ class EmbeddingPuller final : public EmbeddingSource {
 
   absl::Status CheckFits(absl::Span<const EmbeddingRef> refs) const override;
   std::unique_ptr<EmbeddingPull> Start(absl::Span<const EmbeddingRef> refs, SteadyTime deadline,
-                                       std::function<void()> when_done) override
-      ABSL_LOCKS_EXCLUDED(mutex_);
+                                       std::function<void()> when_done) override ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Bytes of embeddings in memory or promised to pulls.
   int64_t memory_used_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -78,28 +77,24 @@ class EmbeddingPuller final : public EmbeddingSource {
     std::vector<Slot> slots;
     SteadyTime deadline;
     std::function<void()> when_done;
-    size_t remaining = 0;     // tasks not ended
-    bool abandoned = false;   // the pull was destroyed
-    absl::Status status;      // the first failure
+    size_t remaining = 0;                        // tasks not ended
+    bool abandoned = false;                      // the pull was destroyed
+    absl::Status status;                         // the first failure
     std::vector<grpc::ClientContext*> contexts;  // of calls under way
   };
   class Pull;
   using JobId = uint64_t;
 
   void RunTask(JobId id, size_t slot);
-  void EndTask(JobId id, size_t slot, absl::StatusOr<PulledEmbedding> embedding)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  void EndTask(JobId id, size_t slot, absl::StatusOr<PulledEmbedding> embedding) ABSL_LOCKS_EXCLUDED(mutex_);
   // The embedding, checked. Blocks.
   absl::StatusOr<PulledEmbedding> Fetch(Job& job, const EmbeddingRef& ref);
-  absl::Status FetchRest(Job& job, const EmbeddingRef& ref, SteadyTime deadline,
-                         FrameAssembler& assembler);
+  absl::Status FetchRest(Job& job, const EmbeddingRef& ref, SteadyTime deadline, FrameAssembler& assembler);
   // What the end of a call means for the request.
-  absl::Status Classify(const absl::Status& status, const EmbeddingRef& ref,
-                        bool callers_deadline) const;
+  absl::Status Classify(const absl::Status& status, const EmbeddingRef& ref, bool callers_deadline) const;
   bool BeginCall(Job& job, grpc::ClientContext* context) ABSL_LOCKS_EXCLUDED(mutex_);
   void EndCall(Job& job, grpc::ClientContext* context) ABSL_LOCKS_EXCLUDED(mutex_);
-  std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) ABSL_LOCKS_EXCLUDED(mutex_);
   void Abandon(JobId id) ABSL_LOCKS_EXCLUDED(mutex_);
 
   bool MakeRoom(int64_t size_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

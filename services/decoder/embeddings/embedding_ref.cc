@@ -16,8 +16,7 @@ constexpr int64_t kGridSideMax = 1 << 16;
 
 absl::Status CheckBytes(absl::string_view name, absl::string_view value, size_t want) {
   if (value.size() == want) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, " has ", value.size(), " bytes, want ", want));
+  return absl::InvalidArgumentError(absl::StrCat(name, " has ", value.size(), " bytes, want ", want));
 }
 
 absl::Status CheckEqual(absl::string_view name, int64_t value, int64_t want) {
@@ -27,8 +26,7 @@ absl::Status CheckEqual(absl::string_view name, int64_t value, int64_t want) {
 
 absl::Status CheckRange(absl::string_view name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, " is ", value, ", want ", low, " .. ", high));
+  return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, ", want ", low, " .. ", high));
 }
 
 absl::Status CheckSide(absl::string_view name, int64_t patches) {
@@ -57,8 +55,7 @@ bool IsHostPort(absl::string_view address) {
     return false;
   }
   if (absl::ConsumePrefix(&host, "[")) {
-    return absl::ConsumeSuffix(&host, "]") && host.size() >= 2 &&
-           AllOf(host, absl::ascii_isxdigit, ":.");
+    return absl::ConsumeSuffix(&host, "]") && host.size() >= 2 && AllOf(host, absl::ascii_isxdigit, ":.");
   }
   return AllOf(host, absl::ascii_isalnum, ".-_") && host.front() != '-' && host.front() != '.';
 }
@@ -76,16 +73,15 @@ absl::Status CheckEmbeddingRef(const EmbeddingRef& ref, const EmbeddingLimits& l
   PRISM_RETURN_IF_ERROR(CheckSide("grid.w", ref.grid_w));
   PRISM_RETURN_IF_ERROR(CheckRange("num_tokens", ref.num_tokens, 1, limits.num_tokens_max));
   // Each factor is at most 2^16, so the product fits.
-  PRISM_RETURN_IF_ERROR(
-      CheckEqual("num_tokens", ref.num_tokens, ref.grid_t * ref.grid_h * ref.grid_w / 4));
+  PRISM_RETURN_IF_ERROR(CheckEqual("num_tokens", ref.num_tokens, ref.grid_t * ref.grid_h * ref.grid_w / 4));
   PRISM_RETURN_IF_ERROR(CheckEqual("hidden_size", ref.hidden_size, limits.hidden_size));
   PRISM_RETURN_IF_ERROR(CheckEqual("num_deepstack", ref.num_deepstack, limits.num_deepstack));
   if (ref.dtype != DType::kF32 && ref.dtype != DType::kBF16) {
     return absl::InvalidArgumentError(absl::StrCat("dtype is ", Name(ref.dtype), ", want f32 or bf16"));
   }
-  return CheckEqual("size_bytes", ref.size_bytes,
-                    (1 + ref.num_deepstack) * ref.num_tokens * ref.hidden_size *
-                        static_cast<int64_t>(SizeOf(ref.dtype)));
+  return CheckEqual(
+      "size_bytes", ref.size_bytes,
+      (1 + ref.num_deepstack) * ref.num_tokens * ref.hidden_size * static_cast<int64_t>(SizeOf(ref.dtype)));
 }
 
 }  // namespace prism

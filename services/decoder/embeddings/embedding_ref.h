@@ -15,16 +15,16 @@ namespace prism {
 
 // Bytes, in order: embeddings [N, D], then DeepStack level 0 [N, D], level 1, ...; row-major.
 struct EmbeddingRef {
-  std::string handle_id;    // 16 bytes
-  std::string content_key;  // 32 bytes
-  std::string address;      // host:port
-  std::string incarnation;  // 16 bytes
-  std::string digest;       // 32 bytes: sha256 of all the bytes
-  int64_t grid_t = 0;       // patches, >= 1
-  int64_t grid_h = 0;       // patches, even, >= 2
-  int64_t grid_w = 0;       // patches, even, >= 2
-  int64_t num_tokens = 0;   // N = t h w / 4
-  int64_t hidden_size = 0;  // D
+  std::string handle_id;      // 16 bytes
+  std::string content_key;    // 32 bytes
+  std::string address;        // host:port
+  std::string incarnation;    // 16 bytes
+  std::string digest;         // 32 bytes: sha256 of all the bytes
+  int64_t grid_t = 0;         // patches, >= 1
+  int64_t grid_h = 0;         // patches, even, >= 2
+  int64_t grid_w = 0;         // patches, even, >= 2
+  int64_t num_tokens = 0;     // N = t h w / 4
+  int64_t hidden_size = 0;    // D
   int64_t num_deepstack = 0;  // K
   DType dtype = DType::kF32;  // kF32 or kBF16
   int64_t size_bytes = 0;     // (1 + K) N D bytes of dtype

@@ -48,11 +48,10 @@ class EmbeddingSource {
   virtual absl::Status CheckFits(absl::Span<const EmbeddingRef> refs) const = 0;
 
   // Starts pulling; `when_done` is called at most once, on another thread, when done() has become
-  // true. It may come after the pull was destroyed, but not after the source was. Null if there is no memory now: try again when another pull has been destroyed. Memory
-  // is taken for all refs at once, so that requests never wait for each other in a circle.
-  // REQUIRES: CheckFits(refs) is OK
-  virtual std::unique_ptr<EmbeddingPull> Start(absl::Span<const EmbeddingRef> refs,
-                                               SteadyTime deadline,
+  // true. It may come after the pull was destroyed, but not after the source was. Null if there is no memory
+  // now: try again when another pull has been destroyed. Memory is taken for all refs at once, so that
+  // requests never wait for each other in a circle. REQUIRES: CheckFits(refs) is OK
+  virtual std::unique_ptr<EmbeddingPull> Start(absl::Span<const EmbeddingRef> refs, SteadyTime deadline,
                                                std::function<void()> when_done) = 0;
 };
 

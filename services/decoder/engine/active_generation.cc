@@ -66,8 +66,7 @@ std::unique_ptr<Sequence> ActiveGeneration::MakeSequence(SequenceId id, uint32_t
 std::optional<FinishReason> ActiveGeneration::EndAfter(int64_t num_tokens, int32_t last) const {
   const std::vector<int32_t>& ends = request().end_token_ids;
   // An end id that came before min_tokens would have been masked.
-  if (num_tokens > request().sampling.min_tokens &&
-      std::find(ends.begin(), ends.end(), last) != ends.end()) {
+  if (num_tokens > request().sampling.min_tokens && std::find(ends.begin(), ends.end(), last) != ends.end()) {
     return FinishReason::kStop;
   }
   if (num_tokens >= request().max_tokens) return FinishReason::kLength;

@@ -29,8 +29,7 @@ class ActiveGeneration {
   enum class Stage { kNeedsMemory, kPulling, kScheduled };
 
   // `metrics` outlives it. `submitted`: when the caller was told OK.
-  ActiveGeneration(std::shared_ptr<Generation> generation, SteadyTime submitted,
-                   DecoderMetrics* metrics);
+  ActiveGeneration(std::shared_ptr<Generation> generation, SteadyTime submitted, DecoderMetrics* metrics);
 
   const GenerationRequest& request() const { return generation_->request(); }
   bool cancelled() const { return generation_->cancelled(); }

@@ -26,9 +26,7 @@ constexpr double kSmoothing = 0.2;
 
 SteadyTime Now() { return Clock::Real().Now(); }
 
-int64_t NanosecondsOf(SteadyTime time) {
-  return std::chrono::nanoseconds(time.time_since_epoch()).count();
-}
+int64_t NanosecondsOf(SteadyTime time) { return std::chrono::nanoseconds(time.time_since_epoch()).count(); }
 
 double UnixSeconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -74,8 +72,8 @@ absl::Status Engine::CheckAdmission(const GenerationRequest& request, SteadyTime
   const double left_s = SecondsBetween(now, request.deadline);
   const double queued_s = Load().queued_work_s;
   if (queued_s > left_s) {
-    return absl::DeadlineExceededError(absl::StrCat(
-        "about ", queued_s, " s of work are queued and ", left_s, " s are left of the deadline"));
+    return absl::DeadlineExceededError(absl::StrCat("about ", queued_s, " s of work are queued and ", left_s,
+                                                    " s are left of the deadline"));
   }
   return absl::OkStatus();
 }
@@ -85,13 +83,11 @@ absl::Status Engine::Submit(std::shared_ptr<Generation> generation) {
   const GenerationRequest& request = generation->request();
   const auto draining = [this] {
     metrics_.rejected_draining.Increment();
-    return ErrorWithReason(absl::StatusCode::kUnavailable, "the decoder is draining",
-                           kReasonDraining);
+    return ErrorWithReason(absl::StatusCode::kUnavailable, "the decoder is draining", kReasonDraining);
   };
   if (draining_.load()) return draining();
   if (absl::Status status = CheckAdmission(request, now); !status.ok()) {
-    (absl::IsDeadlineExceeded(status) ? metrics_.rejected_deadline : metrics_.rejected_too_long)
-        .Increment();
+    (absl::IsDeadlineExceeded(status) ? metrics_.rejected_deadline : metrics_.rejected_too_long).Increment();
     return status;
   }
   const int64_t waiting = waiting_.fetch_add(1);
@@ -99,12 +95,11 @@ absl::Status Engine::Submit(std::shared_ptr<Generation> generation) {
     waiting_.fetch_sub(1);
     metrics_.rejected_queue_full.Increment();
     const double retry_ms = std::clamp(Load().queued_work_s * 1000, kRetryMsMin, kRetryMsMax);
-    return RetryAfter(
-        ErrorWithReason(absl::StatusCode::kResourceExhausted,
-                        absl::StrCat(waiting, " generations are waiting, at most ",
-                                     options_.max_waiting, " may"),
-                        kReasonQueueFull),
-        static_cast<int64_t>(retry_ms));
+    return RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                                      absl::StrCat(waiting, " generations are waiting, at most ",
+                                                   options_.max_waiting, " may"),
+                                      kReasonQueueFull),
+                      static_cast<int64_t>(retry_ms));
   }
   metrics_.request_prompt_tokens.Observe(static_cast<double>(request.token_ids.size()));
   if (!request.score) {
@@ -116,9 +111,9 @@ absl::Status Engine::Submit(std::shared_ptr<Generation> generation) {
     waiting_.fetch_sub(1);
     if (absl::IsCancelled(pushed)) return draining();
     metrics_.rejected_queue_full.Increment();
-    return RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted, pushed.message(),
-                                      kReasonQueueFull),
-                      static_cast<int64_t>(kRetryMsMin));
+    return RetryAfter(
+        ErrorWithReason(absl::StatusCode::kResourceExhausted, pushed.message(), kReasonQueueFull),
+        static_cast<int64_t>(kRetryMsMin));
   }
   return absl::OkStatus();
 }
@@ -141,8 +136,8 @@ absl::Status Engine::Live() const {
   if (began == 0) return absl::OkStatus();
   const int64_t ms = (NanosecondsOf(Now()) - began) / 1000000;
   if (ms <= options_.step_max.count()) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("engine step ", steps() + 1, " has been under way for ",
-                                             ms, " ms, at most ", options_.step_max.count()));
+  return absl::UnavailableError(absl::StrCat("engine step ", steps() + 1, " has been under way for ", ms,
+                                             " ms, at most ", options_.step_max.count()));
 }
 
 void Engine::Run() {
@@ -155,8 +150,7 @@ void Engine::Run() {
     PublishLoad();
     if (!stepped) WaitForWork();
   }
-  EndAll(ErrorWithReason(absl::StatusCode::kUnavailable, "the decoder is shutting down",
-                         kReasonDraining));
+  EndAll(ErrorWithReason(absl::StatusCode::kUnavailable, "the decoder is shutting down", kReasonDraining));
 }
 
 void Engine::TakeSubmitted() {
@@ -222,11 +216,10 @@ absl::Status Engine::Advance(ActiveGeneration& generation, SteadyTime now) {
     if (refs.empty()) return Schedule(generation, now);
     // First come, first served: none overtakes one that waits for memory.
     if (memory_is_short_) return absl::OkStatus();
-    std::unique_ptr<EmbeddingPull> pull =
-        embeddings_->Start(refs, generation.deadline(), [this] {
-          std::shared_ptr<Generation> wake;
-          inbox_.TryPush(wake).IgnoreError();  // full or closed: the engine is awake
-        });
+    std::unique_ptr<EmbeddingPull> pull = embeddings_->Start(refs, generation.deadline(), [this] {
+      std::shared_ptr<Generation> wake;
+      inbox_.TryPush(wake).IgnoreError();  // full or closed: the engine is awake
+    });
     if (pull == nullptr) {
       memory_is_short_ = true;
       return absl::OkStatus();
@@ -309,11 +302,10 @@ std::vector<VisualRowSource> Engine::BeginStep(const StepPlan& plan, SteadyTime 
   std::vector<VisualRowSource> visual;
   for (const VisualRun& run : plan.visual_runs) {
     ActiveGeneration& generation = *owners_.at(run.sequence).generation;
-    visual.push_back(
-        {.embedding = &generation.pull().embedding(static_cast<size_t>(run.embedding_index)),
-         .first_embedding_row = run.first_embedding_row,
-         .first_row = run.first_row,
-         .count = run.count});
+    visual.push_back({.embedding = &generation.pull().embedding(static_cast<size_t>(run.embedding_index)),
+                      .first_embedding_row = run.first_embedding_row,
+                      .first_row = run.first_row,
+                      .count = run.count});
   }
   return visual;
 }
@@ -333,9 +325,9 @@ void Engine::FailStep(const StepPlan& plan, const absl::Status& status) {
                                   {"error", status.ToString()}});
   for (const PlannedSequence& planned : plan.sequences) {
     const Owner& owner = owners_.at(planned.id);
-    owner.generation->Fail(absl::InternalError(
-        absl::StrCat("generation ", Hex(owner.generation->request().generation_id), " choice ",
-                     owner.choice, ": the step failed: ", status.message())));
+    owner.generation->Fail(
+        absl::InternalError(absl::StrCat("generation ", Hex(owner.generation->request().generation_id),
+                                         " choice ", owner.choice, ": the step failed: ", status.message())));
   }
 }
 
@@ -361,28 +353,26 @@ void Engine::Sample(const TensorView& logits, std::vector<LogitRow>& rows) {
   const float* data = logits.data<float>();
   sampling_pool_.Run(static_cast<int64_t>(rows.size()), [&](int64_t part, int thread) {
     LogitRow& row = rows[static_cast<size_t>(part)];
-    SampleRow(absl::MakeConstSpan(data + row.logit_index * vocabulary, static_cast<size_t>(vocabulary)),
-              row, scratch_[static_cast<size_t>(thread)]);
+    SampleRow(absl::MakeConstSpan(data + row.logit_index * vocabulary, static_cast<size_t>(vocabulary)), row,
+              scratch_[static_cast<size_t>(thread)]);
   });
 }
 
-void Engine::SampleRow(absl::Span<const float> logits, LogitRow& row,
-                       SamplingScratch& scratch) const {
+void Engine::SampleRow(absl::Span<const float> logits, LogitRow& row, SamplingScratch& scratch) const {
   const GenerationRequest& request = row.generation->request();
   SampledRow& result = row.result;
   if (request.score) {
     const auto next = static_cast<size_t>(row.token_index + 1);
     if (const int64_t id = FindNonFinite(logits); id >= 0) {
-      result.status = absl::InternalError(absl::StrCat("the logit of id ", id, " after prompt token ",
-                                                       row.token_index, " is ", logits[id]));
+      result.status = absl::InternalError(
+          absl::StrCat("the logit of id ", id, " after prompt token ", row.token_index, " is ", logits[id]));
     } else if (next < request.token_ids.size()) {
       result.token_id = request.token_ids[next];
       result.logprob = logits[result.token_id] - LogSumExp(logits);
     }
     return;
   }
-  const absl::StatusOr<int32_t> id =
-      row.generation->choices()[row.choice].sampler.Sample(logits, scratch);
+  const absl::StatusOr<int32_t> id = row.generation->choices()[row.choice].sampler.Sample(logits, scratch);
   if (!id.ok()) {
     result.status = id.status();
     return;
@@ -401,8 +391,7 @@ void Engine::Apply(LogitRow& row, SteadyTime now) {
   if (!generation.error().ok()) return;
   if (!row.result.status.ok()) {
     const absl::Status status = Annotate(
-        row.result.status, absl::StrCat("generation ", Hex(request.generation_id), " choice ",
-                                        row.choice));
+        row.result.status, absl::StrCat("generation ", Hex(request.generation_id), " choice ", row.choice));
     LogError("logits are not finite", {{"error", status.ToString()}});
     generation.Fail(status);
     return;
@@ -463,8 +452,8 @@ void Engine::PublishLoad() {
   const SteadyTime now = Now();
   EngineLoad load;
   load.waiting = waiting_.load();
-  load.running = std::count_if(actives_.begin(), actives_.end(),
-                               [](const ActiveGeneration& g) { return g.planned(); });
+  load.running =
+      std::count_if(actives_.begin(), actives_.end(), [](const ActiveGeneration& g) { return g.planned(); });
   load.pending_tokens = scheduler_.pending_tokens();
   if (rows_per_busy_second_ > 0) {
     load.queued_work_s = static_cast<double>(load.pending_tokens) / rows_per_busy_second_;

@@ -34,21 +34,21 @@ namespace prism {
 struct EngineOptions {
   SchedulerLimits scheduler;
   int64_t kv_pages = 1;
-  int64_t max_waiting = 128;                   // generations accepted and in no step yet, >= 1
-  std::chrono::milliseconds heartbeat{1000};   // of silence, until a heartbeat is sent
-  std::chrono::milliseconds step_max{60000};   // a step under way for longer: not alive
+  int64_t max_waiting = 128;                  // generations accepted and in no step yet, >= 1
+  std::chrono::milliseconds heartbeat{1000};  // of silence, until a heartbeat is sent
+  std::chrono::milliseconds step_max{60000};  // a step under way for longer: not alive
   int sampling_threads = 1;
 };
 
 // How busy an engine is.
 struct EngineLoad {
-  int64_t running = 0;       // generations in steps
-  int64_t waiting = 0;       // generations accepted and in no step yet
+  int64_t running = 0;         // generations in steps
+  int64_t waiting = 0;         // generations accepted and in no step yet
   int64_t pending_tokens = 0;  // known and not computed
-  double queued_work_s = 0;  // estimate: pending tokens at the recent speed; 0: not known
-  int64_t kv_pages_used = 0;  // promised ones included
+  double queued_work_s = 0;    // estimate: pending tokens at the recent speed; 0: not known
+  int64_t kv_pages_used = 0;   // promised ones included
   int64_t kv_pages_total = 0;
-  double tokens_per_s = 0;   // answer tokens, over the last 10 s
+  double tokens_per_s = 0;  // answer tokens, over the last 10 s
 };
 
 class Engine {

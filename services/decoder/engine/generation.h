@@ -71,8 +71,8 @@ struct ScoredEvent {
   std::vector<double> logprobs;
 };
 
-using GenerationEvent = std::variant<StartedEvent, TokenEvent, ChoiceFinishedEvent, FinishedEvent,
-                                     HeartbeatEvent, ScoredEvent>;
+using GenerationEvent =
+    std::variant<StartedEvent, TokenEvent, ChoiceFinishedEvent, FinishedEvent, HeartbeatEvent, ScoredEvent>;
 
 // Where the engine tells what happens.
 //

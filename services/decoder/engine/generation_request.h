@@ -19,8 +19,8 @@ struct GenerationRequest {
   std::string generation_id;  // 16 bytes, or empty for a score
   uint32_t attempt = 0;
 
-  std::vector<int32_t> token_ids;        // the prompt, >= 1, each within the vocabulary
-  std::vector<VisualSpan> spans;         // ascending, disjoint; index `embeddings`
+  std::vector<int32_t> token_ids;  // the prompt, >= 1, each within the vocabulary
+  std::vector<VisualSpan> spans;   // ascending, disjoint; index `embeddings`
   std::vector<EmbeddingRef> embeddings;
 
   // A score asks for the log-probability of each prompt id given those before it; nothing is
@@ -28,19 +28,17 @@ struct GenerationRequest {
   bool score = false;
 
   SamplingParameters sampling;
-  std::vector<int32_t> end_token_ids;    // any of them ends a choice
-  int64_t max_tokens = 1;                // answer tokens of a choice, emitted ones included; >= 1
-  std::optional<int64_t> top_logprobs;   // 0 .. 20; nullopt: no log-probabilities
-  uint32_t num_choices = 1;              // 1 .. 4
+  std::vector<int32_t> end_token_ids;   // any of them ends a choice
+  int64_t max_tokens = 1;               // answer tokens of a choice, emitted ones included; >= 1
+  std::optional<int64_t> top_logprobs;  // 0 .. 20; nullopt: no log-probabilities
+  uint32_t num_choices = 1;             // 1 .. 4
   // Per choice, answer tokens known from an earlier attempt; each at most max_tokens long.
   std::vector<std::vector<int32_t>> emitted;
-  int32_t priority = 0;                  // larger goes first
+  int32_t priority = 0;  // larger goes first
   SteadyTime deadline = SteadyTime::max();
 
   // The longest any choice can get, in tokens.
-  int64_t length_max() const {
-    return static_cast<int64_t>(token_ids.size()) + (score ? 0 : max_tokens);
-  }
+  int64_t length_max() const { return static_cast<int64_t>(token_ids.size()) + (score ? 0 : max_tokens); }
 };
 
 }  // namespace prism

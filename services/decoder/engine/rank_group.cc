@@ -8,9 +8,9 @@
 
 namespace prism {
 
-absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(
-    Backend& backend, const Checkpoint& checkpoint,
-    std::vector<std::unique_ptr<Communicator>> comms, const std::vector<RankOptions>& options) {
+absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(Backend& backend, const Checkpoint& checkpoint,
+                                                           std::vector<std::unique_ptr<Communicator>> comms,
+                                                           const std::vector<RankOptions>& options) {
   PRISM_CHECK(!comms.empty() && comms.size() == options.size());
   std::unique_ptr<RankGroup> group(new RankGroup(std::move(comms)));
   const size_t num_ranks = options.size();
@@ -19,11 +19,10 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(
     group->busy_ = static_cast<int>(num_ranks);
   }
   for (size_t index = 0; index < num_ranks; ++index) {
-    group->threads_.emplace_back(
-        absl::StrCat("rank", index),
-        [raw = group.get(), index, &backend, &checkpoint, rank_options = options[index]] {
-          raw->RunRank(index, &backend, &checkpoint, rank_options);
-        });
+    group->threads_.emplace_back(absl::StrCat("rank", index), [raw = group.get(), index, &backend,
+                                                               &checkpoint, rank_options = options[index]] {
+      raw->RunRank(index, &backend, &checkpoint, rank_options);
+    });
   }
   absl::Status status;
   {
@@ -44,10 +43,8 @@ RankGroup::~RankGroup() {
   threads_.clear();
 }
 
-void RankGroup::RunRank(size_t index, Backend* backend, const Checkpoint* checkpoint,
-                        RankOptions options) {
-  absl::StatusOr<std::unique_ptr<Rank>> rank =
-      Rank::Load(*backend, *checkpoint, *comms_[index], options);
+void RankGroup::RunRank(size_t index, Backend* backend, const Checkpoint* checkpoint, RankOptions options) {
+  absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Load(*backend, *checkpoint, *comms_[index], options);
   if (rank.ok() && index == 0) vocab_size_ = (*rank)->vocab_size();
   // From here on backend and checkpoint may be gone as far as this thread knows.
   Report(index, rank.ok() ? absl::StatusOr<TensorView>(TensorView()) : rank.status());
@@ -80,7 +77,8 @@ void RankGroup::Report(size_t index, absl::StatusOr<TensorView> result) {
       if (status_.ok() || absl::IsAborted(status_)) status_ = status;
       abort = comms_.size() > 1;
       if (abort && broken_.ok()) {
-        broken_ = absl::UnavailableError(absl::StrCat("the tensor-parallel group was given up after ", message));
+        broken_ =
+            absl::UnavailableError(absl::StrCat("the tensor-parallel group was given up after ", message));
       }
     } else if (index == 0) {
       logits_ = *result;

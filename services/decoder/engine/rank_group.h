@@ -25,9 +25,9 @@ class RankGroup final : public StepExecutor {
   // Loads every rank, each on its thread; blocks. The first rank's error if any fails. `comms` are
   // the endpoints of one group, in order, and `options` are one a rank. The checkpoint is read
   // during the call only; the backend outlives the group.
-  static absl::StatusOr<std::unique_ptr<RankGroup>> Load(
-      Backend& backend, const Checkpoint& checkpoint,
-      std::vector<std::unique_ptr<Communicator>> comms, const std::vector<RankOptions>& options);
+  static absl::StatusOr<std::unique_ptr<RankGroup>> Load(Backend& backend, const Checkpoint& checkpoint,
+                                                         std::vector<std::unique_ptr<Communicator>> comms,
+                                                         const std::vector<RankOptions>& options);
   ~RankGroup() override;
 
   int64_t vocab_size() const override { return vocab_size_; }
@@ -38,8 +38,7 @@ class RankGroup final : public StepExecutor {
   absl::Status Healthy() const override ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  explicit RankGroup(std::vector<std::unique_ptr<Communicator>> comms)
-      : comms_(std::move(comms)) {}
+  explicit RankGroup(std::vector<std::unique_ptr<Communicator>> comms) : comms_(std::move(comms)) {}
 
   void RunRank(size_t index, Backend* backend, const Checkpoint* checkpoint, RankOptions options);
   // Blocks until there is a step after `seen`; false when the group is to end.

@@ -17,8 +17,8 @@ namespace prism {
 namespace {
 
 // The logits after the whole prompt, computed in chunks of at most `rows_max`.
-absl::StatusOr<std::vector<float>> RunPrompt(StepExecutor& executor, Scheduler& scheduler,
-                                             SequenceId id, int64_t length) {
+absl::StatusOr<std::vector<float>> RunPrompt(StepExecutor& executor, Scheduler& scheduler, SequenceId id,
+                                             int64_t length) {
   Sequence::Options options{.id = id, .prompt_length = length, .limit = length};
   for (int64_t i = 0; i < length; ++i) {
     options.token_ids.push_back(static_cast<int32_t>((i * 31 + 7) % executor.vocab_size()));
@@ -46,10 +46,8 @@ absl::Status SelfCheck(StepExecutor& executor, int64_t kv_pages, int64_t rows_ma
   // While the first run keeps its pages the second takes others.
   const bool other_pages = 2 * PagesFor(length) <= kv_pages && rows_max >= 2;
   PagePool pool(kv_pages);
-  Scheduler scheduler({.max_num_seqs = other_pages ? 2 : 1,
-                       .max_num_batched_tokens = rows_max,
-                       .growth_tokens = 0},
-                      &pool);
+  Scheduler scheduler(
+      {.max_num_seqs = other_pages ? 2 : 1, .max_num_batched_tokens = rows_max, .growth_tokens = 0}, &pool);
   PRISM_ASSIGN_OR_RETURN(const std::vector<float> first, RunPrompt(executor, scheduler, 1, length));
   if (!other_pages) scheduler.Remove(1);
   PRISM_ASSIGN_OR_RETURN(const std::vector<float> second, RunPrompt(executor, scheduler, 2, length));

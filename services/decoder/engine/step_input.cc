@@ -23,8 +23,7 @@ absl::Status CopyInts(Stream& stream, const std::vector<int32_t>& values, const 
 }
 
 // Rows [begin, begin + count) of level `level` as f32.
-void CopyRows(const PulledEmbedding& embedding, int64_t level, int64_t begin, int64_t count,
-              float* out) {
+void CopyRows(const PulledEmbedding& embedding, int64_t level, int64_t begin, int64_t count, float* out) {
   const TensorView view = embedding.rows.view();
   const int64_t first = (level * view.dim(1) + begin) * view.dim(2);
   const int64_t elements = count * view.dim(2);
@@ -38,8 +37,7 @@ void CopyRows(const PulledEmbedding& embedding, int64_t level, int64_t begin, in
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<StepBuffers>> StepBuffers::Create(Stream& stream,
-                                                                 const StepLimits& limits) {
+absl::StatusOr<std::unique_ptr<StepBuffers>> StepBuffers::Create(Stream& stream, const StepLimits& limits) {
   std::unique_ptr<StepBuffers> buffers(new StepBuffers(limits));
   const int64_t rows = limits.rows_max, sequences = limits.sequences_max;
   const struct {
@@ -69,10 +67,10 @@ absl::StatusOr<StepInput> StepBuffers::Fill(Stream& stream, const StepPlan& plan
   const auto logit_rows = static_cast<int64_t>(plan.logit_rows.size());
   if (rows > limits_.rows_max || sequences > limits_.sequences_max ||
       plan.page_table_width > limits_.pages_max || logit_rows > limits_.logit_rows_max) {
-    return absl::InternalError(absl::StrCat(
-        "step of ", rows, " rows, ", sequences, " sequences, ", plan.page_table_width, " pages, ",
-        logit_rows, " logit rows is larger than ", limits_.rows_max, ", ", limits_.sequences_max,
-        ", ", limits_.pages_max, ", ", limits_.logit_rows_max));
+    return absl::InternalError(
+        absl::StrCat("step of ", rows, " rows, ", sequences, " sequences, ", plan.page_table_width,
+                     " pages, ", logit_rows, " logit rows is larger than ", limits_.rows_max, ", ",
+                     limits_.sequences_max, ", ", limits_.pages_max, ", ", limits_.logit_rows_max));
   }
   StepInput input;
   input.token_ids = Front(token_ids_, {rows});

@@ -38,8 +38,8 @@ class StepBuffers {
 
  private:
   explicit StepBuffers(const StepLimits& limits) : limits_(limits) {}
-  absl::Status FillVisual(Stream& stream, const StepPlan& plan,
-                          absl::Span<const VisualRowSource> visual, StepInput& input);
+  absl::Status FillVisual(Stream& stream, const StepPlan& plan, absl::Span<const VisualRowSource> visual,
+                          StepInput& input);
 
   const StepLimits limits_;
   Tensor token_ids_, positions_, slots_, query_starts_, context_lengths_, page_tables_, logit_rows_;

@@ -11,8 +11,7 @@ namespace prism {
 static_assert(kTokensPerPage == kAttentionTile, "the scheduler and the kernels disagree on pages");
 
 int64_t KvShape::page_bytes() const {
-  return num_layers * 2 * kv_heads * head_dim * kTokensPerPage *
-         static_cast<int64_t>(SizeOf(DType::kF32));
+  return num_layers * 2 * kv_heads * head_dim * kTokensPerPage * static_cast<int64_t>(SizeOf(DType::kF32));
 }
 
 absl::StatusOr<std::unique_ptr<KvStore>> KvStore::Create(Stream& stream, const KvShape& shape,

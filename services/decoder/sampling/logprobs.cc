@@ -32,8 +32,7 @@ PartialSum Merge(const PartialSum& a, const PartialSum& b) {
   if (a.sum == 0) return b;
   PartialSum merged;
   merged.maximum = std::max(a.maximum, b.maximum);
-  merged.sum =
-      a.sum * std::exp(a.maximum - merged.maximum) + b.sum * std::exp(b.maximum - merged.maximum);
+  merged.sum = a.sum * std::exp(a.maximum - merged.maximum) + b.sum * std::exp(b.maximum - merged.maximum);
   return merged;
 }
 
@@ -58,8 +57,7 @@ double LogSumExp(absl::Span<const float> logits) {
   return partials[0].maximum + std::log(partials[0].sum);
 }
 
-std::vector<TokenProbability> TopLogprobs(absl::Span<const float> logits, double log_sum_exp,
-                                          int64_t count) {
+std::vector<TokenProbability> TopLogprobs(absl::Span<const float> logits, double log_sum_exp, int64_t count) {
   std::vector<TokenProbability> top;
   if (count <= 0) return top;
   // Ids ascend, so an equal logit never displaces one that is there.
@@ -69,9 +67,8 @@ std::vector<TokenProbability> TopLogprobs(absl::Span<const float> logits, double
       if (logprob <= top.back().logprob) continue;
       top.pop_back();
     }
-    const auto place = std::find_if(top.begin(), top.end(), [logprob](const TokenProbability& t) {
-      return t.logprob < logprob;
-    });
+    const auto place = std::find_if(top.begin(), top.end(),
+                                    [logprob](const TokenProbability& t) { return t.logprob < logprob; });
     top.insert(place, {static_cast<int32_t>(id), logprob});
   }
   return top;

@@ -26,7 +26,6 @@ struct TokenProbability {
 
 // The `count` likeliest ids (or all there are): descending, ties to the lower id.
 // `log_sum_exp` is LogSumExp(logits).
-std::vector<TokenProbability> TopLogprobs(absl::Span<const float> logits, double log_sum_exp,
-                                          int64_t count);
+std::vector<TokenProbability> TopLogprobs(absl::Span<const float> logits, double log_sum_exp, int64_t count);
 
 }  // namespace prism

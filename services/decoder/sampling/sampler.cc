@@ -45,8 +45,7 @@ void KeepMass(double top_p, std::vector<Candidate>& candidates) {
   while (kept < candidates.size() && (kept == 0 || before < wanted)) {
     if (kept == sorted) {
       sorted = std::min(candidates.size(), std::max(kTopPFirstSort, 4 * sorted));
-      std::partial_sort(candidates.begin() + kept, candidates.begin() + sorted, candidates.end(),
-                        Greater);
+      std::partial_sort(candidates.begin() + kept, candidates.begin() + sorted, candidates.end(), Greater);
     }
     before += candidates[kept].mass;
     ++kept;
@@ -70,8 +69,7 @@ int64_t FindNonFinite(absl::Span<const float> logits) {
   return -1;
 }
 
-Sampler::Sampler(SamplingParameters parameters, uint32_t choice,
-                 absl::Span<const int32_t> prompt)
+Sampler::Sampler(SamplingParameters parameters, uint32_t choice, absl::Span<const int32_t> prompt)
     : parameters_(std::move(parameters)),
       choice_(choice),
       counts_tokens_(parameters_.repetition_penalty != 1 || parameters_.presence_penalty != 0 ||
@@ -85,8 +83,7 @@ void Sampler::Accept(int32_t token_id) {
 }
 
 bool Sampler::ChangesLogits() const {
-  return num_accepted_ < parameters_.min_tokens || !parameters_.logit_bias.empty() ||
-         counts_tokens_;
+  return num_accepted_ < parameters_.min_tokens || !parameters_.logit_bias.empty() || counts_tokens_;
 }
 
 void Sampler::ChangeLogits(absl::Span<float> logits) const {
@@ -135,10 +132,9 @@ int32_t Sampler::DrawFromAll(absl::Span<const float> logits, int32_t greatest) c
   return best_id;
 }
 
-void Sampler::Keep(absl::Span<const float> logits, float maximum,
-                   SamplingScratch& scratch) const {
-  const double floor = parameters_.min_p > 0 ? std::log(parameters_.min_p)
-                                             : -std::numeric_limits<double>::infinity();
+void Sampler::Keep(absl::Span<const float> logits, float maximum, SamplingScratch& scratch) const {
+  const double floor =
+      parameters_.min_p > 0 ? std::log(parameters_.min_p) : -std::numeric_limits<double>::infinity();
   std::vector<Candidate>& candidates = scratch.candidates;
   candidates.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
@@ -149,8 +145,7 @@ void Sampler::Keep(absl::Span<const float> logits, float maximum,
   }
   const auto top_k = static_cast<size_t>(parameters_.top_k);
   if (top_k > 0 && top_k < candidates.size()) {
-    std::nth_element(candidates.begin(), candidates.begin() + (top_k - 1), candidates.end(),
-                     Greater);
+    std::nth_element(candidates.begin(), candidates.begin() + (top_k - 1), candidates.end(), Greater);
     candidates.resize(top_k);
   }
   if (parameters_.top_p < 1) {
@@ -162,11 +157,10 @@ void Sampler::Keep(absl::Span<const float> logits, float maximum,
   }
 }
 
-absl::StatusOr<int32_t> Sampler::Sample(absl::Span<const float> logits,
-                                        SamplingScratch& scratch) const {
+absl::StatusOr<int32_t> Sampler::Sample(absl::Span<const float> logits, SamplingScratch& scratch) const {
   if (const int64_t id = FindNonFinite(logits); id >= 0) {
-    return absl::InternalError(absl::StrCat("the logit of id ", id, " of answer token ",
-                                            num_accepted_, " is ", logits[id]));
+    return absl::InternalError(
+        absl::StrCat("the logit of id ", id, " of answer token ", num_accepted_, " is ", logits[id]));
   }
   if (ChangesLogits()) {
     scratch.logits.assign(logits.begin(), logits.end());

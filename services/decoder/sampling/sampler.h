@@ -30,17 +30,17 @@ namespace prism {
 inline constexpr double kGreedyBelowTemperature = 1e-5;
 
 struct SamplingParameters {
-  double temperature = 1;         // 0 .. 2
-  double top_p = 1;               // (0, 1]
-  int64_t top_k = 0;              // 0: all
-  double min_p = 0;               // [0, 1]
+  double temperature = 1;  // 0 .. 2
+  double top_p = 1;        // (0, 1]
+  int64_t top_k = 0;       // 0: all
+  double min_p = 0;        // [0, 1]
   uint64_t seed = 0;
-  double repetition_penalty = 1;  // (0, 10]
-  double presence_penalty = 0;    // -2 .. 2
-  double frequency_penalty = 0;   // -2 .. 2
+  double repetition_penalty = 1;                       // (0, 10]
+  double presence_penalty = 0;                         // -2 .. 2
+  double frequency_penalty = 0;                        // -2 .. 2
   std::vector<std::pair<int32_t, double>> logit_bias;  // id -> -100 .. 100; ids distinct
-  int64_t min_tokens = 0;               // answer tokens before an end id may come
-  std::vector<int32_t> end_token_ids;   // what min_tokens holds back
+  int64_t min_tokens = 0;                              // answer tokens before an end id may come
+  std::vector<int32_t> end_token_ids;                  // what min_tokens holds back
 };
 
 // Memory that sampling needs; kept from call to call, one a thread.
@@ -79,8 +79,8 @@ class Sampler {
 
   const SamplingParameters parameters_;
   const uint32_t choice_;
-  const bool counts_tokens_;  // a penalty is on
-  std::unordered_set<int32_t> prompt_ids_;            // filled if there is a repetition penalty
+  const bool counts_tokens_;                           // a penalty is on
+  std::unordered_set<int32_t> prompt_ids_;             // filled if there is a repetition penalty
   std::unordered_map<int32_t, int64_t> answer_count_;  // filled if there is any penalty
   int64_t num_accepted_ = 0;
 };

@@ -16,8 +16,7 @@ bool IsDecoding(const Sequence& sequence) {
 
 }  // namespace
 
-Scheduler::Scheduler(const SchedulerLimits& limits, PagePool* pool)
-    : limits_(limits), pool_(pool) {
+Scheduler::Scheduler(const SchedulerLimits& limits, PagePool* pool) : limits_(limits), pool_(pool) {
   PRISM_CHECK(limits.max_num_seqs >= 1 && limits.max_num_batched_tokens >= limits.max_num_seqs);
   PRISM_CHECK(limits.waiting_max >= 1 && limits.growth_tokens >= 0 && limits.score_rows_max >= 1);
 }
@@ -28,9 +27,9 @@ Scheduler::~Scheduler() {
 
 absl::Status Scheduler::CheckFits(int64_t limit) const {
   if (PagesFor(limit) <= pool_->total()) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("prompt and answer of ", limit, " tokens need ", PagesFor(limit),
-                   " KV pages of ", kTokensPerPage, " tokens, of which there are ", pool_->total()));
+  return absl::ResourceExhaustedError(absl::StrCat("prompt and answer of ", limit, " tokens need ",
+                                                   PagesFor(limit), " KV pages of ", kTokensPerPage,
+                                                   " tokens, of which there are ", pool_->total()));
 }
 
 absl::Status Scheduler::Add(std::unique_ptr<Sequence> sequence) {
@@ -119,8 +118,7 @@ void Scheduler::Admit(Budget& budget, StepPlan& plan) {
     Sequence& sequence = **waiting_.begin();
     const int64_t count = ChunkOf(sequence, budget);
     if (count == 0) return;
-    const int64_t tokens =
-        std::min(sequence.limit(), sequence.length() + limits_.growth_tokens);
+    const int64_t tokens = std::min(sequence.limit(), sequence.length() + limits_.growth_tokens);
     if (!pool_->TryReserve(PagesFor(tokens))) return;
     sequence.reserved_pages_ = PagesFor(tokens);
     waiting_.erase(waiting_.begin());
@@ -194,8 +192,7 @@ void Scheduler::AddRows(Sequence& sequence, int64_t count, Budget& budget, StepP
                                 .count = to - from});
     plan.num_visual_rows += to - from;
   }
-  const int64_t num_logits =
-      sequence.logits_of_every_token() ? count : (end == sequence.length() ? 1 : 0);
+  const int64_t num_logits = sequence.logits_of_every_token() ? count : (end == sequence.length() ? 1 : 0);
   const auto first_logit = static_cast<int64_t>(plan.logit_rows.size());
   for (int64_t i = count - num_logits; i < count; ++i) {
     plan.logit_rows.push_back(static_cast<int32_t>(first_row + i));
@@ -212,8 +209,7 @@ void Scheduler::AddRows(Sequence& sequence, int64_t count, Budget& budget, StepP
 
 void Scheduler::FillPageTables(StepPlan& plan) {
   for (const PlannedSequence& planned : plan.sequences) {
-    plan.page_table_width =
-        std::max(plan.page_table_width, PagesFor(planned.begin + planned.count));
+    plan.page_table_width = std::max(plan.page_table_width, PagesFor(planned.begin + planned.count));
   }
   const auto width = static_cast<size_t>(plan.page_table_width);
   plan.page_tables.assign(plan.sequences.size() * width, 0);

@@ -24,11 +24,11 @@ class Sequence {
  public:
   struct Options {
     SequenceId id = 0;
-    std::vector<int32_t> token_ids;  // the prompt, then answer tokens already known (resume)
-    int64_t prompt_length = 0;       // 1 .. token_ids.size()
-    int64_t limit = 0;               // longest it may get, >= token_ids.size()
-    int32_t priority = 0;            // larger goes first
-    std::vector<VisualSpan> spans;   // as WalkPositions wants them
+    std::vector<int32_t> token_ids;      // the prompt, then answer tokens already known (resume)
+    int64_t prompt_length = 0;           // 1 .. token_ids.size()
+    int64_t limit = 0;                   // longest it may get, >= token_ids.size()
+    int32_t priority = 0;                // larger goes first
+    std::vector<VisualSpan> spans;       // as WalkPositions wants them
     bool logits_of_every_token = false;  // for scores; else of the last known token alone
   };
   // REQUIRES: what the comments of Options say

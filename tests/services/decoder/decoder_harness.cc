@@ -1,9 +1,9 @@
 #include "tests/services/decoder/decoder_harness.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cstring>
-
-#include <gtest/gtest.h>
 
 #include "common/rpc/channel.h"
 #include "common/wire/status_codec.h"
@@ -83,12 +83,12 @@ DecoderHarness::DecoderHarness(const HarnessOptions& options) : backend_(CreateC
                          .logit_rows_max = options.max_num_seqs + scheduler.score_rows_max};
   auto ranks = Must(RankGroup::Load(*backend_, *checkpoint_, CreateInProcessGroup(options.num_ranks),
                                     std::vector<RankOptions>(static_cast<size_t>(options.num_ranks), rank)));
-  engine_ = std::make_unique<Engine>(EngineOptions{.scheduler = scheduler,
-                                                   .kv_pages = options.kv_pages,
-                                                   .max_waiting = options.max_waiting,
-                                                   .heartbeat = options.heartbeat},
-                                     std::move(ranks), std::make_unique<EmbeddingPuller>(EmbeddingPullerOptions{}),
-                                     DecoderMetrics());
+  engine_ = std::make_unique<Engine>(
+      EngineOptions{.scheduler = scheduler,
+                    .kv_pages = options.kv_pages,
+                    .max_waiting = options.max_waiting,
+                    .heartbeat = options.heartbeat},
+      std::move(ranks), std::make_unique<EmbeddingPuller>(EmbeddingPullerOptions{}), DecoderMetrics());
   v1::DescribeResponse description;
   description.set_role("decoder");
   server_ = Must(RpcServer::Start({}, {&service_}));
@@ -126,16 +126,23 @@ void DecoderHarness::AddPictures(const OracleCase& oracle, v1::GenerateRequest* 
     std::vector<float> values;
     for (int64_t level = 0; level < levels; ++level) {
       const TensorView rows =
-          (level == 0 ? merged : oracle.tensor("vision.deepstack." + std::to_string(level - 1))).Rows(first, tokens);
+          (level == 0 ? merged : oracle.tensor("vision.deepstack." + std::to_string(level - 1)))
+              .Rows(first, tokens);
       values.insert(values.end(), rows.data<float>(), rows.data<float>() + rows.num_elements());
     }
     const auto handle = static_cast<uint32_t>(request->handles_size());
-    FillHandle(encoder_.Put(values, {.grid_t = grid[0], .grid_h = grid[1], .grid_w = grid[2], .num_tokens = tokens,
-                                     .hidden_size = columns, .num_deepstack = levels - 1}),
+    FillHandle(encoder_.Put(values, {.grid_t = grid[0],
+                                     .grid_h = grid[1],
+                                     .grid_w = grid[2],
+                                     .num_tokens = tokens,
+                                     .hidden_size = columns,
+                                     .num_deepstack = levels - 1}),
                request->add_handles());
     const int64_t span_tokens = tokens / grid[0];
     for (int32_t t = 0; t < grid[0]; ++t) {
-      const auto pad = [this](uint32_t id) { return id == limits_.image_token_id || id == limits_.video_token_id; };
+      const auto pad = [this](uint32_t id) {
+        return id == limits_.image_token_id || id == limits_.video_token_id;
+      };
       while (!pad(request->token_ids(static_cast<int>(index)))) ++index;
       v1::ImageSpan* span = request->add_spans();
       span->set_offset(static_cast<uint32_t>(index));

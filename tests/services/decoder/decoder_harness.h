@@ -2,12 +2,12 @@
 // that holds the reference's own vision tensors; and requests made from the reference's cases.
 #pragma once
 
+#include <grpcpp/grpcpp.h>
+
 #include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <grpcpp/grpcpp.h>
 
 #include "absl/status/status.h"
 #include "common/checkpoint/checkpoint.h"
@@ -59,7 +59,8 @@ class DecoderHarness {
   // as the reference has, with log-probabilities.
   v1::GenerateRequest RequestOf(const OracleCase& oracle);
   // Runs a stream to its end.
-  StreamResult Run(const v1::GenerateRequest& request, std::chrono::milliseconds timeout = std::chrono::seconds(120));
+  StreamResult Run(const v1::GenerateRequest& request,
+                   std::chrono::milliseconds timeout = std::chrono::seconds(120));
 
  private:
   void AddPictures(const OracleCase& oracle, v1::GenerateRequest* request);

@@ -1,9 +1,9 @@
 #include "services/decoder/decoder_service.h"
 
-#include <thread>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <thread>
 
 #include "common/wire/status_codec.h"
 #include "tests/services/decoder/decoder_harness.h"
@@ -19,7 +19,7 @@ using testing::HasSubstr;
 constexpr double kLogprobBound = 1e-4;
 
 const char* const kTextCases[] = {"text_short", "text_tools", "text_system_turns", "text_long"};
-const char* const kPictureCases[] = {"image_small",     "image_photo", "image_rgba",
+const char* const kPictureCases[] = {"image_small",     "image_photo",     "image_rgba",
                                      "image_wide_gray", "image_two_turns", "video_pan"};
 
 std::vector<std::string> AllCases() {
@@ -54,13 +54,17 @@ TEST_P(OracleTest, GivesTheSameBitsInABatchInChunksAndOnMoreRanks) {
   std::vector<StreamResult> alone;
   {
     DecoderHarness decoder({.model = GetParam(), .max_num_batched_tokens = 2048});
-    for (const std::string& name : AllCases()) alone.push_back(decoder.Run(decoder.RequestOf(*OpenCase(GetParam(), name))));
+    for (const std::string& name : AllCases())
+      alone.push_back(decoder.Run(decoder.RequestOf(*OpenCase(GetParam(), name))));
   }
-  const HarnessOptions variants[] = {
-      {.model = GetParam(), .max_num_batched_tokens = 64},
-      {.model = GetParam(), .threads_per_rank = 2, .kv_pages = 52, .max_num_batched_tokens = 16, .growth_tokens = 0},
-      {.model = GetParam(), .num_ranks = 2, .max_num_batched_tokens = 100},
-      {.model = GetParam(), .num_ranks = 4, .max_num_batched_tokens = 2048}};
+  const HarnessOptions variants[] = {{.model = GetParam(), .max_num_batched_tokens = 64},
+                                     {.model = GetParam(),
+                                      .threads_per_rank = 2,
+                                      .kv_pages = 52,
+                                      .max_num_batched_tokens = 16,
+                                      .growth_tokens = 0},
+                                     {.model = GetParam(), .num_ranks = 2, .max_num_batched_tokens = 100},
+                                     {.model = GetParam(), .num_ranks = 4, .max_num_batched_tokens = 2048}};
   for (const HarnessOptions& options : variants) {
     DecoderHarness decoder(options);
     std::vector<StreamResult> together(alone.size());
@@ -70,6 +74,12 @@ TEST_P(OracleTest, GivesTheSameBitsInABatchInChunksAndOnMoreRanks) {
       clients.emplace_back([&decoder, &together, i, request] { together[i] = decoder.Run(request); });
     }
     for (std::thread& client : clients) client.join();
+    uint32_t preemptions = 0;
+    for (const StreamResult& result : together) {
+      if (!result.events.empty()) preemptions += result.events.back().finished().preemptions();
+    }
+    // Where nothing is promised beyond the prompts, somebody loses pages.
+    EXPECT_EQ(preemptions > 0, options.growth_tokens == 0);
     for (size_t i = 0; i < alone.size(); ++i) {
       SCOPED_TRACE(AllCases()[i]);
       EXPECT_TRUE(together[i].status.ok()) << together[i].status;
@@ -80,7 +90,9 @@ TEST_P(OracleTest, GivesTheSameBitsInABatchInChunksAndOnMoreRanks) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Micro, OracleTest, testing::Values("dense-micro", "moe-micro"),
-                         [](const auto& param) { return std::string(param.param).substr(0, 3) == "moe" ? "Moe" : "Dense"; });
+                         [](const auto& param) {
+                           return std::string(param.param).substr(0, 3) == "moe" ? "Moe" : "Dense";
+                         });
 
 class DecoderServiceTest : public testing::Test {
  protected:
@@ -143,7 +155,8 @@ TEST_F(DecoderServiceTest, ScoresWithTheLogProbabilitiesOfGenerating) {
     ASSERT_EQ(response.logprobs_size(), score.token_ids_size() - 1);
     const std::vector<double> logprobs = generated.Logprobs();
     // Prefill and decode add in one order: not a bit between them.
-    EXPECT_EQ(std::vector<double>(response.logprobs().end() - static_cast<int>(logprobs.size()), response.logprobs().end()),
+    EXPECT_EQ(std::vector<double>(response.logprobs().end() - static_cast<int>(logprobs.size()),
+                                  response.logprobs().end()),
               logprobs);
   }
 }
@@ -160,7 +173,8 @@ TEST_F(DecoderServiceTest, GoesOnFromEmittedTokensWithTheSameOnes) {
   request.set_attempt(1);
   for (const uint32_t choice : {0u, 1u}) {
     v1::GenerateRequest::EmittedTokens* emitted = request.add_emitted();
-    for (size_t i = 0; i < 5 + 8 * choice; ++i) emitted->add_token_ids(static_cast<uint32_t>(whole.Ids(choice)[i]));
+    for (size_t i = 0; i < 5 + 8 * choice; ++i)
+      emitted->add_token_ids(static_cast<uint32_t>(whole.Ids(choice)[i]));
   }
   const StreamResult resumed = decoder_.Run(request);
   ASSERT_TRUE(resumed.status.ok());
@@ -168,7 +182,8 @@ TEST_F(DecoderServiceTest, GoesOnFromEmittedTokensWithTheSameOnes) {
     const std::vector<int32_t> ids = whole.Ids(choice);
     EXPECT_EQ(resumed.Ids(choice), std::vector<int32_t>(ids.begin() + 5 + 8 * choice, ids.end()));
     const std::vector<double> logprobs = whole.Logprobs(choice);
-    EXPECT_EQ(resumed.Logprobs(choice), std::vector<double>(logprobs.begin() + 5 + 8 * choice, logprobs.end()));
+    EXPECT_EQ(resumed.Logprobs(choice),
+              std::vector<double>(logprobs.begin() + 5 + 8 * choice, logprobs.end()));
   }
 }
 
@@ -207,10 +222,12 @@ TEST_F(DecoderServiceTest, FreesEverythingWhenTheCallerGoes) {
 
 TEST_F(DecoderServiceTest, FreesEverythingWhenTheCallerGoesWhileAPictureIsPulled) {
   decoder_.encoder().mode = FakeEncoder::Mode::kHang;
-  EXPECT_EQ(decoder_.Run(PictureRequest(), milliseconds(100)).status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(decoder_.Run(PictureRequest(), milliseconds(100)).status.code(),
+            absl::StatusCode::kDeadlineExceeded);
   EXPECT_TRUE(Idle());
   const auto end = std::chrono::steady_clock::now() + seconds(30);
-  while (!decoder_.encoder().cancelled && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(milliseconds(1));
+  while (!decoder_.encoder().cancelled && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(milliseconds(1));
   EXPECT_TRUE(decoder_.encoder().cancelled);
 }
 
@@ -264,7 +281,8 @@ TEST_F(DecoderServiceTest, RefusesABadRequestWithTheFieldAndTheBound) {
 }
 
 TEST_F(DecoderServiceTest, EndsAtTheCallersDeadline) {
-  EXPECT_EQ(decoder_.Run(LongRequest(), milliseconds(200)).status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(decoder_.Run(LongRequest(), milliseconds(200)).status.code(),
+            absl::StatusCode::kDeadlineExceeded);
   EXPECT_TRUE(Idle());
 }
 
@@ -290,7 +308,8 @@ TEST(DecoderServiceStartTest, IsUnavailableUntilTheModelIsLoaded) {
   DecoderService service;
   const auto server = RpcServer::Start({}, {&service});
   ASSERT_TRUE(server.ok());
-  const auto stub = v1::Decoder::NewStub(grpc::CreateChannel((*server)->address(), grpc::InsecureChannelCredentials()));
+  const auto stub =
+      v1::Decoder::NewStub(grpc::CreateChannel((*server)->address(), grpc::InsecureChannelCredentials()));
   grpc::ClientContext generate, describe, score;
   v1::GenerateEvent event;
   const auto reader = stub->Generate(&generate, {});

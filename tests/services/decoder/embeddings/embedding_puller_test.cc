@@ -1,10 +1,10 @@
 #include "services/decoder/embeddings/embedding_puller.h"
 
-#include <limits>
-#include <thread>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <limits>
+#include <thread>
 
 #include "common/wire/status_codec.h"
 #include "tests/services/decoder/embeddings/fake_encoder.h"
@@ -27,7 +27,12 @@ std::vector<float> Values(int64_t count, float first = 1) {
 // Holds `values` as an embedding of 8 columns with one DeepStack level.
 EmbeddingRef PutValues(FakeEncoder& encoder, const std::vector<float>& values) {
   const auto tokens = static_cast<int64_t>(values.size()) / 8 / 2;
-  return encoder.Put(values, {.grid_t = 1, .grid_h = 2, .grid_w = 2 * tokens, .num_tokens = tokens, .hidden_size = 8, .num_deepstack = 1});
+  return encoder.Put(values, {.grid_t = 1,
+                              .grid_h = 2,
+                              .grid_w = 2 * tokens,
+                              .num_tokens = tokens,
+                              .hidden_size = 8,
+                              .num_deepstack = 1});
 }
 
 absl::Status WaitDone(const EmbeddingPull& pull) {
@@ -84,7 +89,8 @@ TEST(EmbeddingPullerTest, HoldsOneCopyOfWhatTwoRequestsPullAtOnce) {
 TEST(EmbeddingPullerTest, ForgetsTheLeastRecentlyUsedAndNeverWhatIsInUse) {
   FakeEncoder encoder;
   EmbeddingPuller puller({.memory_bytes = 1500});
-  const std::vector<EmbeddingRef> a = {PutValues(encoder, Values(160))}, b = {PutValues(encoder, Values(160, 9))},
+  const std::vector<EmbeddingRef> a = {PutValues(encoder, Values(160))},
+                                  b = {PutValues(encoder, Values(160, 9))},
                                   c = {PutValues(encoder, Values(160, 30))};
   ASSERT_TRUE(WaitDone(*puller.Start(a, In(seconds(20)), [] {})).ok());
   ASSERT_TRUE(WaitDone(*puller.Start(b, In(seconds(20)), [] {})).ok());
@@ -104,7 +110,8 @@ TEST(EmbeddingPullerTest, ForgetsTheLeastRecentlyUsedAndNeverWhatIsInUse) {
 TEST(EmbeddingPullerTest, RefusesWhatMemoryCanNeverHold) {
   FakeEncoder encoder;
   EmbeddingPuller puller({.memory_bytes = 1000});
-  const std::vector<EmbeddingRef> refs = {PutValues(encoder, Values(160)), PutValues(encoder, Values(160, 2))};
+  const std::vector<EmbeddingRef> refs = {PutValues(encoder, Values(160)),
+                                          PutValues(encoder, Values(160, 2))};
   const absl::Status status = puller.CheckFits(refs);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(status.message(), "embeddings of 1280 bytes, of which memory holds at most 1000");
@@ -238,9 +245,11 @@ TEST(EmbeddingPullerTest, CancelsTheCallWhenTheRequestEnds) {
   const EmbeddingRef ref = PutValues(encoder, Values(160));
   auto pull = puller.Start({&ref, 1}, In(seconds(60)), [] {});
   const SteadyTime end = In(seconds(30));
-  while (encoder.calls() == 0 && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(milliseconds(1));
+  while (encoder.calls() == 0 && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(milliseconds(1));
   pull.reset();
-  while (!encoder.cancelled && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(milliseconds(1));
+  while (!encoder.cancelled && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(milliseconds(1));
   EXPECT_TRUE(encoder.cancelled);
   while (puller.memory_used_bytes() > 0 && std::chrono::steady_clock::now() < end) {
     std::this_thread::sleep_for(milliseconds(1));

@@ -1,9 +1,9 @@
 #include "services/decoder/embeddings/embedding_ref.h"
 
-#include <functional>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <functional>
 
 namespace prism {
 namespace {
@@ -61,16 +61,38 @@ TEST(CheckEmbeddingRefTest, NamesWhatIsWrong) {
 }
 
 TEST(IsHostPortTest, TakesNamesAndNumbers) {
-  for (const char* good : {"localhost:1", "127.0.0.1:50061", "enc-0.enc.svc:65535", "[::1]:8", "[fe80::1]:50061", "unix:123"}) {
+  for (const char* good :
+       {"localhost:1", "127.0.0.1:50061", "enc-0.enc.svc:65535", "[::1]:8", "[fe80::1]:50061", "unix:123"}) {
     EXPECT_TRUE(IsHostPort(good)) << good;
   }
 }
 
 TEST(IsHostPortTest, RefusesEverythingElse) {
-  for (const std::string bad :
-       {"", ":", ":1", "host", "host:", "host:0", "host:65536", "host:99999999999", "host:1x", "host:-1",
-        "unix:/tmp/x", "unix:///tmp/x", "dns:///host:1", "http://host:1", "host:1/path", "a b:1", "host:1,other:2",
-        "::1:8", "[::1:8", "::1]:8", "[]:8", "[x]:8", "-h:1", ".h:1", "h%41:1"}) {
+  for (const std::string bad : {"",
+                                ":",
+                                ":1",
+                                "host",
+                                "host:",
+                                "host:0",
+                                "host:65536",
+                                "host:99999999999",
+                                "host:1x",
+                                "host:-1",
+                                "unix:/tmp/x",
+                                "unix:///tmp/x",
+                                "dns:///host:1",
+                                "http://host:1",
+                                "host:1/path",
+                                "a b:1",
+                                "host:1,other:2",
+                                "::1:8",
+                                "[::1:8",
+                                "::1]:8",
+                                "[]:8",
+                                "[x]:8",
+                                "-h:1",
+                                ".h:1",
+                                "h%41:1"}) {
     EXPECT_FALSE(IsHostPort(bad)) << bad;
   }
   EXPECT_FALSE(IsHostPort(std::string(300, 'a') + ":1"));

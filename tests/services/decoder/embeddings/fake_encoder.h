@@ -1,6 +1,8 @@
 // FakeEncoder holds embeddings as an encoder does, and misbehaves as it is told.
 #pragma once
 
+#include <grpcpp/grpcpp.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -9,8 +11,6 @@
 #include <string>
 #include <thread>
 #include <vector>
-
-#include <grpcpp/grpcpp.h>
 
 #include "common/base/crc32c.h"
 #include "common/base/hash.h"
@@ -23,7 +23,17 @@ namespace prism {
 // An encoder that holds embeddings and can misbehave.
 class FakeEncoder final : public v1::VisionEncoder::Service {
  public:
-  enum class Mode { kGood, kFlipBit, kWrongOffset, kShort, kLong, kUnavailableFirst, kBreakOffOnce, kBreakOffAlways, kHang };
+  enum class Mode {
+    kGood,
+    kFlipBit,
+    kWrongOffset,
+    kShort,
+    kLong,
+    kUnavailableFirst,
+    kBreakOffOnce,
+    kBreakOffAlways,
+    kHang
+  };
 
   FakeEncoder() {
     grpc::ServerBuilder builder;

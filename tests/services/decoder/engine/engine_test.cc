@@ -1,9 +1,9 @@
 #include "services/decoder/engine/engine.h"
 
-#include <limits>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <limits>
 
 #include "common/wire/status_codec.h"
 #include "services/decoder/engine/rate_meter.h"
@@ -49,7 +49,8 @@ class Rig {
                       .step_max = options.step_max,
                       .sampling_threads = options.sampling_threads},
         std::move(executor), std::make_unique<FakeEmbeddings>(&embeddings_),
-        DecoderMetrics(&registry_, {.model_name = "fake", .model_length_max = 4096, .kv_pages = options.pages}));
+        DecoderMetrics(&registry_,
+                       {.model_name = "fake", .model_length_max = 4096, .kv_pages = options.pages}));
   }
 
   Engine& engine() { return *engine_; }
@@ -79,7 +80,8 @@ class Rig {
 GenerationRequest Prompt(int64_t length, int64_t max_tokens, int32_t first = 1) {
   GenerationRequest request;
   request.generation_id = std::string(16, static_cast<char>(first));
-  for (int64_t i = 0; i < length; ++i) request.token_ids.push_back(static_cast<int32_t>((first + i * 7) % kVocabulary));
+  for (int64_t i = 0; i < length; ++i)
+    request.token_ids.push_back(static_cast<int32_t>((first + i * 7) % kVocabulary));
   request.max_tokens = max_tokens;
   request.sampling.temperature = 0;
   return request;
@@ -94,7 +96,8 @@ struct Call {
   std::shared_ptr<Generation> generation;
 };
 
-std::vector<int32_t> Answer(const GenerationRequest& request, const Options& options = {}, uint32_t choice = 0) {
+std::vector<int32_t> Answer(const GenerationRequest& request, const Options& options = {},
+                            uint32_t choice = 0) {
   Rig rig(options);
   Call call(request);
   EXPECT_TRUE(call.Submit(rig).ok());
@@ -131,7 +134,11 @@ TEST(EngineTest, GivesTheSameAnswerAloneInABatchAndUnderPreemption) {
     ASSERT_EQ(alone.back().size(), static_cast<size_t>(90 + i));
   }
   for (const int64_t chunk : {16, 64, 300}) {
-    Rig rig({.pages = 24, .max_num_seqs = 12, .max_num_batched_tokens = chunk, .growth_tokens = 0, .sampling_threads = 2});
+    Rig rig({.pages = 24,
+             .max_num_seqs = 12,
+             .max_num_batched_tokens = chunk,
+             .growth_tokens = 0,
+             .sampling_threads = 2});
     std::vector<std::unique_ptr<Call>> calls;
     for (const GenerationRequest& request : requests) {
       calls.push_back(std::make_unique<Call>(request));
@@ -210,8 +217,11 @@ TEST(EngineTest, FillsPicturesFromTheirEmbeddings) {
   request.spans = {{.offset = 3, .num_tokens = 6, .grid_h = 4, .grid_w = 6},
                    {.offset = 20, .num_tokens = 6, .grid_h = 4, .grid_w = 6, .embedding_index = 1}};
   for (const char name : {'a', 'b'}) {
-    request.embeddings.push_back({.handle_id = std::string(16, name), .content_key = std::string(32, name),
-                                  .address = "enc:1", .digest = std::string(32, name), .num_tokens = 6});
+    request.embeddings.push_back({.handle_id = std::string(16, name),
+                                  .content_key = std::string(32, name),
+                                  .address = "enc:1",
+                                  .digest = std::string(32, name),
+                                  .num_tokens = 6});
   }
   const std::vector<int32_t> answer = Answer(request);
   EXPECT_EQ(Answer(request, {.max_num_seqs = 1, .max_num_batched_tokens = 5}), answer) << "in chunks";

@@ -1,10 +1,10 @@
 #include "services/decoder/kv/page_pool.h"
 
+#include <gtest/gtest.h>
+
 #include <random>
 #include <set>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 namespace prism {
 namespace {

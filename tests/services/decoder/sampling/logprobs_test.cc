@@ -1,12 +1,12 @@
 #include "services/decoder/sampling/logprobs.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <limits>
 #include <random>
 #include <vector>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 namespace prism {
 namespace {
@@ -26,8 +26,7 @@ TEST(LogSumExpTest, AgreesWithExtendedPrecisionAtAwkwardSizes) {
     for (const float logit : logits) sum += std::exp(static_cast<long double>(logit));
     // n terms, each within an ulp, summed with n roundings.
     const double bound = 3 * static_cast<double>(size) * std::numeric_limits<double>::epsilon();
-    EXPECT_NEAR(LogSumExp(logits), static_cast<double>(std::log(sum)), std::max(bound, 1e-14))
-        << size;
+    EXPECT_NEAR(LogSumExp(logits), static_cast<double>(std::log(sum)), std::max(bound, 1e-14)) << size;
   }
 }
 

@@ -18,7 +18,8 @@ TEST(PhiloxTest, GivesThePublishedAnswers) {
 TEST(UniformDrawTest, DependsOnEveryPartOfItsKey) {
   const double draw = UniformDraw({.seed = 1, .choice = 2, .token_index = 3, .token_id = 4});
   EXPECT_NE(draw, UniformDraw({.seed = 5, .choice = 2, .token_index = 3, .token_id = 4}));
-  EXPECT_NE(draw, UniformDraw({.seed = 1 + (uint64_t{1} << 32), .choice = 2, .token_index = 3, .token_id = 4}));
+  EXPECT_NE(draw,
+            UniformDraw({.seed = 1 + (uint64_t{1} << 32), .choice = 2, .token_index = 3, .token_id = 4}));
   EXPECT_NE(draw, UniformDraw({.seed = 1, .choice = 5, .token_index = 3, .token_id = 4}));
   EXPECT_NE(draw, UniformDraw({.seed = 1, .choice = 2, .token_index = 5, .token_id = 4}));
   EXPECT_NE(draw, UniformDraw({.seed = 1, .choice = 2, .token_index = 3, .token_id = 5}));

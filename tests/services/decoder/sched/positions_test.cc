@@ -1,9 +1,9 @@
 #include "services/decoder/sched/positions.h"
 
-#include <vector>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <vector>
 
 namespace prism {
 namespace {
@@ -32,9 +32,8 @@ TEST(WalkPositionsTest, StartsHeightAndWidthOfAPictureWhereItsTimeStands) {
 }
 
 TEST(WalkPositionsTest, TakesEachTemporalPatchOfAVideoAsAPicture) {
-  const std::vector<VisualSpan> patches = {
-      {.offset = 4, .num_tokens = 4, .grid_h = 4, .grid_w = 4},
-      {.offset = 11, .num_tokens = 4, .grid_h = 4, .grid_w = 4}};
+  const std::vector<VisualSpan> patches = {{.offset = 4, .num_tokens = 4, .grid_h = 4, .grid_w = 4},
+                                           {.offset = 11, .num_tokens = 4, .grid_h = 4, .grid_w = 4}};
   const PromptPositions walk = WalkPositions(17, patches);
   EXPECT_THAT(Axis(walk, 0), ElementsAre(0, 1, 2, 3, 4, 4, 4, 4, 6, 7, 8, 9, 9, 9, 9, 11, 12));
   EXPECT_THAT(Axis(walk, 1), ElementsAre(0, 1, 2, 3, 4, 4, 5, 5, 6, 7, 8, 9, 9, 10, 10, 11, 12));

@@ -1,21 +1,20 @@
 #include "services/decoder/sched/scheduler.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <map>
 #include <random>
 #include <set>
 #include <vector>
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 namespace prism {
 namespace {
 
-std::unique_ptr<Sequence> MakeSequence(SequenceId id, int64_t prompt, int64_t answer,
-                                       int32_t priority = 0) {
-  Sequence::Options options{.id = id, .prompt_length = prompt, .limit = prompt + answer,
-                            .priority = priority};
+std::unique_ptr<Sequence> MakeSequence(SequenceId id, int64_t prompt, int64_t answer, int32_t priority = 0) {
+  Sequence::Options options{
+      .id = id, .prompt_length = prompt, .limit = prompt + answer, .priority = priority};
   for (int64_t i = 0; i < prompt; ++i) options.token_ids.push_back(static_cast<int32_t>(i));
   return std::make_unique<Sequence>(std::move(options));
 }
@@ -126,8 +125,7 @@ TEST(SchedulerTest, RefusesWhenTheWaitingQueueIsFull) {
 
 TEST(SchedulerTest, TakesThePagesOfTheYoungestAndComputesItsTokensAnew) {
   PagePool pool(4);
-  Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 256, .growth_tokens = 0},
-                      &pool);
+  Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 256, .growth_tokens = 0}, &pool);
   ASSERT_TRUE(scheduler.Add(MakeSequence(1, 120, 130)).ok());
   ASSERT_TRUE(scheduler.Add(MakeSequence(2, 120, 130)).ok());
   int64_t tokens_of_second = 0;
@@ -151,10 +149,8 @@ TEST(SchedulerTest, TakesThePagesOfTheYoungestAndComputesItsTokensAnew) {
 
 TEST(SchedulerTest, GivesEveryRowOfAScoreItsLogitsWithinTheBound) {
   PagePool pool(8);
-  Scheduler scheduler({.max_num_seqs = 2, .max_num_batched_tokens = 64, .score_rows_max = 10},
-                      &pool);
-  Sequence::Options options{.id = 1, .prompt_length = 25, .limit = 25,
-                            .logits_of_every_token = true};
+  Scheduler scheduler({.max_num_seqs = 2, .max_num_batched_tokens = 64, .score_rows_max = 10}, &pool);
+  Sequence::Options options{.id = 1, .prompt_length = 25, .limit = 25, .logits_of_every_token = true};
   options.token_ids.assign(25, 3);
   ASSERT_TRUE(scheduler.Add(std::make_unique<Sequence>(std::move(options))).ok());
   ASSERT_TRUE(scheduler.Add(MakeSequence(2, 30, 9)).ok());
@@ -175,14 +171,13 @@ TEST(SchedulerTest, SlicesAPictureByTheTokensOfEachChunk) {
       .id = 1,
       .prompt_length = 10,
       .limit = 12,
-      .spans = {{.offset = 2, .num_tokens = 6, .grid_h = 4, .grid_w = 6, .embedding_index = 3,
-                 .first_row = 100}}};
+      .spans = {
+          {.offset = 2, .num_tokens = 6, .grid_h = 4, .grid_w = 6, .embedding_index = 3, .first_row = 100}}};
   options.token_ids.assign(10, 3);
   ASSERT_TRUE(scheduler.Add(std::make_unique<Sequence>(std::move(options))).ok());
   StepPlan plan = Step(scheduler);
-  EXPECT_THAT(plan.visual_runs,
-              testing::ElementsAre(VisualRun{1, 3, /*first_embedding_row=*/100,
-                                             /*first_row=*/2, /*count=*/2}));
+  EXPECT_THAT(plan.visual_runs, testing::ElementsAre(VisualRun{1, 3, /*first_embedding_row=*/100,
+                                                               /*first_row=*/2, /*count=*/2}));
   plan = Step(scheduler);
   EXPECT_THAT(plan.visual_runs, testing::ElementsAre(VisualRun{1, 3, 102, 0, 4}));
   plan = Step(scheduler);
@@ -241,18 +236,21 @@ class Simulation {
     const bool score = Draw(0, 9) == 0;
     const int64_t prompt = Draw(1, 200);
     const int64_t resumed = score ? 0 : Draw(0, 3) * 5;
-    Sequence::Options options{
-        .id = id,
-        .prompt_length = prompt,
-        .limit = prompt + resumed + (score ? 0 : Draw(1, 150)),
-        .priority = static_cast<int32_t>(Draw(0, 2)),
-        .logits_of_every_token = score};
+    Sequence::Options options{.id = id,
+                              .prompt_length = prompt,
+                              .limit = prompt + resumed + (score ? 0 : Draw(1, 150)),
+                              .priority = static_cast<int32_t>(Draw(0, 2)),
+                              .logits_of_every_token = score};
     for (int64_t i = 0; i < prompt + resumed; ++i) {
       options.token_ids.push_back(static_cast<int32_t>(id * 1000 + i));
     }
     if (prompt > 30) {
-      options.spans = {{.offset = 5, .num_tokens = 20, .grid_h = 8, .grid_w = 10,
-                        .embedding_index = static_cast<int32_t>(id), .first_row = 40}};
+      options.spans = {{.offset = 5,
+                        .num_tokens = 20,
+                        .grid_h = 8,
+                        .grid_w = 10,
+                        .embedding_index = static_cast<int32_t>(id),
+                        .first_row = 40}};
     }
     const bool fits = PagesFor(options.limit) <= pool_.total();
     const absl::Status status = scheduler_.Add(std::make_unique<Sequence>(std::move(options)));
@@ -321,8 +319,7 @@ class Simulation {
         ASSERT_EQ(plan.slots[row], table[index / 64] * 64 + index % 64);
         ASSERT_TRUE(slots.insert(plan.slots[row]).second);
         for (size_t axis = 0; axis < 3; ++axis) {
-          ASSERT_EQ(plan.positions[axis * plan.token_ids.size() + row],
-                    sequence.PositionOf(index)[axis]);
+          ASSERT_EQ(plan.positions[axis * plan.token_ids.size() + row], sequence.PositionOf(index)[axis]);
         }
       }
       visual_rows += CheckVisual(plan, planned, sequence);
@@ -332,8 +329,7 @@ class Simulation {
     ASSERT_LE(score_rows, limits_.score_rows_max);
   }
 
-  int64_t CheckVisual(const StepPlan& plan, const PlannedSequence& planned,
-                      const Sequence& sequence) {
+  int64_t CheckVisual(const StepPlan& plan, const PlannedSequence& planned, const Sequence& sequence) {
     int64_t expected = 0, seen = 0;
     for (int64_t i = 0; i < planned.count; ++i) {
       for (const VisualSpan& span : sequence.spans()) {

@@ -19,12 +19,11 @@ TEST(SequenceTest, GoesOnWithTextPositionsAfterThePicture) {
 
 TEST(SequenceTest, ResumesWithTheSamePositionsAsIfItHadGeneratedThem) {
   const std::vector<VisualSpan> spans = {{.offset = 1, .num_tokens = 2, .grid_h = 2, .grid_w = 4}};
-  Sequence whole({.id = 1, .token_ids = {5, 9, 9, 6}, .prompt_length = 4, .limit = 9,
-                  .spans = spans});
+  Sequence whole({.id = 1, .token_ids = {5, 9, 9, 6}, .prompt_length = 4, .limit = 9, .spans = spans});
   whole.Append(7);
   whole.Append(8);
-  const Sequence resumed({.id = 2, .token_ids = {5, 9, 9, 6, 7, 8}, .prompt_length = 4,
-                          .limit = 9, .spans = spans});
+  const Sequence resumed(
+      {.id = 2, .token_ids = {5, 9, 9, 6, 7, 8}, .prompt_length = 4, .limit = 9, .spans = spans});
   for (int64_t i = 0; i < 6; ++i) EXPECT_EQ(whole.PositionOf(i), resumed.PositionOf(i)) << i;
 }
 
