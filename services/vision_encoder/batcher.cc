@@ -273,13 +273,15 @@ void Batcher::Answer(const ContentKey& key, const absl::StatusOr<BatchResult>& r
 }
 
 void Batcher::Process(Tower& tower, Batch batch) {
+  // Room goes back to the store before anybody is told, so that trying again finds it.
+  std::erase_if(batch.items, [](const Batch::Item& item) { return item.key.empty(); });
   for (const BatchDone& done : batch.too_late) {
     done(absl::DeadlineExceededError("the deadline passed before the picture reached the device"));
   }
-  std::erase_if(batch.items, [](const Batch::Item& item) { return item.key.empty(); });
   // A call that missed the store may have come in just after its picture was computed.
-  for (const Batch::Item& item : batch.items) {
+  for (Batch::Item& item : batch.items) {
     if (SharedEmbedding there = store_->Find(item.key)) {
+      item.reservation = {};
       Answer(item.key, BatchResult{.embedding = std::move(there), .queue_s = item.queue_s});
     }
   }
@@ -337,6 +339,7 @@ void Batcher::Process(Tower& tower, Batch batch) {
   for (Batch::Item& item : batch.items) {
     const int64_t tokens = item.grid.num_tokens();
     if (!status.ok()) {
+      item.reservation = {};
       Answer(item.key, status);
       continue;
     }
@@ -355,6 +358,7 @@ void Batcher::Process(Tower& tower, Batch batch) {
     first_token += tokens;
     const absl::Status finite = CheckFinite(embedding->values.span<float>());
     if (!finite.ok()) {
+      item.reservation = {};
       Answer(item.key, finite);
       continue;
     }

@@ -89,8 +89,9 @@ void Encoder::Start(const std::shared_ptr<EncodeCall>& call) {
 }
 
 void Encoder::Fail(EncodeCall& call, const absl::Status& status) {
-  if (!call.End(status)) return;
-  if (absl::IsInvalidArgument(status)) metrics_->rejected_picture.Increment();
+  // Counted first: who is told may look at the count.
+  if (!call.over() && absl::IsInvalidArgument(status)) metrics_->rejected_picture.Increment();
+  call.End(status);
 }
 
 std::optional<Encoder::Seen> Encoder::FindSeen(const std::string& file_key) {

@@ -23,7 +23,7 @@ Counter Cache(MetricRegistry* registry, const char* result) {
 EncoderMetrics::EncoderMetrics(MetricRegistry* registry)
     : media_bytes(registry->AddCounter("prism_media_bytes_total", "Bytes of media received by PutMedia.")),
       media_store_bytes(registry->AddGauge("prism_media_store_bytes", "Bytes of stored media and of uploads under way.")),
-      waiting(registry->AddGauge("prism_encode_waiting", "Pictures waiting for a worker or for the device.")),
+      waiting(registry->AddGauge("prism_encode_waiting", "Pictures waiting for the device.")),
       running(registry->AddGauge("prism_encode_running", "Pictures in the tower.")),
       rejected_queue_full(Rejected(registry, "queue_full")),
       rejected_store_full(Rejected(registry, "store_full")),

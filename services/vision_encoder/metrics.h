@@ -12,7 +12,7 @@ struct EncoderMetrics {
 
   Counter media_bytes;            // bytes received by PutMedia
   Gauge media_store_bytes;        // bytes of stored media and of uploads under way
-  Gauge waiting;                  // pictures waiting for a worker or for the device
+  Gauge waiting;                  // pictures waiting for the device
   Gauge running;                  // pictures in the tower
   Counter rejected_queue_full;    // Encode refused: --max-queue pictures are under way
   Counter rejected_store_full;    // Encode refused: embeddings under lease fill the store
