@@ -1,7 +1,8 @@
 // Bytes of a picture file, as anybody may send them: decoding gives a picture within the limits or
 // InvalidArgument, and the picture can be resized and cut into patches.
 //
-// The first byte chooses the alpha mode; the rest is the file. Small limits keep a case fast.
+// An odd number of bytes drops transparency, an even one composites it. Small limits keep a case
+// fast.
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -15,12 +16,11 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace prism;
-  if (size == 0) return 0;
-  const absl::string_view file(reinterpret_cast<const char*>(data) + 1, size - 1);
+  const absl::string_view file(reinterpret_cast<const char*>(data), size);
   const int orientation = OrientationInTiff(file);
   PRISM_CHECK(orientation >= 1 && orientation <= 8);
 
-  DecodeOptions options{.alpha = data[0] % 2 == 0 ? AlphaMode::kWhite : AlphaMode::kDrop};
+  DecodeOptions options{.alpha = size % 2 == 0 ? AlphaMode::kWhite : AlphaMode::kDrop};
   options.limits.pixels_max = 1 << 18;
   options.limits.jpeg_scan_pixels_max = 1 << 21;
   absl::StatusOr<RgbImage> image = DecodeImage(file, options);

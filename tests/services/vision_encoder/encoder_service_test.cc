@@ -123,10 +123,10 @@ TEST_F(EncoderServiceTest, TakesAPictureAndGivesItsEmbeddingByHandle) {
   EXPECT_EQ(handle.grid().h(), 24u);
   EXPECT_EQ(handle.grid().w(), 38u);
   EXPECT_EQ(handle.num_tokens(), 228u);
-  EXPECT_EQ(handle.hidden_size(), 8u);
+  EXPECT_EQ(handle.hidden_size(), 64u);
   EXPECT_EQ(handle.num_deepstack(), 2u);
   EXPECT_EQ(handle.dtype(), v1::DATA_TYPE_F32);
-  EXPECT_EQ(handle.size_bytes(), 3u * 228 * 8 * 4);
+  EXPECT_EQ(handle.size_bytes(), 3u * 228 * 64 * 4);
   EXPECT_EQ(handle.lease_ms(), 120000u);
   const auto bytes = Fetch(handle);
   ASSERT_TRUE(bytes.ok()) << bytes.status();
@@ -141,10 +141,10 @@ TEST_F(EncoderServiceTest, SendsALargeEmbeddingInFramesOfAMebibyteFromAnyOffset)
   request.mutable_options()->set_min_pixels(4000 * 1024);
   v1::EncodeResponse response;
   ASSERT_TRUE(Encode(request, &response).ok());
-  // 8 columns are few; 3 levels of about 4000 tokens are still beyond no frame. Ask from the middle.
   const auto bytes = Fetch(response.handle());
   ASSERT_TRUE(bytes.ok());
   EXPECT_EQ(bytes->size(), response.handle().size_bytes());
+  EXPECT_GT(bytes->size(), 2 * kFrameBytesMax);
   const uint64_t middle = bytes->size() / 2 + 1;
   EXPECT_EQ(*Fetch(response.handle(), middle), bytes->substr(middle));
   const auto beyond = Fetch(response.handle(), bytes->size());
@@ -263,7 +263,7 @@ TEST_F(EncoderServiceTest, DescribesItselfAndItsLoad) {
   EXPECT_EQ(described.weights_digest(), std::string(32, 'w'));
   EXPECT_EQ(described.numerics_id(), "fake-f32-1");
   EXPECT_EQ(described.image_tokens_max(), 4096u);
-  EXPECT_EQ(described.hidden_size(), 8u);
+  EXPECT_EQ(described.hidden_size(), 64u);
   EXPECT_EQ(described.num_deepstack(), 2u);
   EXPECT_EQ(described.api_version(), 1u);
   Context load_context;

@@ -185,7 +185,7 @@ TEST_F(EncoderTest, RefusesMoreCallsThanItsLimitAndTakesThemAgainAfterwards) {
 
 TEST_F(EncoderTest, RefusesAPictureWhoseEmbeddingFindsNoRoomBeforeItIsComputed) {
   EncoderOptions options = Options();
-  // One embedding of one token: (1 + 2 levels) * 8 f32.
+  // One embedding of one token: (1 + 2 levels) * 64 f32.
   options.store.bytes_max = 3 * TowerControl::kHidden * 4;
   Start(options);
   Outcome first = Encode(SmallPicture("rgb8.png"));

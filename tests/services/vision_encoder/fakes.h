@@ -26,7 +26,7 @@ class ManualClock : public Clock {
 // What a test and a FakeTower share; outlives the tower.
 class TowerControl {
  public:
-  static constexpr int64_t kHidden = 8, kLevels = 2;
+  static constexpr int64_t kHidden = 64, kLevels = 2;
 
   // From now on a pass stops in its first block until Release() lets it go.
   void Hold() {
@@ -67,7 +67,7 @@ class TowerControl {
   int ends_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// embeddings[n, d] = patches[4 n, 101 d] and deepstack[k, n, d] = that + k + 1.
+// embeddings[n, d] = patches[4 n, 101 d mod 1536] and deepstack[k, n, d] = that + k + 1.
 class FakeTower : public Tower {
  public:
   explicit FakeTower(TowerControl* control) : control_(control) {}
@@ -89,7 +89,7 @@ class FakeTower : public Tower {
     return status;
   }
 
-  static float ValueOf(const float* first_patch_of_token, int64_t d) { return first_patch_of_token[101 * d]; }
+  static float ValueOf(const float* first_patch_of_token, int64_t d) { return first_patch_of_token[101 * d % kPatchValues]; }
 
  private:
   absl::Status Compute(const TensorView& patches, absl::Span<const PatchGridSize> grids, const TensorView& embeddings,
