@@ -9,10 +9,12 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
 import time
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,15 +139,23 @@ class StreamError(Exception):
     """A stream that ended with an error; args are the code and the body."""
 
 
-def data_url(picture):
-    """The bytes of tests/oracle/images/PICTURE as a data: URL."""
-    data = (ORACLE / "images" / picture).read_bytes()
-    kind = "png" if picture.endswith(".png") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def picture(data, kind="png"):
+    """A part of a message: these bytes as a picture of that kind."""
+    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{base64.b64encode(data).decode()}"}}
 
 
-def image_part(picture):
-    return {"type": "image_url", "image_url": {"url": data_url(picture)}}
+def png(width, height, rows=None):
+    """A grey PNG that says it is width x height; with no `rows` it has far fewer pixels than it says."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + b"\x80" * width) * rows if rows else b"\0" * 64)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def image_part(name):
+    """tests/oracle/images/NAME."""
+    return picture((ORACLE / "images" / name).read_bytes(), "png" if name.endswith(".png") else "jpeg")
 
 
 def text_part(text):

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """What bad_input_test.py asks once, at many places and both ways, streamed and not; and clients that leave."""
-import base64
 import shutil
 import struct
 import subprocess
@@ -8,27 +7,11 @@ import tempfile
 import threading
 import time
 import unittest
-import zlib
 from pathlib import Path
 
-from cluster import BIN, ORACLE, SLOW, Cluster, image_part, text_part
+from cluster import BIN, ORACLE, SLOW, Cluster, image_part, picture, png, text_part
 
 CONTEXT = 512  # tokens, of the cluster under test
-
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width, height, rows=None):
-    """A grey PNG that says it is width x height; with no `rows` it has far fewer pixels than it says."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    pixels = zlib.compress((b"\0" + b"\x80" * width) * rows if rows else b"\0" * 64)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
-def picture(data, kind="png"):
-    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{base64.b64encode(data).decode()}"}}
 
 
 def ask(*parts, **fields):
