@@ -56,7 +56,10 @@ std::string CleanText(absl::string_view text, size_t bytes_max) {
 
 template <typename Message>
 void Attach(absl::Status* status, absl::string_view url, const Message& message) {
-  status->SetPayload(url, absl::Cord(message.SerializeAsString()));
+  // Not Cord's constructor from a std::string rvalue: clang 18 and later give that template a name
+  // that libraries built by GCC 12 do not have.
+  const std::string bytes = message.SerializeAsString();
+  status->SetPayload(url, absl::Cord(absl::string_view(bytes)));
 }
 
 template <typename Message>

@@ -31,11 +31,15 @@ std::vector<size_t> RankEncoders(absl::string_view sha256, absl::Span<const Cand
 std::vector<size_t> RankDecoders(absl::Span<const Candidate> decoders, uint64_t turn) {
   const size_t count = decoders.size();
   std::vector<size_t> order(count);
-  for (size_t i = 0; i < count; ++i) order[i] = (i + turn) % count;
+  for (size_t i = 0; i < count; ++i) order[i] = i;
   const auto load = [&](size_t i) { return std::max(decoders[i].in_flight, decoders[i].reported); };
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+  // Where `i` stands when it is the turn of `turn % count` to be first.
+  const auto place = [&](size_t i) { return (i + count - turn % count) % count; };
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
     if (load(a) != load(b)) return load(a) < load(b);
-    return decoders[a].pages_used < decoders[b].pages_used;
+    if (decoders[a].pages_used != decoders[b].pages_used)
+      return decoders[a].pages_used < decoders[b].pages_used;
+    return place(a) < place(b);
   });
   return order;
 }

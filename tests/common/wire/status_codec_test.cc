@@ -96,7 +96,8 @@ TEST(StatusCodecTest, AnAbsurdRetryDelayIsBounded) {
   retry.mutable_retry_delay()->set_seconds(INT64_MAX);
   retry.mutable_retry_delay()->set_nanos(-5);
   absl::Status status = absl::UnavailableError("x");
-  status.SetPayload("type.googleapis.com/google.rpc.RetryInfo", absl::Cord(retry.SerializeAsString()));
+  const std::string bytes = retry.SerializeAsString();
+  status.SetPayload("type.googleapis.com/google.rpc.RetryInfo", absl::Cord(absl::string_view(bytes)));
   EXPECT_EQ(RetryDelayMsOf(status), 86400000);
   EXPECT_EQ(RetryDelayMsOf(RetryAfter(absl::UnavailableError("x"), -3)), 0);
 }

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -193,11 +194,15 @@ class RouterServiceTest : public testing::Test {
 
   // All Generate requests, in the order of their attempts.
   std::vector<v1::GenerateRequest> Requests() {
-    std::vector<v1::GenerateRequest> all;
+    std::multimap<int, v1::GenerateRequest> by_attempt;
     for (const auto& decoder : decoders_) {
-      for (v1::GenerateRequest& request : decoder->requests()) all.push_back(std::move(request));
+      for (v1::GenerateRequest& request : decoder->requests()) {
+        const int attempt = static_cast<int>(request.attempt());
+        by_attempt.emplace(attempt, std::move(request));
+      }
     }
-    std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.attempt() < b.attempt(); });
+    std::vector<v1::GenerateRequest> all;
+    for (auto& [attempt, request] : by_attempt) all.push_back(std::move(request));
     return all;
   }
   int NumEncodes() { return encoders_[0]->num_encodes + encoders_[1]->num_encodes; }
