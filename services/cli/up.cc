@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -53,7 +54,7 @@ constexpr milliseconds kStable{30'000};
 // gateway's is the long one, because answers under way are completed there; behind it nothing is left.
 constexpr milliseconds kStageDeadlines[] = {milliseconds(14'500), milliseconds(16'000), milliseconds(17'500),
                                             milliseconds(18'500)};
-constexpr int kGatewayDrainSeconds = 13;
+constexpr int kGatewayDrainSeconds = 12;
 constexpr int kInnerDrainSeconds = 1;
 
 enum Stage { kGateway = 0, kRouter = 1, kDecoder = 2, kVisionEncoder = 3 };

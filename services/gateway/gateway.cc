@@ -1,21 +1,19 @@
 #include "services/gateway/gateway.h"
 
 #include <atomic>
-#include <deque>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/base/ids.h"
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/wire/status_codec.h"
 #include "services/gateway/api_error.h"
 #include "services/gateway/chat_session.h"
+#include "services/gateway/live_count.h"
 #include "services/gateway/openai_response.h"
 
 namespace prism {
@@ -204,13 +202,8 @@ class HttpGateway final : public Gateway {
   void Drain(milliseconds grace) override {
     draining_ = true;
     server_->CloseAfterAnswers();
-    const SteadyTime deadline = Clock::Real().Now() + grace;
-    while (chats_ > 0 && Clock::Real().Now() < deadline) std::this_thread::sleep_for(milliseconds(10));
-    if (chats_ > 0) LogWarning("chats are cut off by the drain", {{"chats", chats_.load()}});
-    // The last answers are complete for us and perhaps not written yet.
-    const SteadyTime written = Clock::Real().Now() + milliseconds(500);
-    while (chats_ == 0 && server_->num_exchanges() > 0 && Clock::Real().Now() < written) {
-      std::this_thread::sleep_for(milliseconds(10));
+    if (!chats_.WaitZero(Clock::Real().Now() + grace)) {
+      LogWarning("chats are cut off by the drain", {{"chats", chats_.value()}});
     }
     server_->Stop();
   }
@@ -350,10 +343,10 @@ class HttpGateway final : public Gateway {
     session.head_delay = options_.head_delay;
     session.keep_alive = options_.keep_alive;
     session.request_id = request_id;
-    ++chats_;
+    chats_.Add();
     session.answered = [this, answered = std::move(answered)](int http_status) {
       answered(http_status);
-      --chats_;
+      chats_.Remove();
     };
     ServeChat(*std::move(completion), std::move(exchange), &router_, &metrics_, std::move(session));
   }
@@ -363,7 +356,7 @@ class HttpGateway final : public Gateway {
   RouterClient router_;
   const std::shared_ptr<Readiness> readiness_;
   std::atomic<bool> draining_{false};
-  std::atomic<int> chats_{0};
+  LiveCount chats_;
   std::unique_ptr<HttpServer> server_;
 };
 

@@ -25,6 +25,7 @@
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/base/thread.h"
+#include "services/gateway/live_count.h"
 
 namespace prism {
 namespace {
@@ -45,14 +46,16 @@ constexpr size_t kUnparsedBytesMax = 128 << 10;
 constexpr uint64_t kLingerBytesMax = 256u << 20;
 // A body of unknown length is accounted for in steps.
 constexpr uint64_t kBodyStepBytes = 1 << 20;
+// When the server stops: for last bytes to be sent, and then for exchanges to be let go of.
+constexpr milliseconds kStopTimeout{2'500};
 
 // What all connections share. It outlives the server if an exchange does.
 struct Shared {
   explicit Shared(HttpServerOptions o) : options(std::move(o)), io(options.num_threads) {}
   HttpServerOptions options;
   asio::io_context io;
-  std::atomic<size_t> num_connections{0};
-  std::atomic<size_t> num_exchanges{0};
+  LiveCount connections;
+  LiveCount exchanges;
   std::atomic<uint64_t> bodies_bytes{0};
   std::atomic<bool> close_after_answers{false};
   std::atomic<bool> stopping{false};
@@ -93,10 +96,10 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
         charge_(shared_.get()),
         keep_alive_(keep_alive),
         chunked_(chunked) {
-    ++shared_->num_exchanges;
+    shared_->exchanges.Add();
   }
   ~Exchange() override {
-    if (!over_) --shared_->num_exchanges;
+    if (!over_) shared_->exchanges.Remove();
   }
 
   void Post(std::function<void()> task) override;
@@ -135,12 +138,14 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
     if (task) Post([task, why] { task(why); });
   }
   BodyCharge* charge() { return &charge_; }
+  // The client asked for the head alone.
+  void OmitBody() { omit_body_ = true; }
 
  private:
   // Lets go of everything that could keep others alive.
   void Finish() {
     if (std::exchange(over_, true)) return;
-    --shared_->num_exchanges;
+    shared_->exchanges.Remove();
     when_writable_ = nullptr;
     when_gone_ = nullptr;
     for (const auto& timer : timers_) timer->cancel();
@@ -153,6 +158,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   BodyCharge charge_;
   bool keep_alive_;
   const bool chunked_;  // the client understands chunks; otherwise a stream ends with the connection
+  bool omit_body_ = false;
   bool begun_ = false;
   bool over_ = false;
   std::function<void()> when_writable_;
@@ -170,16 +176,16 @@ class Connection final : public std::enable_shared_from_this<Connection> {
         socket_(std::move(socket)),
         read_timer_(strand_),
         write_timer_(strand_) {
-    ++shared_->num_connections;
+    shared_->connections.Add();
   }
-  ~Connection() { --shared_->num_connections; }
+  ~Connection() { shared_->connections.Remove(); }
 
   const asio::any_io_executor& strand() const { return strand_; }
 
   void Start() {
     error_code ignored;
     socket_.set_option(tcp::no_delay(true), ignored);
-    if (shared_->num_connections > shared_->options.connections_max) {
+    if (shared_->connections.value() > shared_->options.connections_max) {
       Refuse(503, absl::StrCat("more than ", shared_->options.connections_max, " connections"));
       return;
     }
@@ -197,6 +203,16 @@ class Connection final : public std::enable_shared_from_this<Connection> {
     write_timer_.cancel();
     parser_.reset();
     if (const std::shared_ptr<Exchange> exchange = std::exchange(exchange_, nullptr)) exchange->Gone(why);
+  }
+
+  // The server stops: cuts the connection, unless all it has left to do is to send its last bytes.
+  void Shut() {
+    if (phase_ == Phase::kLinger) return;
+    if (answered_) {
+      keep_alive_ = false;
+    } else {
+      Close(HttpGone::kServer);
+    }
   }
 
   // ---- For the exchange -----------------------------------------------------------------------
@@ -401,6 +417,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
     phase_ = Phase::kHandling;
     read_timer_.cancel();
     exchange_ = std::make_shared<Exchange>(shared_from_this(), shared_, keep_alive, chunked);
+    if (request_.method == "HEAD") exchange_->OmitBody();
     return exchange_;
   }
 
@@ -546,7 +563,7 @@ void Exchange::SendUnary(HttpAnswer answer) {
   if (over_) return;
   PRISM_CHECK(!begun_);
   begun_ = true;
-  connection_->Send(absl::StrCat(Head(answer, /*streamed=*/false), answer.body));
+  connection_->Send(absl::StrCat(Head(answer, /*streamed=*/false), omit_body_ ? "" : answer.body));
   Finish();
   connection_->AnswerComplete(keep_alive_);
 }
@@ -607,8 +624,8 @@ class AsioServer final : public HttpServer {
   ~AsioServer() override { Stop(); }
 
   int port() const override { return port_; }
-  size_t num_connections() const override { return shared_->num_connections; }
-  size_t num_exchanges() const override { return shared_->num_exchanges; }
+  size_t num_connections() const override { return shared_->connections.value(); }
+  size_t num_exchanges() const override { return shared_->exchanges.value(); }
   void CloseAfterAnswers() override { shared_->close_after_answers = true; }
 
   void Stop() override {
@@ -618,21 +635,13 @@ class AsioServer final : public HttpServer {
       acceptor_.close(ignored);
       retry_timer_.cancel();
     });
-    {
-      MutexLock lock(&mutex_);
-      for (const std::weak_ptr<Connection>& weak : connections_) {
-        if (const std::shared_ptr<Connection> connection = weak.lock()) {
-          asio::post(connection->strand(), [connection] { connection->Close(HttpGone::kServer); });
-        }
+    // Others may hold exchanges and post to them: that needs a thread until they let go.
+    ForEachConnection([](Connection* connection) { connection->Shut(); });
+    if (!shared_->connections.WaitZero(std::chrono::steady_clock::now() + kStopTimeout)) {
+      ForEachConnection([](Connection* connection) { connection->Close(HttpGone::kServer); });
+      if (!shared_->connections.WaitZero(std::chrono::steady_clock::now() + kStopTimeout)) {
+        LogWarning("connections are still held at the end", {{"connections", shared_->connections.value()}});
       }
-    }
-    // Others may still hold exchanges and post to them; that needs a thread until they let go.
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
-    while (shared_->num_connections > 0 && std::chrono::steady_clock::now() < deadline) {
-      std::this_thread::sleep_for(milliseconds(2));
-    }
-    if (shared_->num_connections > 0) {
-      LogWarning("connections are still held at the end", {{"connections", shared_->num_connections.load()}});
     }
     work_.reset();
     shared_->io.stop();
@@ -640,6 +649,16 @@ class AsioServer final : public HttpServer {
   }
 
  private:
+  // Runs `task` on the strand of each, soon.
+  void ForEachConnection(void (*task)(Connection*)) ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(&mutex_);
+    for (const std::weak_ptr<Connection>& weak : connections_) {
+      if (const std::shared_ptr<Connection> connection = weak.lock()) {
+        asio::post(connection->strand(), [connection, task] { task(connection.get()); });
+      }
+    }
+  }
+
   void Accept() {
     acceptor_.async_accept(asio::make_strand(shared_->io), [this](error_code error, tcp::socket socket) {
       if (shared_->stopping) return;

@@ -125,7 +125,8 @@ class HttpServer {
   virtual size_t num_exchanges() const = 0;
   // From now on every answer says Connection: close.
   virtual void CloseAfterAnswers() = 0;
-  // Accepts no more, cuts what is open, joins the threads. The owner's thread.
+  // Accepts no more, sends what is left of complete answers, cuts what else is open, joins the threads.
+  // The owner's thread; takes some seconds at most.
   virtual void Stop() = 0;
 };
 

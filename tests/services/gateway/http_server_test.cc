@@ -224,6 +224,15 @@ INSTANTIATE_TEST_SUITE_P(
                    "POST /forbidden HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n", 403}),
     [](const auto& test) { return std::string(test.param.what); });
 
+TEST_F(HttpServerTest, AnswersHeadWithoutABody) {
+  Start();
+  RawConnection connection(server_->port());
+  connection.Send("HEAD /forbidden HTTP/1.1\r\nHost: a\r\n\r\n" + GetRequest("/fine"));
+  ASSERT_TRUE(connection.ReceiveUntil("GET /fine 0"));
+  EXPECT_EQ(connection.held().find("\r\n\r\nno"), std::string::npos);
+  EXPECT_THAT(connection.held(), HasSubstr("\r\n\r\nHTTP/1.1 200 OK\r\n"));
+}
+
 TEST_F(HttpServerTest, ARefusalWithoutABodyKeepsTheConnection) {
   Start();
   RawConnection connection(server_->port());
@@ -384,6 +393,30 @@ TEST_F(HttpServerTest, SaysWhichAddressIsInUse) {
   EXPECT_TRUE(absl::IsUnavailable(second.status()));
   EXPECT_THAT(std::string(second.status().message()),
               HasSubstr(absl::StrCat("127.0.0.1:", server_->port(), ": Address already in use")));
+}
+
+TEST_F(HttpServerTest, SendsTheRestOfACompleteAnswerBeforeItStops) {
+  Start();
+  RawConnection connection(server_->port(), /*receive_buffer_bytes=*/4096);
+  connection.Send(GetRequest("/wait"));
+  ASSERT_TRUE(Eventually([&] { return num_handled_ == 1; }));
+  std::atomic<bool> answered{false};
+  {
+    MutexLock lock(&mutex_);
+    held_->Post([&, exchange = held_] {
+      exchange->SendUnary({200, {}, std::string(16 << 20, 'x')});
+      answered = true;
+    });
+    held_ = nullptr;
+  }
+  ASSERT_TRUE(Eventually([&] { return answered.load(); }));
+  std::thread stop([&] { server_->Stop(); });
+  const RawResponse response = connection.Read();
+  EXPECT_TRUE(response.complete);
+  EXPECT_EQ(response.body.size(), 16u << 20);
+  EXPECT_TRUE(connection.WaitForEnd());
+  connection.Close();
+  stop.join();
 }
 
 TEST_F(HttpServerTest, StopsWithRequestsUnderWay) {
