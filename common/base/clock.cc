@@ -15,4 +15,8 @@ const Clock& Clock::Real() {
   return clock;
 }
 
+double UnixSeconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 }  // namespace prism

@@ -19,6 +19,9 @@ class Clock {
   static const Clock& Real();
 };
 
+// Seconds since 1970 by the machine's calendar clock, which may jump: for people and metrics only.
+double UnixSeconds();
+
 inline double SecondsBetween(SteadyTime from, SteadyTime to) {
   return std::chrono::duration<double>(to - from).count();
 }

@@ -214,15 +214,17 @@ std::optional<int> FlagSet::Parse(int argc, const char* const* argv) {
   return std::nullopt;
 }
 
-void AddServiceFlags(FlagSet* set, ServiceFlags* flags) {
-  set->Add("--host", &flags->host, "The address to serve gRPC on");
-  set->Add("--port", &flags->port, "The port to serve gRPC on; 0 takes a free one", {.min = 0, .max = 65535});
+void AddServiceFlags(FlagSet* set, ServiceFlags* flags, const std::string& protocol) {
+  set->Add("--host", &flags->host, absl::StrCat("The address to serve ", protocol, " on"));
+  set->Add("--port", &flags->port, absl::StrCat("The port to serve ", protocol, " on; 0 takes a free one"), {.min = 0, .max = 65535});
   set->Add("--metrics-host", &flags->metrics_host, "The IPv4 address of /metrics, /healthz and /readyz");
   set->Add("--metrics-port", &flags->metrics_port, "The port of /metrics, /healthz and /readyz; 0 takes a free one",
            {.min = 0, .max = 65535});
   set->Add("--log-level", &flags->log_level, "The least severe lines that are logged",
            {.choices = {"debug", "info", "warning", "error"}});
-  set->Add("--reflection", &flags->reflection, "Offer gRPC server reflection, for grpcurl and the like");
+  if (protocol == "gRPC") {
+    set->Add("--reflection", &flags->reflection, "Offer gRPC server reflection, for grpcurl and the like");
+  }
   set->Add("--drain-timeout-s", &flags->drain_timeout_s, "How long calls may go on after SIGTERM",
            {.unit = "s", .min = 0, .max = 3600});
 }

@@ -84,7 +84,7 @@ struct ServiceFlags {
   bool reflection = false;
   int drain_timeout_s = 120;  // how long calls may go on after SIGTERM
 };
-// `flags` comes with its own defaults for the ports.
-void AddServiceFlags(FlagSet* set, ServiceFlags* flags);
+// `flags` comes with its own defaults for the ports. `protocol` is what --port speaks, for the help.
+void AddServiceFlags(FlagSet* set, ServiceFlags* flags, const std::string& protocol = "gRPC");
 
 }  // namespace prism

@@ -5,7 +5,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <ctime>
+
+#include "common/base/log.h"
 
 namespace prism {
 namespace {
@@ -17,6 +20,9 @@ sigset_t TerminationSignals() {
   sigaddset(&set, SIGINT);
   return set;
 }
+
+// How long the end of a drain may be held up by the thread that waits for a signal.
+constexpr std::chrono::milliseconds kSignalPoll{50};
 
 }  // namespace
 
@@ -49,5 +55,20 @@ int WaitForTermination(std::chrono::milliseconds timeout) {
 }
 
 void RequestTermination() { kill(getpid(), SIGTERM); }
+
+ExitAtNextSignal::ExitAtNextSignal()
+    : thread_("next-signal", [this] {
+        while (!done_.load()) {
+          const int number = WaitForTermination(kSignalPoll);
+          if (number == 0) continue;
+          LogWarning("a second signal: ending without a drain", {{"signal", number}});
+          std::_Exit(1);
+        }
+      }) {}
+
+ExitAtNextSignal::~ExitAtNextSignal() {
+  done_.store(true);
+  thread_.Join();
+}
 
 }  // namespace prism

@@ -4,9 +4,10 @@
 // BlockTermination() is the first statement of main(), before any gRPC object.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 
-#include "absl/strings/string_view.h"
+#include "common/base/thread.h"
 
 namespace prism {
 
@@ -21,5 +22,20 @@ int WaitForTermination(std::chrono::milliseconds timeout);
 
 // Sends this process SIGTERM: how a thread that cannot go on asks main() to shut down. Any thread.
 void RequestTermination();
+
+// While it lives, the next SIGTERM or SIGINT ends the process at once with exit code 1: how a drain
+// that takes too long for whoever asked is cut short. REQUIRES: BlockTermination() was called, and
+// nobody else waits for signals meanwhile.
+class ExitAtNextSignal {
+ public:
+  ExitAtNextSignal();
+  ~ExitAtNextSignal();
+  ExitAtNextSignal(const ExitAtNextSignal&) = delete;
+  ExitAtNextSignal& operator=(const ExitAtNextSignal&) = delete;
+
+ private:
+  std::atomic<bool> done_{false};
+  NamedThread thread_;
+};
 
 }  // namespace prism

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/cpu_stream.h"
+#include "kernels/cpu/linear_kernels.h"
 #include "kernels/ops/op_table.h"
 
 namespace prism {
@@ -38,7 +39,9 @@ constexpr OpTable kCpuOps = {
 class CpuBackend final : public Backend {
  public:
   absl::string_view name() const override { return "cpu"; }
-  absl::string_view numerics_id() const override { return "cpu-f32-1"; }
+  absl::string_view numerics_id() const override {
+    return cpu::FusesMultiplyAdd() ? "cpu-f32-1" : "cpu-f32-1-nofma";
+  }
   const OpTable& ops() const override { return kCpuOps; }
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) override {
     if (options.device_index != 0) {

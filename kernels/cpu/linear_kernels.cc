@@ -367,5 +367,13 @@ void AddScaled(float weight, const float* x, int64_t size, float* sum) {
   HWY_DYNAMIC_DISPATCH(Scale)(weight, x, size, sum);
 }
 
+// (1 + 2^-12)^2 = 1 + 2^-11 + 2^-24, whose last bit a rounded product loses.
+bool FusesMultiplyAdd() {
+  constexpr float kFactor = 1.0f + 0x1p-12f;
+  float rest = -(1.0f + 0x1p-11f);
+  AddScaled(kFactor, &kFactor, 1, &rest);
+  return rest != 0.0f;
+}
+
 }  // namespace prism::cpu
 #endif

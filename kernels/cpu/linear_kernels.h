@@ -56,4 +56,8 @@ void MultiplyPanels(const PanelsTask& task);
 // sum[c] = fma(weight, x[c], sum[c]) for c in [0, size), where there is such an instruction.
 void AddScaled(float weight, const float* x, int64_t size, float* sum);
 
+// Does this CPU's best of these instruction sets round a product and its addition once (fused), or
+// twice? The first kind all give the same bits, the second kind others.
+bool FusesMultiplyAdd();
+
 }  // namespace prism::cpu

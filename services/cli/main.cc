@@ -27,10 +27,12 @@ void AddUpFlags(FlagSet* set, UpOptions* o) {
            "Where to write addresses and process ids as JSON while the cluster runs");
   set->Add("--log-level", &o->log_level, "The least level that is logged",
            {.choices = {"debug", "info", "warning", "error"}});
-  set->Add("--start-timeout", &o->start_timeout_s, "How long the cluster may take to be ready",
+  set->Add("--start-timeout-s", &o->start_timeout_s, "How long the cluster may take to be ready",
            {.unit = "s", .min = 1, .max = 86400});
-  set->Add("--device", &o->device, "The programs' --device: auto, cpu, cuda or cuda:N");
-  set->Add("--load-format", &o->load_format, "The programs' --load-format, such as synthetic");
+  set->Add("--device", &o->device, "The encoders' and decoders' --device; none: their own choice",
+           {.choices = {"", "auto", "cpu"}});
+  set->Add("--load-format", &o->load_format, "The encoders' and decoders' --load-format; none: their own choice",
+           {.choices = {"", "auto", "safetensors", "synthetic"}});
   set->Add("--synthetic-seed", &o->synthetic_seed, "The programs' --synthetic-seed");
   set->Add("--alpha", &o->alpha, "The encoders' --alpha: what becomes of transparency",
            {.choices = {"", "white", "drop"}});

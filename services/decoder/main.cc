@@ -51,8 +51,8 @@ struct Flags {
   int64_t max_waiting = 128;
   int64_t growth_tokens = 256;
   int64_t embedding_cache_bytes = int64_t{1} << 30;
-  int64_t embedding_timeout_ms = 30000;
-  int64_t step_timeout_ms = 60000;
+  int embedding_timeout_s = 30;
+  int step_timeout_s = 60;
 };
 
 void AddFlags(FlagSet& set, Flags& flags) {
@@ -88,10 +88,10 @@ void AddFlags(FlagSet& set, Flags& flags) {
           {.unit = "threads", .min = 0, .max = 1024});
   set.Add("--embedding-cache-bytes", &flags.embedding_cache_bytes,
           "Memory for embeddings, in use and kept for later.", {.unit = "bytes", .min = 1, .max = 1e15});
-  set.Add("--embedding-timeout-ms", &flags.embedding_timeout_ms, "How long one embedding may take to arrive.",
-          {.unit = "ms", .min = 1, .max = 600000});
-  set.Add("--step-timeout-ms", &flags.step_timeout_ms, "A step under way for longer makes /healthz fail.",
-          {.unit = "ms", .min = 1, .max = 3600000});
+  set.Add("--embedding-timeout-s", &flags.embedding_timeout_s,
+          "How long one embedding may take to arrive.", {.unit = "s", .min = 1, .max = 600});
+  set.Add("--step-timeout-s", &flags.step_timeout_s,
+          "A step under way for longer makes /healthz fail.", {.unit = "s", .min = 1, .max = 3600});
 }
 
 // Everything behind the RPCs, made by the loading thread.
@@ -180,7 +180,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
   auto puller = std::make_unique<EmbeddingPuller>(
       EmbeddingPullerOptions{.memory_bytes = flags.embedding_cache_bytes,
                              .num_threads = kPullThreads,
-                             .timeout = std::chrono::milliseconds(flags.embedding_timeout_ms),
+                             .timeout = std::chrono::seconds(flags.embedding_timeout_s),
                              .memory_used_bytes = decoder->metrics.embedding_memory_bytes});
   decoder->engine = std::make_unique<Engine>(
       EngineOptions{.scheduler = {.max_num_seqs = flags.sizes.max_num_seqs,
@@ -189,7 +189,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
                                   .score_rows_max = sizes.score_rows_max},
                     .kv_pages = sizes.kv_pages,
                     .max_waiting = flags.max_waiting,
-                    .step_max = std::chrono::milliseconds(flags.step_timeout_ms),
+                    .step_max = std::chrono::seconds(flags.step_timeout_s),
                     .sampling_threads = sizes.sampling_threads},
       std::move(ranks), std::move(puller), decoder->metrics);
   LogInfo("model loaded", {{"model", name},
@@ -207,15 +207,6 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
 int Fail(const absl::Status& status) {
   LogError("cannot start", {{"error", status.ToString()}});
   return 1;
-}
-
-// Ends the process at a second signal, while `drained` is false.
-void WatchForSecondSignal(const std::atomic<bool>& drained) {
-  while (!drained.load()) {
-    if (WaitForTermination(kWatch) == 0) continue;
-    LogWarning("a second signal: ending without a drain");
-    std::_Exit(1);
-  }
 }
 
 // Loads on a thread of its own, so that a signal ends the process meanwhile. Null if one did.
@@ -283,11 +274,8 @@ int Run(const Flags& flags) {
   }
   LogInfo("draining", {{"running", (*decoder)->engine->Load().running}});
   (*decoder)->engine->Drain();
-  std::atomic<bool> drained{false};
-  NamedThread watcher("signals", [&drained] { WatchForSecondSignal(drained); });
+  const ExitAtNextSignal impatience;
   (*server)->Shutdown(std::chrono::seconds(flags.service.drain_timeout_s));
-  drained.store(true);
-  watcher.Join();
   metrics->reset();  // asks the engine whether it lives
   LogInfo("stopped");
   return 0;

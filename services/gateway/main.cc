@@ -55,7 +55,8 @@ int Run(const Flags& flags) {
                         {"metrics_port", (*metrics_server)->port()},
                         {"router", flags.router}});
   WaitForTermination();
-  LogInfo("draining");
+  LogInfo("draining", {{"timeout_s", flags.service.drain_timeout_s}});
+  const ExitAtNextSignal impatience;
   (*gateway)->Drain(std::chrono::seconds(flags.service.drain_timeout_s));
   LogInfo("stopped");
   return 0;
@@ -71,11 +72,11 @@ int main(int argc, char** argv) {
   flags.service.metrics_port = 9100;
   flags.service.drain_timeout_s = 15;
   prism::FlagSet set("prism-gateway", "Serves the OpenAI API over HTTP and sends chats to a router.");
-  prism::AddServiceFlags(&set, &flags.service);
+  prism::AddServiceFlags(&set, &flags.service, "HTTP");
   set.Add("--router", &flags.router, "The router's address, as host:port");
   set.Add("--threads", &flags.threads, "HTTP threads; 0 takes one per CPU, and two at least",
           {.unit = "threads", .min = 0, .max = 256});
-  set.Add("--request-timeout", &flags.request_timeout_s,
+  set.Add("--request-timeout-s", &flags.request_timeout_s,
           "How long a chat may take from its arrival to its last token",
           {.unit = "s", .min = 1, .max = 86400});
   set.Add("--limit-body-bytes", &flags.limit_body_bytes,

@@ -1,6 +1,5 @@
 // prism-router: takes chats and spreads them over vision encoders and decoders.
 #include <atomic>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -24,8 +23,8 @@ struct Flags {
   ServiceFlags service{.port = 50051, .metrics_port = 9101};
   std::string model;
   RouterOptions options;
-  int64_t request_timeout_ms = 300000;
-  int64_t encode_timeout_ms = 60000;
+  int request_timeout_s = 300;
+  int encode_timeout_s = 60;
   int64_t silence_timeout_ms = 10000;
 };
 
@@ -49,18 +48,18 @@ void AddFlags(FlagSet* set, Flags* flags) {
   set->Add("--media-bytes", &options.media_bytes, "All picture files that are kept; requests beyond it are refused",
            {.unit = "bytes", .min = 1});
   set->Add("--threads", &options.threads, "Threads that tokenise and hash", {.unit = "threads", .min = 1, .max = 256});
-  set->Add("--request-timeout-ms", &flags->request_timeout_ms, "The longest a request may take, whatever its caller says",
-           {.unit = "ms", .min = 1});
-  set->Add("--encode-timeout-ms", &flags->encode_timeout_ms, "The longest one encoder may take for one picture",
-           {.unit = "ms", .min = 1});
+  set->Add("--request-timeout-s", &flags->request_timeout_s, "The longest a request may take, whatever its caller says",
+           {.unit = "s", .min = 1, .max = 86400});
+  set->Add("--encode-timeout-s", &flags->encode_timeout_s, "The longest one encoder may take for one picture",
+           {.unit = "s", .min = 1, .max = 86400});
   set->Add("--silence-timeout-ms", &flags->silence_timeout_ms,
-           "A decoder that sends nothing for so long, not even a heartbeat, is given up", {.unit = "ms", .min = 100});
+           "A decoder that sends nothing for so long, not even a heartbeat, is given up", {.unit = "ms", .min = 100, .max = 3600000});
 }
 
 absl::Status Serve(Flags flags) {
   RouterOptions& options = flags.options;
-  options.request_timeout = std::chrono::milliseconds(flags.request_timeout_ms);
-  options.encode_timeout = std::chrono::milliseconds(flags.encode_timeout_ms);
+  options.request_timeout = std::chrono::seconds(flags.request_timeout_s);
+  options.encode_timeout = std::chrono::seconds(flags.encode_timeout_s);
   options.silence_timeout = std::chrono::milliseconds(flags.silence_timeout_ms);
   if (options.served_model_name.empty()) {
     options.served_model_name = std::filesystem::path(flags.model).lexically_normal().filename().string();
@@ -135,14 +134,8 @@ absl::Status Serve(Flags flags) {
   }
   LogInfo("draining", {{"running", service.running()}, {"timeout_s", flags.service.drain_timeout_s}});
   draining = true;
-  std::atomic<bool> drained = false;
-  NamedThread impatience("force-exit", [&] {
-    while (!drained) {
-      if (WaitForTermination(std::chrono::milliseconds(100)) != 0) std::_Exit(1);
-    }
-  });
+  const ExitAtNextSignal impatience;
   server->Shutdown(std::chrono::seconds(flags.service.drain_timeout_s));
-  drained = true;
   encoders.Stop();
   decoders.Stop();
   LogInfo("ended");

@@ -45,7 +45,7 @@ class RouterService final : public v1::Router::CallbackService {
   int running() const { return sessions_.running() + sessions_.waiting(); }
 
  private:
-  // When a chat has to be done: the caller's deadline or --request-timeout.
+  // When a chat has to be done: the caller's deadline or --request-timeout-s.
   SteadyTime ChatDeadline(const grpc::CallbackServerContext& context) const;
   absl::StatusOr<std::shared_ptr<ChatSession>> Admit(const grpc::CallbackServerContext& context,
                                                      const v1::ChatRequest& request, ChatSink* sink);

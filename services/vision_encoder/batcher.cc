@@ -83,7 +83,7 @@ void Batcher::MarkProgress(bool busy) {
   const SteadyTime now = clock_->Now();
   progress_ns_.store(Nanoseconds(now), std::memory_order_release);
   busy_.store(busy, std::memory_order_release);
-  metrics_->last_step_timestamp_seconds.Set(static_cast<double>(Nanoseconds(now)) * 1e-9);
+  metrics_->last_step_timestamp_seconds.Set(UnixSeconds());
 }
 
 int64_t Batcher::EmbeddingBytes(int64_t num_patches) const {

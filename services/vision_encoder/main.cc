@@ -204,7 +204,8 @@ absl::Status Run(const Flags& flags) {
                     {"seconds", SecondsBetween(start, std::chrono::steady_clock::now())}});
 
   const int signal = WaitForTermination();
-  LogInfo("draining", {{"signal", signal}, {"seconds_max", flags.service.drain_timeout_s}});
+  LogInfo("draining", {{"signal", signal}, {"timeout_s", flags.service.drain_timeout_s}});
+  const ExitAtNextSignal impatience;
   service.Drain();
   server->SetServing(false);
   server->Shutdown(std::chrono::seconds(flags.service.drain_timeout_s));

@@ -50,6 +50,6 @@ EncoderMetrics::EncoderMetrics(MetricRegistry* registry)
       embedding_bytes_out(registry->AddCounter("prism_embedding_bytes_total", "Bytes of embeddings moved.",
                                                {{"dir", "out"}})),
       last_step_timestamp_seconds(registry->AddGauge("prism_engine_last_step_timestamp_seconds",
-                                                     "Monotonic clock at the device thread's last progress.")) {}
+                                                     "When the device thread last made progress, in seconds since 1970.")) {}
 
 }  // namespace prism

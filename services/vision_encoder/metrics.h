@@ -33,7 +33,7 @@ struct EncoderMetrics {
   Gauge store_embeddings;         // embeddings held
   Gauge store_handles;            // handles lent out
   Counter embedding_bytes_out;    // bytes sent by FetchEmbedding
-  Gauge last_step_timestamp_seconds;  // monotonic clock at the device thread's last progress
+  Gauge last_step_timestamp_seconds;  // when the device thread last made progress, in seconds since 1970
 };
 
 }  // namespace prism

@@ -28,10 +28,6 @@ SteadyTime Now() { return Clock::Real().Now(); }
 
 int64_t NanosecondsOf(SteadyTime time) { return std::chrono::nanoseconds(time.time_since_epoch()).count(); }
 
-double UnixSeconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 SchedulerLimits SchedulerLimitsOf(const EngineOptions& options) {
   SchedulerLimits limits = options.scheduler;
   // Generations are bounded at the door; here only their choices have to fit.

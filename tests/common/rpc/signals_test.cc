@@ -19,5 +19,22 @@ TEST(SignalsTest, ASignalWaitsUntilItIsAskedFor) {
   EXPECT_EQ(WaitForTermination(std::chrono::milliseconds(1000)), SIGINT);
 }
 
+TEST(ExitAtNextSignalTest, ASignalDuringTheDrainEndsTheProcess) {
+  const auto drain = [] {
+    BlockTermination();
+    const ExitAtNextSignal impatience;
+    RequestTermination();
+    std::this_thread::sleep_for(std::chrono::seconds(30));
+  };
+  EXPECT_EXIT(drain(), testing::ExitedWithCode(1), "");
+}
+
+TEST(ExitAtNextSignalTest, LeavesSignalsAloneOnceTheDrainIsOver) {
+  BlockTermination();
+  { const ExitAtNextSignal impatience; }
+  RequestTermination();
+  EXPECT_EQ(WaitForTermination(std::chrono::milliseconds(1000)), SIGTERM);
+}
+
 }  // namespace
 }  // namespace prism

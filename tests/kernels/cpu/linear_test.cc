@@ -1,5 +1,6 @@
 #include "kernels/ops/linear.h"
 
+#include <string>
 #include <tuple>
 
 #include "kernels/cpu/linear_kernels.h"
@@ -270,6 +271,7 @@ TEST(LinearTest, InstructionSetsAgree) {
       hwy::SetSupportedTargetsForTest(target);
       hwy::GetChosenTarget().Update(hwy::SupportedTargets());
       SCOPED_TRACE(hwy::TargetName(target));
+      EXPECT_EQ(std::string(backend->numerics_id()), test::HasFusedMultiplyAdd() ? "cpu-f32-1" : "cpu-f32-1-nofma");
       const std::vector<float> y = Multiply(*stream, weight, x, bias, 67);
       EXPECT_TRUE(SameBits(y, ScalarLinear(x, layer.weight, bias, 67, 65, 200, order)));
       const std::vector<float> last_row(x.end() - 200, x.end());
