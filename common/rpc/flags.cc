@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <cctype>
 #include <cstdlib>
 #include <deque>
@@ -11,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "common/base/check.h"
 
@@ -36,7 +38,9 @@ std::string HelpText(const std::string& help, const FlagRule& rule, const std::s
   } else if (high) {
     notes.push_back(absl::StrCat("at most ", Number(rule.max)));
   }
-  if (!rule.choices.empty()) notes.push_back(absl::StrJoin(rule.choices, "|"));
+  std::vector<std::string> choices = rule.choices;
+  choices.erase(std::remove(choices.begin(), choices.end(), ""), choices.end());  // that is "none", as below
+  if (!choices.empty()) notes.push_back(absl::StrJoin(choices, "|"));
   if (rule.required) {
     notes.push_back("required");
   } else {
@@ -54,6 +58,17 @@ bool ParseNumber(const std::string& text, int* value) { return absl::SimpleAtoi(
 bool ParseNumber(const std::string& text, int64_t* value) { return absl::SimpleAtoi(text, value); }
 bool ParseNumber(const std::string& text, uint64_t* value) { return absl::SimpleAtoi(text, value); }
 bool ParseNumber(const std::string& text, double* value) { return absl::SimpleAtod(text, value); }
+
+// What HelpText() says is not said again beside the name.
+class HelpFormatter final : public CLI::Formatter {
+ public:
+  std::string make_option_opts(const CLI::Option* option) const override {
+    return option->get_positional() ? CLI::Formatter::make_option_opts(option) : "";
+  }
+  std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
+    return absl::StrReplaceAll(CLI::Formatter::make_option_name(option, is_positional), {{"{false}", ""}});
+  }
+};
 
 }  // namespace
 
@@ -115,6 +130,7 @@ FlagSet::FlagSet(const std::string& program, const std::string& description) : p
   parser_->app = parser_->owned.get();
   parser_->is_root = true;
   parser_->app->set_config("--config", "", "Read flags from this INI or TOML file; keys are the names without dashes");
+  parser_->app->formatter(std::make_shared<HelpFormatter>());
   parser_->app->get_formatter()->column_width(36);
 }
 

@@ -19,8 +19,8 @@ void AddUpFlags(FlagSet* set, UpOptions* o) {
   set->Add("--vision-encoders", &o->vision_encoders, "Vision encoders to run",
            {.min = 1, .max = kReplicasMax});
   set->Add("--decoders", &o->decoders, "Decoders to run", {.min = 1, .max = kReplicasMax});
-  set->Add("--tensor-parallel-size", &o->tensor_parallel_size, "Ranks each decoder is split over",
-           {.min = 1, .max = 64});
+  set->Add("--tensor-parallel-size", &o->tensor_parallel_size, "Ranks each decoder is split over: 1, 2 or 4",
+           {.min = 1, .max = 4});
   set->Add("--restart", &o->restart, "Start again what dies, with backoff");
   set->Add("--log-dir", &o->log_dir, "A folder for the programs' logs, a file each; none: standard error");
   set->Add("--state-file", &o->state_file,

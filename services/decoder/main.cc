@@ -57,41 +57,41 @@ struct Flags {
 
 void AddFlags(FlagSet& set, Flags& flags) {
   AddServiceFlags(&set, &flags.service);
-  set.Add("--model", &flags.model, "Hugging Face folder of a Qwen3-VL checkpoint.", {.required = true});
+  set.Add("--model", &flags.model, "Hugging Face folder of a Qwen3-VL checkpoint", {.required = true});
   set.Add("--served-model-name", &flags.served_model_name,
-          "Name that clients ask for; the folder's name if empty.");
-  set.Add("--device", &flags.device, "Where to compute; auto takes the best there is.",
+          "Name that clients ask for; the folder's name if empty");
+  set.Add("--device", &flags.device, "Where to compute; auto takes the best there is",
           {.choices = {"auto", "cpu"}});
   set.Add("--load-format", &flags.load_format,
-          "Where the weights come from; synthetic makes them from a seed.",
+          "Where the weights come from; synthetic makes them from a seed",
           {.choices = {"auto", "safetensors", "synthetic"}});
-  set.Add("--synthetic-seed", &flags.synthetic_seed, "Seed of synthetic weights.");
-  set.Add("--tensor-parallel-size", &flags.sizes.tensor_parallel_size, "Ranks that share the model.",
+  set.Add("--synthetic-seed", &flags.synthetic_seed, "Seed of synthetic weights");
+  set.Add("--tensor-parallel-size", &flags.sizes.tensor_parallel_size, "Ranks that share the model",
           {.unit = "ranks", .min = 1, .max = 4});
   set.Add("--max-model-len", &flags.sizes.max_model_len,
-          "Longest prompt and answer together; 0: what the model and the KV memory allow.",
+          "Longest prompt and answer together; 0: what the model and the KV memory allow",
           {.unit = "tokens", .min = 0, .max = 1 << 24});
-  set.Add("--max-num-seqs", &flags.sizes.max_num_seqs, "Sequences computed at once.",
+  set.Add("--max-num-seqs", &flags.sizes.max_num_seqs, "Sequences computed at once",
           {.unit = "sequences", .min = 1, .max = 4096});
   set.Add("--max-num-batched-tokens", &flags.sizes.max_num_batched_tokens,
-          "Tokens of a step, and so the largest chunk of a prompt.",
+          "Tokens of a step, and so the largest chunk of a prompt",
           {.unit = "tokens", .min = 1, .max = 65536});
   set.Add("--kv-cache-bytes", &flags.sizes.kv_cache_bytes,
-          "KV memory of each rank; 0: a whole context, within a quarter of the machine.",
+          "KV memory of each rank; 0: a whole context, within a quarter of the machine",
           {.unit = "bytes", .min = 0, .max = 1e15});
   set.Add("--kv-growth-tokens", &flags.growth_tokens,
-          "Tokens beyond the prompt that a sequence is promised pages for at admission.",
+          "Tokens beyond the prompt that a sequence is promised pages for at admission",
           {.unit = "tokens", .min = 0, .max = 1 << 24});
-  set.Add("--max-waiting", &flags.max_waiting, "Requests that may wait; more are refused.",
+  set.Add("--max-waiting", &flags.max_waiting, "Requests that may wait; more are refused",
           {.unit = "requests", .min = 1, .max = 65536});
-  set.Add("--threads", &flags.sizes.threads, "CPU threads that the ranks share; 0: one a CPU.",
+  set.Add("--threads", &flags.sizes.threads, "CPU threads that the ranks share; 0: one a CPU",
           {.unit = "threads", .min = 0, .max = 1024});
   set.Add("--embedding-cache-bytes", &flags.embedding_cache_bytes,
-          "Memory for embeddings, in use and kept for later.", {.unit = "bytes", .min = 1, .max = 1e15});
+          "Memory for embeddings, in use and kept for later", {.unit = "bytes", .min = 1, .max = 1e15});
   set.Add("--embedding-timeout-s", &flags.embedding_timeout_s,
-          "How long one embedding may take to arrive.", {.unit = "s", .min = 1, .max = 600});
+          "How long one embedding may take to arrive", {.unit = "s", .min = 1, .max = 600});
   set.Add("--step-timeout-s", &flags.step_timeout_s,
-          "A step under way for longer makes /healthz fail.", {.unit = "s", .min = 1, .max = 3600});
+          "A step under way for longer makes /healthz fail", {.unit = "s", .min = 1, .max = 3600});
 }
 
 // Everything behind the RPCs, made by the loading thread.

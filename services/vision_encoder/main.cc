@@ -76,7 +76,7 @@ void Declare(FlagSet* set, Flags* flags) {
   set->Add("--image-threads", &flags->image_threads, "Threads that decode and resize; 0 takes one per two CPUs",
            {.unit = "threads", .min = 0, .max = 1024});
   set->Add("--advertise-address", &flags->advertise_address,
-           "host:port under which decoders reach this encoder; needed where --host is a wildcard (default: --host and the port)");
+           "host:port under which decoders reach this encoder; needed where --host is a wildcard; none: --host and the port");
   AddServiceFlags(set, &flags->service);
 }
 
