@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <future>
@@ -75,7 +76,7 @@ class TestDecoder final : public v1::Decoder::CallbackService {
   std::promise<UnaryCall*> calls;
   std::promise<void> cancelled;
   std::function<void()> work;
-  double left = 0;
+  std::atomic<double> left = 0;
   TaskPool pool{"test", 1, 1};
 };
 
@@ -166,15 +167,15 @@ TEST_F(RpcTest, AUnaryAnswerAndItsDeadlineArrive) {
   v1::GetLoadResponse response;
   ASSERT_TRUE(stub_->GetLoad(&context, {}, &response).ok());
   EXPECT_EQ(response.running(), 7);
-  EXPECT_GT(decoder_.left, 20);
-  EXPECT_LE(decoder_.left, 30);
+  EXPECT_GT(decoder_.left.load(), 20);
+  EXPECT_LE(decoder_.left.load(), 30);
 }
 
 TEST_F(RpcTest, NoDeadlineIsNone) {
   grpc::ClientContext context;
   v1::GetLoadResponse response;
   ASSERT_TRUE(stub_->GetLoad(&context, {}, &response).ok());
-  EXPECT_EQ(decoder_.left, -1);
+  EXPECT_EQ(decoder_.left.load(), -1);
 }
 
 TEST_F(RpcTest, ErrorDetailsArriveInTheTrailer) {

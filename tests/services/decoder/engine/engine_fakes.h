@@ -148,6 +148,17 @@ class FakeEmbeddings final : public EmbeddingSource {
     int alive = 0;
     int alive_max = 1000;
     std::vector<std::function<void()>> waiting;
+    CondVar none_alive;
+
+    // A pull ends a moment after its generation was told the end. False if it does not within 60 s.
+    bool WaitForNoneAlive() {
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+      MutexLock lock(&mutex);
+      while (alive > 0) {
+        if (!none_alive.WaitUntil(&mutex, deadline) && alive > 0) return false;
+      }
+      return true;
+    }
   };
   explicit FakeEmbeddings(State* state) : state_(state) {}
 
@@ -178,7 +189,7 @@ class FakeEmbeddings final : public EmbeddingSource {
     }
     ~Pull() override {
       MutexLock lock(&state_->mutex);
-      --state_->alive;
+      if (--state_->alive == 0) state_->none_alive.NotifyAll();
     }
     bool done() const override {
       MutexLock lock(&state_->mutex);

@@ -272,7 +272,7 @@ TEST(EngineTest, WaitsForEmbeddingMemoryInOrderAndLetsTextPass) {
   rig.WakeAfterPulls();
   EXPECT_TRUE(first.sink.Wait().ok());
   EXPECT_TRUE(second.sink.Wait().ok());
-  EXPECT_EQ(rig.embeddings().alive, 0);
+  EXPECT_TRUE(rig.embeddings().WaitForNoneAlive());
 }
 
 TEST(EngineTest, EndsACancelledGenerationWhereverItIs) {
