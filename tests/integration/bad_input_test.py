@@ -3,12 +3,11 @@
 import json
 import shutil
 import socket
-import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
-from cluster import BIN, ORACLE, SLOW, Cluster, StreamError, free_port, image_part, picture, png, text_part
+from cluster import ORACLE, Cluster, StreamError, free_port, image_part, picture, png, run_prism, text_part
 
 
 def about(*parts, **more):
@@ -95,8 +94,7 @@ class BadInputTest(unittest.TestCase):
 
 class BadStartTest(unittest.TestCase):
     def expect_refusal(self, arguments, *words):
-        command = [str(BIN / "prism"), "up", "--load-format", "synthetic", *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
+        result = run_prism("up", "--load-format", "synthetic", *arguments)
         self.assertNotEqual(result.returncode, 0)
         for word in words:
             self.assertIn(word, result.stderr)
@@ -137,8 +135,7 @@ class BadStartTest(unittest.TestCase):
 
     def test_weights_that_are_not_there(self):
         with tempfile.TemporaryDirectory() as folder:
-            command = [str(BIN / "prism"), "up", "--model", str(self.model(folder)), "--port", str(free_port())]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
+            result = run_prism("up", "--model", self.model(folder), "--port", free_port())
             self.assertNotEqual(result.returncode, 0)
             self.assertIn("safetensors", result.stderr)
 

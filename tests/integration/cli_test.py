@@ -3,16 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 import threading
 import time
 import unittest
 
-from cluster import BIN, ORACLE, SLOW, Cluster, image_part, text_part
-
-
-def prism(*arguments):
-    return subprocess.run([BIN / "prism", *map(str, arguments)], capture_output=True, text=True, timeout=60 * SLOW)
+from cluster import ORACLE, SLOW, Cluster, image_part, run_prism, text_part
 
 
 def eventually(condition, seconds=15):
@@ -29,29 +24,29 @@ class CliTest(unittest.TestCase):
         with Cluster("moe-micro") as cluster:
             url = f"http://127.0.0.1:{cluster.port}"
             pictures = [ORACLE / "images/coffee.jpg", ORACLE / "images/tiny.png"]
-            asked = prism("ask", "--url", url, "--max-tokens", 12, "--temperature", 0, *pictures, "Compare them.")
+            asked = run_prism("ask", "--url", url, "--max-tokens", 12, "--temperature", 0, *pictures, "Compare them.")
             self.assertEqual(asked.returncode, 0, asked.stderr)
             answer = cluster.chat({"messages": [{"role": "user", "content": [
                 image_part("coffee.jpg"), image_part("tiny.png"), text_part("Compare them.")]}],
                 "max_tokens": 12, "temperature": 0})
             self.assertEqual(asked.stdout, answer["choices"][0]["message"]["content"] + "\n")
 
-            wrong = prism("ask", "--url", url, "--max-tokens", 12, ORACLE / "images/README.md", "What is it?")
+            wrong = run_prism("ask", "--url", url, "--max-tokens", 12, ORACLE / "images/README.md", "What is it?")
             self.assertEqual(wrong.returncode, 1)
             self.assertIn("README.md: is no JPEG, PNG or WebP picture", wrong.stderr)
-            many = prism("ask", "--url", url, "--max-tokens", 12, *([ORACLE / "images/tiny.png"] * 9), "What are they?")
+            many = run_prism("ask", "--url", url, "--max-tokens", 12, *([ORACLE / "images/tiny.png"] * 9), "What are they?")
             self.assertEqual(many.returncode, 1)
             self.assertIn("9", many.stderr)
 
     def test_status_shows_models_and_replicas(self):
         with Cluster("moe-micro", encoders=2) as cluster:
-            status = prism("status", "--state-file", cluster.state_file)
+            status = run_prism("status", "--state-file", cluster.state_file)
             self.assertEqual(status.returncode, 0, status.stderr)
             lines = status.stdout.splitlines()
             self.assertEqual(sum(line.startswith("vision-encoder  ") and " ready" in line for line in lines), 2)
             self.assertEqual(sum(line.startswith("decoder  ") and " ready" in line for line in lines), 1)
             self.assertTrue(any(line.startswith("model ") and "moe-micro" in line for line in lines), status.stdout)
-        gone = prism("status", "--url", f"http://127.0.0.1:{cluster.port}")
+        gone = run_prism("status", "--url", f"http://127.0.0.1:{cluster.port}")
         self.assertEqual(gone.returncode, 1)
         self.assertIn("Connection refused", gone.stderr)
 

@@ -76,10 +76,14 @@ class Cluster:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+        seconds = time.monotonic() - begun
         self.reader.join()
         self.process.stdout.close()
         self.process.stderr.close()
-        return code, time.monotonic() - begun
+        for log in Path(self.log_dir.name).iterdir():
+            expect_no_report(log.name, log.read_text(errors="replace"))
+        expect_no_report("prism up", "".join(self.stderr))
+        return code, seconds
 
     def request(self, method, path, body=None, timeout=120):
         """(status, parsed body or text)."""
@@ -126,6 +130,21 @@ class Cluster:
                 raise StreamError(None, "the stream ended without [DONE]")
         finally:
             connection.close()
+
+
+def expect_no_report(name, log):
+    """Fails if a sanitizer reported anything in `log`: a program that is started again hides it otherwise."""
+    found = re.search(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|: runtime error: ", log)
+    if found:
+        begin = max(0, found.start() - 1000)
+        raise AssertionError(f"a sanitizer reported in the log of {name}:\n{log[begin:begin + 12000]}")
+
+
+def run_prism(*arguments):
+    """`prism ARGUMENTS` until it ends by itself; a subprocess.CompletedProcess of text."""
+    result = subprocess.run([BIN / "prism", *map(str, arguments)], capture_output=True, text=True, timeout=60 * SLOW)
+    expect_no_report(f"prism {arguments[0]}", result.stderr)
+    return result
 
 
 def free_port():

@@ -2,14 +2,13 @@
 """What bad_input_test.py asks once, at many places and both ways, streamed and not; and clients that leave."""
 import shutil
 import struct
-import subprocess
 import tempfile
 import threading
 import time
 import unittest
 from pathlib import Path
 
-from cluster import BIN, ORACLE, SLOW, Cluster, image_part, picture, png, text_part
+from cluster import ORACLE, SLOW, Cluster, image_part, picture, png, run_prism, text_part
 
 CONTEXT = 512  # tokens, of the cluster under test
 
@@ -125,8 +124,7 @@ class HostileInputTest(unittest.TestCase):
             thread.join(60 * SLOW)
         deadline = time.monotonic() + 10 * SLOW
         while time.monotonic() < deadline:
-            status = subprocess.run([BIN / "prism", "status", "--state-file", self.cluster.state_file],
-                                    capture_output=True, text=True)
+            status = run_prism("status", "--state-file", self.cluster.state_file)
             decoder = next(line for line in status.stdout.splitlines() if line.startswith("decoder  "))
             if "running 0" in decoder and "in flight 0" in decoder:
                 return
@@ -139,8 +137,7 @@ class StartTest(unittest.TestCase):
 
     def fails(self, model, says, *more):
         begun = time.monotonic()
-        run = subprocess.run([BIN / "prism", "up", "--model", model, "--port", "0", *more], capture_output=True,
-                             text=True, timeout=60 * SLOW)
+        run = run_prism("up", "--model", model, "--port", "0", *more)
         self.assertEqual(run.returncode, 1, run.stderr)
         self.assertEqual(run.stdout, "")
         last = [line for line in run.stderr.splitlines() if line.startswith("prism up: ")]
