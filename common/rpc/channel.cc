@@ -2,9 +2,12 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include "common/rpc/callback_threads.h"
+
 namespace prism {
 
 std::shared_ptr<grpc::Channel> NewChannel(const std::string& address, const ChannelOptions& options) {
+  KeepCallbackThreads();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(options.message_bytes_max);
   arguments.SetMaxSendMessageSize(options.message_bytes_max);

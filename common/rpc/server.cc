@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/rpc/callback_threads.h"
 #include "common/rpc/rpc_metrics.h"
 
 namespace prism {
@@ -59,6 +60,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
     return absl::InvalidArgumentError(absl::StrCat("port is ", options.port, ", want 0 to 65535"));
   }
   if (options.reflection) PRISM_RETURN_IF_ERROR(LoadReflection());
+  KeepCallbackThreads();
   grpc::EnableDefaultHealthCheckService(true);
 
   const std::string wanted = absl::StrCat(options.host, ":", options.port);
