@@ -1,6 +1,7 @@
 // What the tests of CPU ops share: streams, tensors of random values, and poison.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -67,7 +68,9 @@ class Guarded {
 
 // Equal bit for bit (and so different for a NaN of another kind).
 inline bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](float left, float right) {
+    return std::bit_cast<uint32_t>(left) == std::bit_cast<uint32_t>(right);
+  });
 }
 
 }  // namespace prism::test
