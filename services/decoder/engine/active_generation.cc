@@ -156,6 +156,7 @@ void ActiveGeneration::End(const absl::Status& status, SteadyTime now) {
                        .preemptions = preemptions_},
          now);
   }
+  pull_.reset();  // whoever is told the end finds the memory free
   generation_->sink().OnEnd(status.ok() ? error_ : status);
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <thread>
 
 #include "common/wire/status_codec.h"
 #include "services/decoder/engine/rate_meter.h"
@@ -57,6 +58,15 @@ class Rig {
   FakeExecutor& executor() { return *executor_; }
   FakeEmbeddings::State& embeddings() { return embeddings_; }
   std::string MetricsText() const { return registry_.Text(); }
+  // The engine publishes its numbers after it has told the sinks.
+  bool AwaitMetric(const std::string& line) const {
+    const SteadyTime end = In(seconds(30));
+    while (std::chrono::steady_clock::now() < end) {
+      if (MetricsText().find(line) != std::string::npos) return true;
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    return false;
+  }
   void Stop() { engine_.reset(); }
 
   // A wake, for what the fake embeddings changed.
@@ -290,7 +300,8 @@ TEST(EngineTest, EndsACancelledGenerationWhereverItIs) {
   Call next(Prompt(10, 2));
   ASSERT_TRUE(next.Submit(rig).ok());
   EXPECT_TRUE(next.sink.Wait().ok());
-  EXPECT_THAT(rig.MetricsText(), HasSubstr("prism_kv_pages{state=\"used\"} 0"));
+  EXPECT_TRUE(rig.AwaitMetric("prism_kv_pages{state=\"used\"} 0\n"));
+  EXPECT_TRUE(rig.AwaitMetric("prism_kv_pages{state=\"reserved\"} 0\n"));
 }
 
 TEST(EngineTest, EmitsNothingMoreThanAStepAfterTheCancellation) {
