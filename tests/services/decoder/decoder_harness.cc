@@ -96,7 +96,10 @@ DecoderHarness::DecoderHarness(const HarnessOptions& options) : backend_(CreateC
   stub_ = v1::Decoder::NewStub(NewChannel(server_->address()));
 }
 
-DecoderHarness::~DecoderHarness() { server_->Shutdown(std::chrono::milliseconds(0)); }
+DecoderHarness::~DecoderHarness() {
+  server_->Shutdown(std::chrono::milliseconds(0));
+  engine_.reset();  // its thread has told the service of every call's end; joined, it is seen to have
+}
 
 v1::GenerateRequest DecoderHarness::RequestOf(const OracleCase& oracle) {
   v1::GenerateRequest request;
