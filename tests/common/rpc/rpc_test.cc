@@ -381,7 +381,7 @@ TEST_F(RpcTest, DrainLetsAStreamFinishAndRefusesNewCalls) {
   }
   EmitAll(stream, 20);
   stream->Done(absl::OkStatus());
-  EXPECT_TRUE(Wait(&heard).ok());
+  EXPECT_EQ(Wait(&heard), absl::OkStatus());
   EXPECT_EQ(heard.steps.size(), 20u);
   drain.join();
 }

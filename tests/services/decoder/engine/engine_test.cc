@@ -97,7 +97,8 @@ GenerationRequest Prompt(int64_t length, int64_t max_tokens, int32_t first = 1) 
   return request;
 }
 
-// One submitted generation.
+// One submitted generation. A test that lets it go before its end stops the engine first, which still
+// writes to its sink.
 struct Call {
   explicit Call(GenerationRequest request)
       : generation(std::make_shared<Generation>(std::move(request), sink.NewSink())) {}
@@ -395,6 +396,7 @@ TEST(EngineTest, BeatsWhileAStepTakesLongAndWhileAPullDoes) {
   EXPECT_TRUE(running.sink.Wait().ok());
   EXPECT_TRUE(rig.engine().Live().ok());
   EXPECT_GE(rig.engine().steps(), 5u);
+  rig.Stop();
 }
 
 TEST(EngineTest, EndsAGenerationWhoseCallerReadsTooSlowly) {
