@@ -7,16 +7,23 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
 #include "common/base/status.h"
 #include "common/rpc/callback_threads.h"
+#include "common/rpc/calls_in_flight.h"
 #include "common/rpc/rpc_metrics.h"
 
 namespace prism {
 namespace {
+
+constexpr std::chrono::milliseconds kArrival{100};
 
 // Why `host`:`port` cannot be listened on: gRPC only says that it could not.
 std::string ListenError(const std::string& host, int port) {
@@ -79,24 +86,25 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.concurrent_streams_max);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, options.metadata_bytes_max);
   for (grpc::Service* service : services) builder.RegisterService(service);
-  if (options.metrics != nullptr) {
-    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
-    interceptors.push_back(NewRpcMetricsInterceptor(options.metrics));
-    builder.experimental().SetInterceptorCreators(std::move(interceptors));
-  }
+  auto calls = std::make_unique<CallsInFlight>();
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
+  interceptors.push_back(calls->NewInterceptorFactory());
+  if (options.metrics != nullptr) interceptors.push_back(NewRpcMetricsInterceptor(options.metrics));
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", wanted, ": ", ListenError(options.host, options.port)));
   }
-  std::unique_ptr<RpcServer> started(new RpcServer(std::move(server), absl::StrCat(options.host, ":", port), port,
+  std::unique_ptr<RpcServer> started(new RpcServer(std::move(calls), std::move(server), absl::StrCat(options.host, ":", port), port,
                                                    options.health_names));
   started->SetServing(false);
   return started;
 }
 
-RpcServer::RpcServer(std::unique_ptr<grpc::Server> server, std::string address, int port,
-                     std::vector<std::string> health_names)
-    : server_(std::move(server)), address_(std::move(address)), port_(port), health_names_(std::move(health_names)) {}
+RpcServer::RpcServer(std::unique_ptr<CallsInFlight> calls, std::unique_ptr<grpc::Server> server,
+                     std::string address, int port, std::vector<std::string> health_names)
+    : calls_(std::move(calls)),
+      server_(std::move(server)), address_(std::move(address)), port_(port), health_names_(std::move(health_names)) {}
 
 RpcServer::~RpcServer() { Shutdown(std::chrono::milliseconds(0)); }
 
@@ -111,7 +119,13 @@ void RpcServer::Shutdown(std::chrono::milliseconds grace) {
   if (shut_down_) return;
   shut_down_ = true;
   SetServing(false);
-  server_->Shutdown(std::chrono::system_clock::now() + grace);
+  // A server that was told to shut down closes a connection the moment the last call on it has
+  // ended. A frame of the client that comes too late to be read then resets the connection, and
+  // what the client has not received of the call is lost. So calls end first, and what they sent
+  // last gets a moment to arrive.
+  const SteadyTime end = Clock::Real().Now() + grace;
+  if (calls_->WaitForNone(end)) std::this_thread::sleep_until(std::min(end, Clock::Real().Now() + kArrival));
+  server_->Shutdown(std::chrono::system_clock::now() + (end - Clock::Real().Now()));
   server_->Wait();
 }
 

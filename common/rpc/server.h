@@ -23,6 +23,8 @@ class Service;
 
 namespace prism {
 
+class CallsInFlight;
+
 // No message is larger, in either direction, in any service.
 inline constexpr int kMessageBytesMax = 10 << 20;
 
@@ -59,14 +61,17 @@ class RpcServer {
   // What grpc.health.v1 answers for "" and for each of health_names.
   void SetServing(bool serving);
 
-  // Drains: health says NOT_SERVING, new calls are refused, running ones may end until `grace` has
-  // passed and are cancelled then. Blocks until every call is over; every service must therefore
-  // finish its cancelled calls. Calling again has no effect.
+  // Drains: health says NOT_SERVING, so that clients that follow it make no new calls, until no call
+  // is under way; then new ones are refused. Calls that run when `grace` has passed are cancelled.
+  // Blocks until every call is over; every service must therefore finish its cancelled calls.
+  // Calling again has no effect.
   void Shutdown(std::chrono::milliseconds grace);
 
  private:
-  RpcServer(std::unique_ptr<grpc::Server> server, std::string address, int port, std::vector<std::string> health_names);
+  RpcServer(std::unique_ptr<CallsInFlight> calls, std::unique_ptr<grpc::Server> server, std::string address,
+            int port, std::vector<std::string> health_names);
 
+  const std::unique_ptr<CallsInFlight> calls_;
   const std::unique_ptr<grpc::Server> server_;
   const std::string address_;
   const int port_;

@@ -367,23 +367,33 @@ TEST_F(RpcTest, APortInUseIsSaid) {
             absl::StrCat("cannot listen on 127.0.0.1:", server_->port(), ": Address already in use"));
 }
 
-TEST_F(RpcTest, DrainLetsAStreamFinishAndRefusesNewCalls) {
+TEST_F(RpcTest, DrainLetsAStreamFinishAndThenRefusesCalls) {
+  server_->SetServing(true);
   Heard heard;
   Listen(&heard);
   TestStream* const stream = ServerSide();
   std::thread drain([this] { server_->Shutdown(milliseconds(10000)); });
-  // The connection is told to go away; a new call on a new connection is refused.
-  while (true) {
-    const auto other = v1::Decoder::NewStub(NewChannel(server_->address()));
-    grpc::ClientContext context;
-    v1::GetLoadResponse response;
-    if (other->GetLoad(&context, {}, &response).error_code() == grpc::StatusCode::UNAVAILABLE) break;
-  }
+  while (Health("") != 2) std::this_thread::yield();
   EmitAll(stream, 20);
   stream->Done(absl::OkStatus());
   EXPECT_EQ(Wait(&heard), absl::OkStatus());
   EXPECT_EQ(heard.steps.size(), 20u);
   drain.join();
+  grpc::ClientContext context;
+  v1::GetLoadResponse response;
+  EXPECT_EQ(stub_->GetLoad(&context, {}, &response).error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(RpcTest, DrainDoesNotWaitForThoseWhoWatchItsHealth) {
+  server_->SetServing(true);
+  stub_ = v1::Decoder::NewStub(NewChannel(server_->address(), {.follow_health = true}));
+  grpc::ClientContext context;
+  context.set_wait_for_ready(true);
+  v1::GetLoadResponse response;
+  ASSERT_TRUE(stub_->GetLoad(&context, {}, &response).ok());
+  const SteadyTime begun = Clock::Real().Now();
+  server_->Shutdown(milliseconds(60000));
+  EXPECT_LT(SecondsBetween(begun, Clock::Real().Now()), 30);
 }
 
 TEST_F(RpcTest, DrainCancelsWhatIsStillRunningAfterItsGrace) {
