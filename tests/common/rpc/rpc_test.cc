@@ -165,7 +165,8 @@ TEST_F(RpcTest, AUnaryAnswerAndItsDeadlineArrive) {
   ASSERT_TRUE(stub_->GetLoad(&context, {}, &response).ok());
   EXPECT_EQ(response.running(), 7);
   EXPECT_GT(decoder_.left.load(), 20);
-  EXPECT_LE(decoder_.left.load(), 30);
+  // gRPC sends the time left in a coarser unit, rounded up.
+  EXPECT_LE(decoder_.left.load(), 31);
 }
 
 TEST_F(RpcTest, NoDeadlineIsNone) {
