@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from cluster import ORACLE, Cluster, StreamError, free_port, image_part, picture, png, run_prism, text_part
+from cluster import ORACLE, ROOT, Cluster, StreamError, free_port, image_part, picture, png, run_prism, text_part
 
 
 def about(*parts, **more):
@@ -35,7 +35,7 @@ class BadInputTest(unittest.TestCase):
         if param is not None:
             self.assertEqual(error["param"], param)
         # Nothing of the machine is told.
-        self.assertNotIn("/work", error["message"])
+        self.assertNotIn(str(ROOT), error["message"])
         self.assertNotIn("127.0.0.1", error["message"])
         self.assertEqual(self.cluster.chat(about(image_part("tiny.png")))["choices"][0]["finish_reason"], "length")
 
