@@ -479,6 +479,7 @@ TEST(EngineTest, ReportsItsLoad) {
   EXPECT_EQ(load.kv_pages_total, 64);
   EXPECT_GE(load.kv_pages_used, 1);
   EXPECT_GT(load.tokens_per_s, 0);
+  rig.Stop();  // before what it tells the end to
 }
 
 TEST(RateMeterTest, ForgetsWhatIsTenSecondsOld) {
