@@ -3,6 +3,8 @@
 // sends it. The picture is tests/oracle/images/coffee.jpg, enlarged, with a little fixed noise.
 //
 //   image_bench [PATH/TO/coffee.jpg]
+#include <jpeglib.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -13,8 +15,6 @@
 #include <iterator>
 #include <string>
 #include <vector>
-
-#include <jpeglib.h>
 
 #include "services/vision_encoder/image/image_decoder.h"
 #include "services/vision_encoder/image/patchify.h"
@@ -32,7 +32,8 @@ double MedianMs(const std::function<void()>& body) {
   for (int i = 0; i < kRepeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
     body();
-    times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    times.push_back(
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }
   std::sort(times.begin(), times.end());
   return times[kRepeats / 2];
@@ -93,7 +94,8 @@ int Measure(const RgbImage& photo, ImageSize size) {
   uint32_t noise = 1;
   for (int64_t i = 0; i < image.size_bytes(); ++i) {
     noise = noise * 1664525 + 1013904223;
-    image.data()[i] = static_cast<uint8_t>(std::clamp(image.data()[i] + static_cast<int>(noise >> 28) - 8, 0, 255));
+    image.data()[i] =
+        static_cast<uint8_t>(std::clamp(image.data()[i] + static_cast<int>(noise >> 28) - 8, 0, 255));
   }
   const std::string file = EncodeJpeg(image);
   const ImageSize to = *SmartResize(size, {.min_pixels = 65536, .max_pixels = 4096 * kBlockPixels});
@@ -119,11 +121,13 @@ int Measure(const RgbImage& photo, ImageSize size) {
     PatchifyInto({&one, 1}, patches);
   });
   std::printf(
-      "%4lld x %-4lld JPEG, %5.0f kB -> %lld x %lld: decode %.2f ms, resize %.2f ms, patches %.2f ms; whole %.2f ms\n"
+      "%4lld x %-4lld JPEG, %5.0f kB -> %lld x %lld: decode %.2f ms, resize %.2f ms, patches %.2f ms; whole "
+      "%.2f ms\n"
       "            libjpeg-turbo's bare decode %.2f ms; whole / bare %.2f\n",
-      static_cast<long long>(size.width), static_cast<long long>(size.height), static_cast<double>(file.size()) / 1e3,
-      static_cast<long long>(to.width), static_cast<long long>(to.height), decode_ms, resize_ms, patchify_ms, total_ms,
-      bare_ms, total_ms / bare_ms);
+      static_cast<long long>(size.width), static_cast<long long>(size.height),
+      static_cast<double>(file.size()) / 1e3, static_cast<long long>(to.width),
+      static_cast<long long>(to.height), decode_ms, resize_ms, patchify_ms, total_ms, bare_ms,
+      total_ms / bare_ms);
   return total_ms > 0 ? 0 : 1;
 }
 

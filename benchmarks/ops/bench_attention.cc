@@ -1,5 +1,5 @@
-// Attention, the activations and the row-wise ops on one core, beside what that core can do, measured in turn with them
-// in the same run: many queries beside its fused multiply-add peak, one token a sequence beside its
+// Attention, the activations and the row-wise ops on one core, beside what that core can do, measured in turn
+// with them in the same run: many queries beside its fused multiply-add peak, one token a sequence beside its
 // read bandwidth. A pair of query and key counts 4 D operations: a multiply and an add an element for
 // the score, and the same for the value; the exponential is not counted.
 //
@@ -91,8 +91,8 @@ Case Varlen(Stream& stream, int64_t rows, int64_t num_heads, int64_t head_size) 
   auto starts = std::make_shared<std::vector<int32_t>>(std::vector<int32_t>{0, static_cast<int32_t>(rows)});
   return {"varlen  " + std::to_string(rows) + " patches, " + std::to_string(num_heads) + " heads of " +
               std::to_string(head_size),
-          4.0 * static_cast<double>(head_size * num_heads * rows * rows), 0.0, static_cast<double>(rows * width),
-          [=, &stream] {
+          4.0 * static_cast<double>(head_size * num_heads * rows * rows), 0.0,
+          static_cast<double>(rows * width), [=, &stream] {
             return AttentionVarlen(stream, {.qkv = qkv->view(),
                                             .num_heads = num_heads,
                                             .segment_starts = TensorView(starts->data(), Shape{2}),
@@ -110,11 +110,13 @@ Case Paged(Stream& stream, int64_t num_sequences, int64_t length, int64_t rows, 
   const int64_t num_pages = num_sequences * pages_each;
   const int64_t width = num_heads * kHeadSize;
   const int64_t all_rows = num_sequences * rows;
-  const double layer_bytes = static_cast<double>(num_sequences * length * kKvHeads * kHeadSize) * 2 * sizeof(float);
+  const double layer_bytes =
+      static_cast<double>(num_sequences * length * kKvHeads * kHeadSize) * 2 * sizeof(float);
   const int64_t num_layers =
       rows > 1 ? 1
-               : std::clamp<int64_t>(static_cast<int64_t>(2.0 * static_cast<double>(LastLevelCacheBytes()) / layer_bytes),
-                                     1, kLayersMax);
+               : std::clamp<int64_t>(
+                     static_cast<int64_t>(2.0 * static_cast<double>(LastLevelCacheBytes()) / layer_bytes), 1,
+                     kLayersMax);
   struct Memory {
     Tensor qkv, out;
     std::vector<Tensor> k, v;
@@ -139,15 +141,15 @@ Case Paged(Stream& stream, int64_t num_sequences, int64_t length, int64_t rows, 
           rows > 1 ? 4.0 * static_cast<double>(width) * pairs : 0.0, rows > 1 ? 0.0 : layer_bytes,
           static_cast<double>(all_rows * width), [=, &stream] {
             m->layer = (m->layer + 1) % m->k.size();
-            return AttentionPaged(stream,
-                                  {.qkv = m->qkv.view(),
-                                   .num_heads = num_heads,
-                                   .kv = {.k = m->k[m->layer].view(), .v = m->v[m->layer].view()},
-                                   .query_starts = TensorView(m->starts.data(), Shape{num_sequences + 1}),
-                                   .context_lengths = TensorView(m->lengths.data(), Shape{num_sequences}),
-                                   .page_tables = TensorView(m->tables.data(), Shape{num_sequences, pages_each}),
-                                   .out = m->out.view(),
-                                   .scale = 0.088f});
+            return AttentionPaged(
+                stream, {.qkv = m->qkv.view(),
+                         .num_heads = num_heads,
+                         .kv = {.k = m->k[m->layer].view(), .v = m->v[m->layer].view()},
+                         .query_starts = TensorView(m->starts.data(), Shape{num_sequences + 1}),
+                         .context_lengths = TensorView(m->lengths.data(), Shape{num_sequences}),
+                         .page_tables = TensorView(m->tables.data(), Shape{num_sequences, pages_each}),
+                         .out = m->out.view(),
+                         .scale = 0.088f});
           }};
 }
 
@@ -160,7 +162,8 @@ Case RowWise(Stream& stream, const std::string& name) {
   auto table = std::make_shared<Tensor>(Random({kRows, kHalf}));
   return {name, 0.0, 0.0, static_cast<double>(kRows * kColumns), [=, &stream] {
             if (name == "rms_norm") {
-              return RmsNorm(stream, {.x = x->view(), .weight = weight->view(), .y = y->view(), .epsilon = 1e-6f});
+              return RmsNorm(stream,
+                             {.x = x->view(), .weight = weight->view(), .y = y->view(), .epsilon = 1e-6f});
             }
             if (name == "layer_norm") {
               return LayerNorm(stream, {.x = x->view(),
@@ -184,7 +187,8 @@ Case Activation(Stream& stream, const std::string& name, int64_t rows, int64_t c
   auto y = std::make_shared<Tensor>(Random({rows, columns}));
   return {name, 0.0, 0.0, static_cast<double>(rows * columns), [=, &stream] {
             if (name == "silu_mul") return SiluMul(stream, {.x = x->view(), .y = y->view()});
-            return Gelu(stream, {.x = y->view(), .form = name == "gelu tanh" ? GeluForm::kTanh : GeluForm::kErf});
+            return Gelu(stream,
+                        {.x = y->view(), .form = name == "gelu tanh" ? GeluForm::kTanh : GeluForm::kErf});
           }};
 }
 

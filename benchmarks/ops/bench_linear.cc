@@ -28,8 +28,8 @@ struct LinearShape {
   int64_t out_features;
 };
 
-constexpr LinearShape kShapes[] = {{2048, 2048}, {2048, 6144}, {6144, 2048}, {1024, 4096}, {768, 2048},
-                                   {2048, 1536}, {1152, 1152}, {256, 256}};
+constexpr LinearShape kShapes[] = {{2048, 2048}, {2048, 6144}, {6144, 2048}, {1024, 4096},
+                                   {768, 2048},  {2048, 1536}, {1152, 1152}, {256, 256}};
 constexpr int64_t kRows[] = {64, 128, 512, 1024};
 constexpr LinearShape kRowShapes[] = {{2048, 2048}, {2048, 6144}, {6144, 2048}, {1024, 4096}, {768, 2048}};
 constexpr int64_t kFewRows[] = {1, 2, 4, 8, 16};
@@ -74,8 +74,8 @@ void Call(Stream& stream, const Tensor& x, const LinearWeight& weight, const Ten
 }
 
 void BesideOpenBlas(Stream& stream, int rounds) {
-  std::printf("\nM >= 64, one thread, GFLOP/s\n%6s %6s %6s %10s %10s %10s %8s %8s\n", "M", "K", "N", "ours bf16",
-              "ours f32", "openblas", "bf16/ob", "f32/ob");
+  std::printf("\nM >= 64, one thread, GFLOP/s\n%6s %6s %6s %10s %10s %10s %8s %8s\n", "M", "K", "N",
+              "ours bf16", "ours f32", "openblas", "bf16/ob", "f32/ob");
   for (const LinearShape& shape : kShapes) {
     const int64_t k = shape.in_features, n = shape.out_features;
     Tensor weight = Tensor::Host(DType::kF32, {n, k});
@@ -104,9 +104,9 @@ void BesideOpenBlas(Stream& stream, int rounds) {
         ratio_bf16.push_back(ours_bf16.back() / theirs.back());
         ratio_f32.push_back(ours_f32.back() / theirs.back());
       }
-      std::printf("%6ld %6ld %6ld %10.1f %10.1f %10.1f %8.2f %8.2f\n", static_cast<long>(m), static_cast<long>(k),
-                  static_cast<long>(n), Median(ours_bf16), Median(ours_f32), Median(theirs), Median(ratio_bf16),
-                  Median(ratio_f32));
+      std::printf("%6ld %6ld %6ld %10.1f %10.1f %10.1f %8.2f %8.2f\n", static_cast<long>(m),
+                  static_cast<long>(k), static_cast<long>(n), Median(ours_bf16), Median(ours_f32),
+                  Median(theirs), Median(ratio_bf16), Median(ratio_f32));
       std::fflush(stdout);
     }
   }

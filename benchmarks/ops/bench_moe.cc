@@ -30,12 +30,11 @@ LinearWeight Pack(Stream& stream, int64_t n, int64_t k) {
   Tensor weight = Tensor::Host(DType::kBF16, {n, k});
   for (BFloat16& value : weight.span<BFloat16>()) value = BFloat16(distribution(generator));
   LinearWeight packed;
-  PRISM_CHECK(PackLinear(stream, {.weight = weight.view(),
-                                  .order = SumOrder::kLeaves,
-                                  .in_total = k,
-                                  .in_begin = 0,
-                                  .out = &packed})
-                  .ok());
+  PRISM_CHECK(
+      PackLinear(
+          stream,
+          {.weight = weight.view(), .order = SumOrder::kLeaves, .in_total = k, .in_begin = 0, .out = &packed})
+          .ok());
   return packed;
 }
 
@@ -80,8 +79,8 @@ void Run(int rounds) {
     std::vector<float> wide(static_cast<size_t>(2 * kInner * kHidden), 0.1f), in(wide), out(wide);
     const auto openblas = [&] {
       for (int64_t e = 0; e < kExperts; ++e) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, 2 * kInner, kHidden, 1.0f, in.data(), kHidden,
-                    wide.data(), kHidden, 0.0f, out.data(), 2 * kInner);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, 2 * kInner, kHidden, 1.0f, in.data(),
+                    kHidden, wide.data(), kHidden, 0.0f, out.data(), 2 * kInner);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, kHidden, kInner, 1.0f, in.data(), kInner,
                     wide.data(), kInner, 0.0f, out.data(), kHidden);
       }
@@ -97,7 +96,8 @@ void Run(int rounds) {
       ratio.push_back(ours.back() / theirs.back());
     }
     std::printf("%6ld %10.2f %10.2f %8.2f   %s\n", static_cast<long>(tokens), bench::Median(ours),
-                bench::Median(theirs), bench::Median(ratio), few ? "GB/s, core's reads" : "GFLOP/s, OpenBLAS");
+                bench::Median(theirs), bench::Median(ratio),
+                few ? "GB/s, core's reads" : "GFLOP/s, OpenBLAS");
     std::fflush(stdout);
   }
 }

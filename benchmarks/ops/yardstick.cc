@@ -80,8 +80,8 @@ std::string MachineAndCommit() {
 }
 
 int64_t LastLevelCacheBytes() {
-  const int64_t size = std::max({sysconf(_SC_LEVEL4_CACHE_SIZE), sysconf(_SC_LEVEL3_CACHE_SIZE),
-                                 sysconf(_SC_LEVEL2_CACHE_SIZE)});
+  const int64_t size = std::max(
+      {sysconf(_SC_LEVEL4_CACHE_SIZE), sysconf(_SC_LEVEL3_CACHE_SIZE), sysconf(_SC_LEVEL2_CACHE_SIZE)});
   return size > 0 ? size : int64_t{32} << 20;
 }
 

@@ -40,8 +40,7 @@ class BoundedQueue {
   }
 
   // Pop() that gives up (nullopt) at `deadline`.
-  std::optional<T> PopUntil(std::chrono::steady_clock::time_point deadline)
-      ABSL_LOCKS_EXCLUDED(mutex_) {
+  std::optional<T> PopUntil(std::chrono::steady_clock::time_point deadline) ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(&mutex_);
     while (items_.empty() && !closed_) {
       if (!ready_.WaitUntil(&mutex_, deadline)) break;

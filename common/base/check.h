@@ -6,9 +6,9 @@ namespace prism::internal {
 [[noreturn]] void CheckFailed(const char* file, int line, const char* condition);
 }  // namespace prism::internal
 
-#define PRISM_CHECK(condition)                                             \
-  do {                                                                     \
-    if (!(condition)) [[unlikely]] {                                       \
-      ::prism::internal::CheckFailed(__FILE__, __LINE__, #condition);      \
-    }                                                                      \
+#define PRISM_CHECK(condition)                                        \
+  do {                                                                \
+    if (!(condition)) [[unlikely]] {                                  \
+      ::prism::internal::CheckFailed(__FILE__, __LINE__, #condition); \
+    }                                                                 \
   } while (false)

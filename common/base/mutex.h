@@ -27,9 +27,7 @@ class ABSL_LOCKABLE Mutex {
 
 class ABSL_SCOPED_LOCKABLE MutexLock {
  public:
-  explicit MutexLock(Mutex* mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) {
-    mutex_->Lock();
-  }
+  explicit MutexLock(Mutex* mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) { mutex_->Lock(); }
   ~MutexLock() ABSL_UNLOCK_FUNCTION() { mutex_->Unlock(); }
   MutexLock(const MutexLock&) = delete;
   MutexLock& operator=(const MutexLock&) = delete;
@@ -52,8 +50,8 @@ class CondVar {
     std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
     // wait_until on the system clock is what ThreadSanitizer of GCC 12 and clang 19 both intercept.
     const auto left = deadline - std::chrono::steady_clock::now();
-    const bool in_time = condition_.wait_until(lock, std::chrono::system_clock::now() + left) ==
-                         std::cv_status::no_timeout;
+    const bool in_time =
+        condition_.wait_until(lock, std::chrono::system_clock::now() + left) == std::cv_status::no_timeout;
     lock.release();
     return in_time;
   }

@@ -67,8 +67,7 @@ ParallelPool::~ParallelPool() {
 }
 
 void ParallelPool::TakeParts(int thread) {
-  for (int64_t part = next_part_.fetch_add(1); part < num_parts_;
-       part = next_part_.fetch_add(1)) {
+  for (int64_t part = next_part_.fetch_add(1); part < num_parts_; part = next_part_.fetch_add(1)) {
     (*body_)(part, thread);
   }
 }
@@ -118,8 +117,7 @@ void ParallelPool::Work(int thread) {
   }
 }
 
-TaskPool::TaskPool(std::string name, int num_threads, size_t queue_capacity)
-    : queue_(queue_capacity) {
+TaskPool::TaskPool(std::string name, int num_threads, size_t queue_capacity) : queue_(queue_capacity) {
   PRISM_CHECK(num_threads >= 1);
   for (int i = 0; i < num_threads; ++i) {
     threads_.emplace_back(name, [this] {

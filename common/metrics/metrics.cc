@@ -44,7 +44,8 @@ void Histogram::Observe(double value) {
 MetricRegistry::MetricRegistry() : families_(std::make_unique<Families>()) {}
 MetricRegistry::~MetricRegistry() = default;
 
-Counter MetricRegistry::AddCounter(const std::string& name, const std::string& help, const MetricLabels& labels) {
+Counter MetricRegistry::AddCounter(const std::string& name, const std::string& help,
+                                   const MetricLabels& labels) {
   PRISM_CHECK(prometheus::CheckMetricName(name));
   return Counter(
       &prometheus::BuildCounter().Name(name).Help(help).Register(families_->registry).Add(ToLabels(labels)));
@@ -52,17 +53,19 @@ Counter MetricRegistry::AddCounter(const std::string& name, const std::string& h
 
 Gauge MetricRegistry::AddGauge(const std::string& name, const std::string& help, const MetricLabels& labels) {
   PRISM_CHECK(prometheus::CheckMetricName(name));
-  return Gauge(&prometheus::BuildGauge().Name(name).Help(help).Register(families_->registry).Add(ToLabels(labels)));
+  return Gauge(
+      &prometheus::BuildGauge().Name(name).Help(help).Register(families_->registry).Add(ToLabels(labels)));
 }
 
 Histogram MetricRegistry::AddHistogram(const std::string& name, const std::string& help,
                                        absl::Span<const double> buckets, const MetricLabels& labels) {
   PRISM_CHECK(prometheus::CheckMetricName(name));
-  return Histogram(&prometheus::BuildHistogram()
-                        .Name(name)
-                        .Help(help)
-                        .Register(families_->registry)
-                        .Add(ToLabels(labels), prometheus::Histogram::BucketBoundaries(buckets.begin(), buckets.end())));
+  return Histogram(
+      &prometheus::BuildHistogram()
+           .Name(name)
+           .Help(help)
+           .Register(families_->registry)
+           .Add(ToLabels(labels), prometheus::Histogram::BucketBoundaries(buckets.begin(), buckets.end())));
 }
 
 std::string MetricRegistry::Text() const {

@@ -26,7 +26,8 @@ using SteadyPoint = std::chrono::steady_clock::time_point;
 bool WaitFor(int fd, short events, SteadyPoint deadline) {
   while (true) {
     const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now())
+            .count();
     if (left <= 0) return false;
     pollfd waiting{.fd = fd, .events = events, .revents = 0};
     const int ready = poll(&waiting, 1, static_cast<int>(left));
@@ -68,8 +69,8 @@ std::string ReceiveHead(int fd, SteadyPoint deadline) {
 }
 
 std::string Response(absl::string_view status_line, absl::string_view type, absl::string_view body) {
-  return absl::StrCat("HTTP/1.1 ", status_line, "\r\nContent-Type: ", type, "\r\nContent-Length: ", body.size(),
-                      "\r\nConnection: close\r\n\r\n", body);
+  return absl::StrCat("HTTP/1.1 ", status_line, "\r\nContent-Type: ", type,
+                      "\r\nContent-Length: ", body.size(), "\r\nConnection: close\r\n\r\n", body);
 }
 
 std::string ProbeResponse(const std::function<absl::Status()>& probe) {
@@ -86,7 +87,8 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const Metric
   sockaddr_in bound{};
   bound.sin_family = AF_INET;
   if (inet_pton(AF_INET, options.host.c_str(), &bound.sin_addr) != 1) {
-    return absl::InvalidArgumentError(absl::StrCat("metrics host is \"", options.host, "\", want an IPv4 address"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("metrics host is \"", options.host, "\", want an IPv4 address"));
   }
   if (options.port < 0 || options.port > 65535) {
     return absl::InvalidArgumentError(absl::StrCat("metrics port is ", options.port, ", want 0 to 65535"));
@@ -101,7 +103,8 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const Metric
       getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length) != 0) {
     const int error = errno;
     close(fd);
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", address, " for metrics: ", std::strerror(error)));
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", address, " for metrics: ", std::strerror(error)));
   }
   const int stop_event = eventfd(0, EFD_CLOEXEC);
   if (stop_event < 0) {
@@ -112,8 +115,8 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const Metric
       new MetricsServer(registry, std::move(options), fd, stop_event, ntohs(bound.sin_port)));
 }
 
-MetricsServer::MetricsServer(const MetricRegistry* registry, MetricsServerOptions options, int socket, int stop_event,
-                             int port)
+MetricsServer::MetricsServer(const MetricRegistry* registry, MetricsServerOptions options, int socket,
+                             int stop_event, int port)
     : registry_(registry),
       options_(std::move(options)),
       socket_(socket),
@@ -143,7 +146,8 @@ void MetricsServer::Accept() {
     const int connection = accept4(socket_, nullptr, nullptr, SOCK_CLOEXEC);
     if (connection < 0) {
       // Out of descriptors: the connection stays in the backlog; do not spin on it.
-      if (errno == EMFILE || errno == ENFILE) WaitFor(stop_event_, POLLIN, std::chrono::steady_clock::now() + kPatience / 20);
+      if (errno == EMFILE || errno == ENFILE)
+        WaitFor(stop_event_, POLLIN, std::chrono::steady_clock::now() + kPatience / 20);
       continue;
     }
     if (!pool_->TrySubmit([this, connection] { Answer(connection); }).ok()) close(connection);

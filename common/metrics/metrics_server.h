@@ -45,7 +45,8 @@ class MetricsServer {
   int port() const { return port_; }
 
  private:
-  MetricsServer(const MetricRegistry* registry, MetricsServerOptions options, int socket, int stop_event, int port);
+  MetricsServer(const MetricRegistry* registry, MetricsServerOptions options, int socket, int stop_event,
+                int port);
   void Accept();
   void Answer(int connection) const;
 

@@ -14,12 +14,12 @@
 // only for Cancel() and Resume() and may be dropped at any time. The stub's channel is kept by gRPC.
 #pragma once
 
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/client_callback.h>
+
 #include <functional>
 #include <memory>
 #include <utility>
-
-#include <grpcpp/client_context.h>
-#include <grpcpp/support/client_callback.h>
 
 #include "absl/status/status.h"
 #include "common/base/mutex.h"
@@ -31,11 +31,13 @@ namespace prism {
 template <typename Request, typename Response>
 class ClientUnary {
  public:
-  using StartFn = std::function<void(grpc::ClientContext*, const Request*, Response*, std::function<void(grpc::Status)>)>;
+  using StartFn =
+      std::function<void(grpc::ClientContext*, const Request*, Response*, std::function<void(grpc::Status)>)>;
   using DoneFn = std::function<void(absl::Status, Response)>;
 
   // Starts the call; `done` is called exactly once, whatever happens.
-  static std::shared_ptr<ClientUnary> Start(Request request, SteadyTime deadline, const StartFn& start, DoneFn done) {
+  static std::shared_ptr<ClientUnary> Start(Request request, SteadyTime deadline, const StartFn& start,
+                                            DoneFn done) {
     std::shared_ptr<ClientUnary> call(new ClientUnary(std::move(request), std::move(done)));
     SetDeadline(&call->context_, deadline);
     start(&call->context_, &call->request_, &call->response_, [call](const grpc::Status& status) {
@@ -67,14 +69,16 @@ enum class StreamNext {
 template <typename Request, typename Response>
 class ClientStream final : private grpc::ClientReadReactor<Response> {
  public:
-  using StartFn = std::function<void(grpc::ClientContext*, const Request*, grpc::ClientReadReactor<Response>*)>;
+  using StartFn =
+      std::function<void(grpc::ClientContext*, const Request*, grpc::ClientReadReactor<Response>*)>;
   using MessageFn = std::function<StreamNext(Response&)>;
   using DoneFn = std::function<void(absl::Status)>;
 
   // Starts the call. `message` gets each message in order; `done` is called exactly once, last.
   static std::shared_ptr<ClientStream> Start(Request request, SteadyTime deadline, const StartFn& start,
                                              MessageFn message, DoneFn done) {
-    std::shared_ptr<ClientStream> call(new ClientStream(std::move(request), std::move(message), std::move(done)));
+    std::shared_ptr<ClientStream> call(
+        new ClientStream(std::move(request), std::move(message), std::move(done)));
     call->self_ = call;
     SetDeadline(&call->context_, deadline);
     start(&call->context_, &call->request_, call.get());
@@ -142,7 +146,7 @@ class ClientStream final : private grpc::ClientReadReactor<Response> {
 
   grpc::ClientContext context_;
   const Request request_;
-  Response response_;      // touched by reactions only, and by reads, of which one runs at a time
+  Response response_;  // touched by reactions only, and by reads, of which one runs at a time
   MessageFn message_;
   DoneFn done_;
   bool cancelled_ = false;  // by a message callback; reactions only
@@ -164,7 +168,8 @@ class ClientUpload final : private grpc::ClientWriteReactor<Request> {
 
   // Starts the call. `source` is asked on gRPC's threads, one message at a time; `done` is called
   // exactly once, last.
-  static std::shared_ptr<ClientUpload> Start(SteadyTime deadline, const StartFn& start, SourceFn source, DoneFn done) {
+  static std::shared_ptr<ClientUpload> Start(SteadyTime deadline, const StartFn& start, SourceFn source,
+                                             DoneFn done) {
     std::shared_ptr<ClientUpload> call(new ClientUpload(std::move(source), std::move(done)));
     call->self_ = call;
     SetDeadline(&call->context_, deadline);

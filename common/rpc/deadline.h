@@ -3,10 +3,10 @@
 // SteadyTime::max() means there is none. Thread safety: functions only.
 #pragma once
 
-#include <chrono>
-
 #include <grpcpp/client_context.h>
 #include <grpcpp/server_context.h>
+
+#include <chrono>
 
 #include "common/base/clock.h"
 

@@ -1,7 +1,6 @@
 #include "common/rpc/flags.h"
 
 #include <CLI/CLI.hpp>
-
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
@@ -20,7 +19,8 @@ namespace prism {
 namespace {
 
 std::string Number(double value) {
-  if (value == static_cast<double>(static_cast<int64_t>(value))) return absl::StrCat(static_cast<int64_t>(value));
+  if (value == static_cast<double>(static_cast<int64_t>(value)))
+    return absl::StrCat(static_cast<int64_t>(value));
   return absl::StrCat(value);
 }
 
@@ -81,15 +81,16 @@ struct FlagSet::Parser {
   std::vector<std::pair<std::string, std::string>> variables;  // of the root's flags: name, variable
 
   // Declares a flag whose text is checked and stored by `store`, which returns what is wrong.
-  void AddText(const std::string& name, const std::string& help, const FlagRule& rule, const std::string& default_text,
-               std::function<std::string(const std::string&)> store) {
+  void AddText(const std::string& name, const std::string& help, const FlagRule& rule,
+               const std::string& default_text, std::function<std::string(const std::string&)> store) {
     PRISM_CHECK(name.rfind("--", 0) == 0);
     const std::string variable = FlagSet::VariableOf(name);
     CLI::Option* option = app->add_option_function<std::string>(
         name,
         [name, store = std::move(store)](const std::string& text) {
           const std::string wrong = store(text);
-          if (!wrong.empty()) throw CLI::ValidationError(absl::StrCat(name, " is \"", text, "\", want ", wrong));
+          if (!wrong.empty())
+            throw CLI::ValidationError(absl::StrCat(name, " is \"", text, "\", want ", wrong));
         },
         HelpText(help, rule, default_text, variable));
     option->type_name("");
@@ -97,7 +98,8 @@ struct FlagSet::Parser {
     Finish(option, name, variable, rule);
   }
 
-  void Finish(CLI::Option* option, const std::string& name, const std::string& variable, const FlagRule& rule) {
+  void Finish(CLI::Option* option, const std::string& name, const std::string& variable,
+              const FlagRule& rule) {
     if (rule.required) option->required();
     if (is_root) {
       variables.emplace_back(name, variable);
@@ -118,18 +120,22 @@ struct FlagSet::Parser {
         return "";
       }
       std::string wanted = std::is_integral_v<T> ? "a whole number" : "a number";
-      if (limits.min != -std::numeric_limits<double>::infinity()) absl::StrAppend(&wanted, ", at least ", Number(limits.min));
-      if (limits.max != std::numeric_limits<double>::infinity()) absl::StrAppend(&wanted, ", at most ", Number(limits.max));
+      if (limits.min != -std::numeric_limits<double>::infinity())
+        absl::StrAppend(&wanted, ", at least ", Number(limits.min));
+      if (limits.max != std::numeric_limits<double>::infinity())
+        absl::StrAppend(&wanted, ", at most ", Number(limits.max));
       return wanted;
     });
   }
 };
 
-FlagSet::FlagSet(const std::string& program, const std::string& description) : parser_(std::make_unique<Parser>()) {
+FlagSet::FlagSet(const std::string& program, const std::string& description)
+    : parser_(std::make_unique<Parser>()) {
   parser_->owned = std::make_unique<CLI::App>(description, program);
   parser_->app = parser_->owned.get();
   parser_->is_root = true;
-  parser_->app->set_config("--config", "", "Read flags from this INI or TOML file; keys are the names without dashes");
+  parser_->app->set_config("--config", "",
+                           "Read flags from this INI or TOML file; keys are the names without dashes");
   parser_->app->formatter(std::make_shared<HelpFormatter>());
   parser_->app->get_formatter()->column_width(36);
 }
@@ -146,7 +152,8 @@ std::string FlagSet::VariableOf(absl::string_view name) {
   return variable;
 }
 
-void FlagSet::Add(const std::string& name, std::string* value, const std::string& help, const FlagRule& rule) {
+void FlagSet::Add(const std::string& name, std::string* value, const std::string& help,
+                  const FlagRule& rule) {
   const std::vector<std::string> choices = rule.choices;
   parser_->AddText(name, help, rule, *value, [value, choices](const std::string& text) -> std::string {
     if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end()) {
@@ -172,22 +179,23 @@ void FlagSet::Add(const std::string& name, double* value, const std::string& hel
 
 void FlagSet::Add(const std::string& name, bool* value, const std::string& help, const FlagRule& rule) {
   const std::string variable = VariableOf(name);
-  CLI::Option* option =
-      parser_->app->add_flag(absl::StrCat(name, ",!--no-", name.substr(2)), *value,
-                             HelpText(help, rule, *value ? "on" : "off", variable));
+  CLI::Option* option = parser_->app->add_flag(absl::StrCat(name, ",!--no-", name.substr(2)), *value,
+                                               HelpText(help, rule, *value ? "on" : "off", variable));
   option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   parser_->Finish(option, name, variable, rule);
 }
 
 void FlagSet::Add(const std::string& name, std::vector<std::string>* value, const std::string& help,
                   const FlagRule& rule) {
-  parser_->AddText(name, help, rule, absl::StrJoin(*value, ","), [value](const std::string& text) -> std::string {
-    *value = absl::StrSplit(text, ',', absl::SkipWhitespace());
-    return "";
-  });
+  parser_->AddText(name, help, rule, absl::StrJoin(*value, ","),
+                   [value](const std::string& text) -> std::string {
+                     *value = absl::StrSplit(text, ',', absl::SkipWhitespace());
+                     return "";
+                   });
 }
 
-void FlagSet::AddPositional(const std::string& name, std::string* value, const std::string& help, bool required) {
+void FlagSet::AddPositional(const std::string& name, std::string* value, const std::string& help,
+                            bool required) {
   parser_->app->add_option(name, *value, help)->required(required)->type_name("");
 }
 
@@ -232,10 +240,11 @@ std::optional<int> FlagSet::Parse(int argc, const char* const* argv) {
 
 void AddServiceFlags(FlagSet* set, ServiceFlags* flags, const std::string& protocol) {
   set->Add("--host", &flags->host, absl::StrCat("The address to serve ", protocol, " on"));
-  set->Add("--port", &flags->port, absl::StrCat("The port to serve ", protocol, " on; 0 takes a free one"), {.min = 0, .max = 65535});
-  set->Add("--metrics-host", &flags->metrics_host, "The IPv4 address of /metrics, /healthz and /readyz");
-  set->Add("--metrics-port", &flags->metrics_port, "The port of /metrics, /healthz and /readyz; 0 takes a free one",
+  set->Add("--port", &flags->port, absl::StrCat("The port to serve ", protocol, " on; 0 takes a free one"),
            {.min = 0, .max = 65535});
+  set->Add("--metrics-host", &flags->metrics_host, "The IPv4 address of /metrics, /healthz and /readyz");
+  set->Add("--metrics-port", &flags->metrics_port,
+           "The port of /metrics, /healthz and /readyz; 0 takes a free one", {.min = 0, .max = 65535});
   set->Add("--log-level", &flags->log_level, "The least severe lines that are logged",
            {.choices = {"debug", "info", "warning", "error"}});
   if (protocol == "gRPC") {

@@ -2,8 +2,8 @@
 // a configuration file (--config FILE, INI or TOML, keys without the dashes).
 //
 //   FlagSet flags("prism-router", "Takes chats and spreads them over encoders and decoders.");
-//   flags.Add("--max-waiting", &options.waiting_max, "Requests that may wait", {.unit = "requests", .min = 1, .max = 65536});
-//   if (std::optional<int> exit_code = flags.Parse(argc, argv)) return *exit_code;
+//   flags.Add("--max-waiting", &options.waiting_max, "Requests that may wait", {.unit = "requests", .min = 1,
+//   .max = 65536}); if (std::optional<int> exit_code = flags.Parse(argc, argv)) return *exit_code;
 //
 // The command line wins over the environment, and both over the file. --max-waiting is
 // PRISM_MAX_WAITING in the environment and max-waiting in the file. --help shows each flag with its
@@ -25,10 +25,10 @@
 namespace prism {
 
 struct FlagRule {
-  std::string unit = {};                                 // "ms", "tokens"; shown in the help
+  std::string unit = {};                                  // "ms", "tokens"; shown in the help
   double min = -std::numeric_limits<double>::infinity();  // of numbers, both ends allowed
   double max = std::numeric_limits<double>::infinity();
-  std::vector<std::string> choices = {};                 // of strings: the only ones allowed
+  std::vector<std::string> choices = {};  // of strings: the only ones allowed
   bool required = false;
 };
 
@@ -52,7 +52,8 @@ class FlagSet {
            const FlagRule& rule = {});
   // Arguments without dashes, in order; a vector takes all that are left. `name` is for the help.
   void AddPositional(const std::string& name, std::string* value, const std::string& help, bool required);
-  void AddPositional(const std::string& name, std::vector<std::string>* value, const std::string& help, bool required);
+  void AddPositional(const std::string& name, std::vector<std::string>* value, const std::string& help,
+                     bool required);
 
   // A subcommand with flags of its own ("prism up --port 8000"). Once there is one, Parse() wants
   // exactly one of them. The set is owned by this one. Its flags have variables but no file.

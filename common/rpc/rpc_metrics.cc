@@ -15,9 +15,10 @@ namespace prism {
 namespace {
 
 constexpr std::array<absl::string_view, 17> kCodeNames = {
-    "OK",        "CANCELLED",   "UNKNOWN",       "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
-    "INTERNAL",  "UNAVAILABLE", "DATA_LOSS",     "UNAUTHENTICATED"};
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
 
 // Handles of one method, made when it is first called.
 class MethodMetrics {
@@ -25,9 +26,11 @@ class MethodMetrics {
   MethodMetrics(MetricRegistry* registry, std::string method)
       : registry_(registry),
         method_(std::move(method)),
-        started_(registry->AddCounter("prism_rpc_started_total", "RPCs that arrived.", {{"method", method_}})),
-        seconds_(registry->AddHistogram("prism_rpc_seconds", "From an RPC's arrival to its status, in seconds.",
-                                        kStageBuckets, {{"method", method_}})) {}
+        started_(
+            registry->AddCounter("prism_rpc_started_total", "RPCs that arrived.", {{"method", method_}})),
+        seconds_(registry->AddHistogram("prism_rpc_seconds",
+                                        "From an RPC's arrival to its status, in seconds.", kStageBuckets,
+                                        {{"method", method_}})) {}
 
   void Started() { started_.Increment(); }
 
@@ -37,8 +40,9 @@ class MethodMetrics {
     MutexLock lock(&mutex_);
     auto [entry, added] = handled_.try_emplace(std::string(name));
     if (added) {
-      entry->second = registry_->AddCounter("prism_rpc_handled_total", "RPCs that were answered, by status code.",
-                                            {{"method", method_}, {"code", std::string(name)}});
+      entry->second =
+          registry_->AddCounter("prism_rpc_handled_total", "RPCs that were answered, by status code.",
+                                {{"method", method_}, {"code", std::string(name)}});
     }
     entry->second.Increment();
   }

@@ -5,10 +5,10 @@
 // Thread safety: any thread.
 #pragma once
 
-#include <memory>
-
 #include <grpcpp/support/server_interceptor.h>
 #include <grpcpp/support/status_code_enum.h>
+
+#include <memory>
 
 #include "absl/strings/string_view.h"
 #include "common/metrics/metrics.h"

@@ -54,7 +54,8 @@ absl::Status LoadReflection() {
       absl::StrCat("libgrpc++_reflection.so.", GRPC_CPP_VERSION_MAJOR, ".", GRPC_CPP_VERSION_MINOR);
   static void* const handle = dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL);
   if (handle == nullptr) {
-    return absl::UnavailableError(absl::StrCat("server reflection needs ", library, ", which cannot be loaded"));
+    return absl::UnavailableError(
+        absl::StrCat("server reflection needs ", library, ", which cannot be loaded"));
   }
   return absl::OkStatus();
 }
@@ -82,7 +83,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, options.keepalive_timeout_ms);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, options.ping_interval_min_ms);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             options.ping_interval_min_ms);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.concurrent_streams_max);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, options.metadata_bytes_max);
   for (grpc::Service* service : services) builder.RegisterService(service);
@@ -93,9 +95,11 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", wanted, ": ", ListenError(options.host, options.port)));
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", wanted, ": ", ListenError(options.host, options.port)));
   }
-  std::unique_ptr<RpcServer> started(new RpcServer(std::move(calls), std::move(server), absl::StrCat(options.host, ":", port), port,
+  std::unique_ptr<RpcServer> started(new RpcServer(std::move(calls), std::move(server),
+                                                   absl::StrCat(options.host, ":", port), port,
                                                    options.health_names));
   started->SetServing(false);
   return started;
@@ -104,7 +108,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
 RpcServer::RpcServer(std::unique_ptr<CallsInFlight> calls, std::unique_ptr<grpc::Server> server,
                      std::string address, int port, std::vector<std::string> health_names)
     : calls_(std::move(calls)),
-      server_(std::move(server)), address_(std::move(address)), port_(port), health_names_(std::move(health_names)) {}
+      server_(std::move(server)),
+      address_(std::move(address)),
+      port_(port),
+      health_names_(std::move(health_names)) {}
 
 RpcServer::~RpcServer() { Shutdown(std::chrono::milliseconds(0)); }
 

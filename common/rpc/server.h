@@ -30,17 +30,17 @@ inline constexpr int kMessageBytesMax = 10 << 20;
 
 struct RpcServerOptions {
   std::string host = "127.0.0.1";
-  int port = 0;                           // 0 .. 65535; 0: any free one
+  int port = 0;  // 0 .. 65535; 0: any free one
   int message_bytes_max = kMessageBytesMax;
-  int keepalive_time_ms = 10000;          // a silent connection is pinged after this
-  int keepalive_timeout_ms = 5000;        // and closed when no answer came within this
-  int ping_interval_min_ms = 1000;        // clients that ping more often are cut off
-  int concurrent_streams_max = 256;       // of one connection; more wait at the client
+  int keepalive_time_ms = 10000;     // a silent connection is pinged after this
+  int keepalive_timeout_ms = 5000;   // and closed when no answer came within this
+  int ping_interval_min_ms = 1000;   // clients that ping more often are cut off
+  int concurrent_streams_max = 256;  // of one connection; more wait at the client
   int metadata_bytes_max = 8192;
-  bool reflection = false;                // for grpcurl and the like; once on, on for the whole process
+  bool reflection = false;  // for grpcurl and the like; once on, on for the whole process
   // Names besides "" in grpc.health.v1, e.g. "prism.v1.Decoder". None serves until SetServing(true).
   std::vector<std::string> health_names;
-  MetricRegistry* metrics = nullptr;      // prism_rpc_* of every method; absent: none
+  MetricRegistry* metrics = nullptr;  // prism_rpc_* of every method; absent: none
 };
 
 class RpcServer {

@@ -45,9 +45,11 @@ int WaitForTermination(std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   while (true) {
     const auto left =
-        std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - std::chrono::steady_clock::now()).count();
+        std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - std::chrono::steady_clock::now())
+            .count();
     const int64_t nanoseconds = left > 0 ? left : 0;
-    const timespec wait{.tv_sec = static_cast<time_t>(nanoseconds / 1000000000), .tv_nsec = nanoseconds % 1000000000};
+    const timespec wait{.tv_sec = static_cast<time_t>(nanoseconds / 1000000000),
+                        .tv_nsec = nanoseconds % 1000000000};
     const int number = sigtimedwait(&set, nullptr, &wait);
     if (number > 0) return number;
     if (errno == EAGAIN) return 0;

@@ -4,12 +4,12 @@
 // Ownership: a UnaryCall deletes itself once gRPC has let go of it; until Done() it stays alive.
 #pragma once
 
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
+
 #include <functional>
 #include <memory>
 #include <utility>
-
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/server_callback.h>
 
 #include "absl/status/status.h"
 #include "common/base/mutex.h"
@@ -62,11 +62,12 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
 inline grpc::ServerUnaryReactor* RunOnPool(grpc::CallbackServerContext* context, TaskPool* pool,
                                            std::function<absl::Status()> handler, int64_t retry_ms = 1000) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::Status submitted = pool->TrySubmit(
-      [reactor, handler = std::move(handler)] { reactor->Finish(ToGrpc(handler())); });
+  const absl::Status submitted =
+      pool->TrySubmit([reactor, handler = std::move(handler)] { reactor->Finish(ToGrpc(handler())); });
   if (!submitted.ok()) {
     reactor->Finish(ToGrpc(RetryAfter(
-        ErrorWithReason(absl::StatusCode::kResourceExhausted, submitted.message(), kReasonQueueFull), retry_ms)));
+        ErrorWithReason(absl::StatusCode::kResourceExhausted, submitted.message(), kReasonQueueFull),
+        retry_ms)));
   }
   return reactor;
 }

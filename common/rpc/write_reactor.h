@@ -7,12 +7,12 @@
 // Ownership: the reactor deletes itself once gRPC has let go of it; until Done() it stays alive.
 #pragma once
 
+#include <grpcpp/support/server_callback.h>
+
 #include <cstddef>
 #include <deque>
 #include <optional>
 #include <utility>
-
-#include <grpcpp/support/server_callback.h>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -151,8 +151,8 @@ class WriteReactor : public grpc::ServerWriteReactor<Response> {
   Mutex mutex_;
   std::deque<Response> pending_ ABSL_GUARDED_BY(mutex_);
   std::optional<grpc::Status> final_status_ ABSL_GUARDED_BY(mutex_);
-  bool busy_ ABSL_GUARDED_BY(mutex_) = false;        // a write, or Finish(), is under way
-  bool gone_ ABSL_GUARDED_BY(mutex_) = false;        // the peer will read nothing more
+  bool busy_ ABSL_GUARDED_BY(mutex_) = false;  // a write, or Finish(), is under way
+  bool gone_ ABSL_GUARDED_BY(mutex_) = false;  // the peer will read nothing more
   bool overflowed_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelling_ ABSL_GUARDED_BY(mutex_) = false;  // Done() still needs us
 };

@@ -15,8 +15,7 @@ ShapeCheck& ShapeCheck::MatchOptional(absl::string_view name, const TensorView& 
   return *this;
 }
 
-ShapeCheck& ShapeCheck::Match(absl::string_view name, const TensorView& tensor,
-                              absl::string_view letters) {
+ShapeCheck& ShapeCheck::Match(absl::string_view name, const TensorView& tensor, absl::string_view letters) {
   last_name_ = std::string(name);
   last_dtype_ = tensor.dtype();
   last_present_ = true;

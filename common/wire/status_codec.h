@@ -7,14 +7,14 @@
 // Thread safety: functions only.
 #pragma once
 
+#include <grpcpp/support/status.h>
+
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <grpcpp/support/status.h>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"

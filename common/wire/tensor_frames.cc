@@ -18,7 +18,8 @@ absl::Status Corrupt(absl::string_view message) {
 
 }  // namespace
 
-FrameSplitter::FrameSplitter(absl::Span<const uint8_t> bytes, uint64_t offset) : bytes_(bytes), offset_(offset) {
+FrameSplitter::FrameSplitter(absl::Span<const uint8_t> bytes, uint64_t offset)
+    : bytes_(bytes), offset_(offset) {
   PRISM_CHECK(offset <= bytes.size());
 }
 

@@ -23,7 +23,8 @@ template <class Function>
 HWY_INLINE void ForEach(const float* a, const float* b, int64_t count, float* y, const Function& f) {
   const FloatTag d;
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) hn::StoreU(f(d, hn::LoadU(d, a + i), hn::LoadU(d, b + i)), d, y + i);
+  for (; i + kLanes <= count; i += kLanes)
+    hn::StoreU(f(d, hn::LoadU(d, a + i), hn::LoadU(d, b + i)), d, y + i);
   if (i == count) return;
   HWY_ALIGN float last_a[kLanes] = {};
   HWY_ALIGN float last_b[kLanes] = {};

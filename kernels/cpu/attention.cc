@@ -50,15 +50,15 @@ absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
     const PagedPart& part = parts[static_cast<size_t>(index)];
     const int64_t length = args.context_lengths.data<int32_t>()[part.sequence];
     const int64_t tile_elements = kAttentionTile * head_size;
-    AttentionBlock block = {.kv = {.k = args.kv.k.data<float>() + part.kv_head * tile_elements,
-                                   .v = args.kv.v.data<float>() + part.kv_head * tile_elements,
-                                   .stride = num_kv_heads * tile_elements,
-                                   .v_columns = head_size,
-                                   .tiles = args.page_tables.data<int32_t>() +
-                                            part.sequence * args.page_tables.dim(1)},
-                            .head_size = head_size,
-                            .scale = args.scale,
-                            .scratch = QueryState(cpu, thread, head_size)};
+    AttentionBlock block = {
+        .kv = {.k = args.kv.k.data<float>() + part.kv_head * tile_elements,
+               .v = args.kv.v.data<float>() + part.kv_head * tile_elements,
+               .stride = num_kv_heads * tile_elements,
+               .v_columns = head_size,
+               .tiles = args.page_tables.data<int32_t>() + part.sequence * args.page_tables.dim(1)},
+        .head_size = head_size,
+        .scale = args.scale,
+        .scratch = QueryState(cpu, thread, head_size)};
     std::array<Query, kQueryBlock> queries;
     for (int64_t first = 0; first < group; first += heads_at_once) {
       size_t count = 0;

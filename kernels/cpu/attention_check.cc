@@ -12,8 +12,8 @@ absl::Status CheckStarts(absl::string_view op, absl::string_view name, absl::Spa
     const int64_t most = i == 0 ? 0 : num_rows;
     const int64_t want_least = i + 1 == starts.size() ? num_rows : least;
     if (starts[i] < want_least || starts[i] > most) {
-      return absl::InvalidArgumentError(absl::StrCat(op, ": ", name, "[", i, "] is ", starts[i],
-                                                     ", want ascending from 0 to ", num_rows));
+      return absl::InvalidArgumentError(
+          absl::StrCat(op, ": ", name, "[", i, "] is ", starts[i], ", want ascending from 0 to ", num_rows));
     }
     least = starts[i];
   }
@@ -36,8 +36,8 @@ absl::Status CheckPaged(const AttentionPagedArgs& args) {
     for (int64_t j = 0; j * kAttentionTile < length; ++j) {
       const int64_t page = args.page_tables.data<int32_t>()[s * pages_max + j];
       if (page < 0 || page >= num_pages) {
-        return absl::InvalidArgumentError(absl::StrCat("AttentionPaged: page_tables[", s, ", ", j, "] is ", page,
-                                                       ", want [0, ", num_pages, ")"));
+        return absl::InvalidArgumentError(absl::StrCat("AttentionPaged: page_tables[", s, ", ", j, "] is ",
+                                                       page, ", want [0, ", num_pages, ")"));
       }
     }
   }

@@ -40,24 +40,24 @@ constexpr int kValueVectors = kRows <= 2 ? 2 * kVectorsMax : kVectorsMax;
 
 // What a block's queries carry from tile to tile, cut from its scratch.
 struct State {
-  float* q;          // [rows, D]
-  float* scores;     // [kRowsMax, 64], then the weights
-  float* o;          // [rows, padded D]   of the leaf
-  float* l;          // [rows, 8]
-  float* m;          // [rows]
-  float* o_before;   // [rows, padded D]   of the leaves before
-  float* l_before;   // [rows]
-  float* m_before;   // [rows]
-  float* v;          // [64, padded D]     a tile of values, padded
+  float* q;         // [rows, D]
+  float* scores;    // [kRowsMax, 64], then the weights
+  float* o;         // [rows, padded D]   of the leaf
+  float* l;         // [rows, 8]
+  float* m;         // [rows]
+  float* o_before;  // [rows, padded D]   of the leaves before
+  float* l_before;  // [rows]
+  float* m_before;  // [rows]
+  float* v;         // [64, padded D]     a tile of values, padded
 };
 
 // Sixty-four keys and their values, and where the next tile's lie (or these again).
 struct Tile {
-  const float* k;        // [D, 64]
-  const float* v;        // [64, columns]
+  const float* k;  // [D, 64]
+  const float* v;  // [64, columns]
   const float* next_k;
   const float* next_v;
-  int64_t columns;       // padded D
+  int64_t columns;  // padded D
 };
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
@@ -138,8 +138,8 @@ HWY_INLINE void ValueTile(const float* HWY_RESTRICT p, const float* HWY_RESTRICT
 
 // ValueTile() over columns [c, columns), kVectors vectors at a time, then fewer.
 template <int kRows, int kVectors>
-HWY_INLINE void AddValues(const float* p, const float* v, const float* next_v, int64_t first, int64_t last, int64_t c,
-                          int64_t columns, const float* factor, float* o) {
+HWY_INLINE void AddValues(const float* p, const float* v, const float* next_v, int64_t first, int64_t last,
+                          int64_t c, int64_t columns, const float* factor, float* o) {
   for (; c + kVectors * kLanes <= columns; c += kVectors * kLanes) {
     ValueTile<kRows, kVectors>(p, v + c, next_v + c, first, last, columns, factor, o + c);
   }
@@ -186,7 +186,8 @@ HWY_INLINE void Weigh(float* scores, int64_t count, float m, FloatVector factor,
   for (int64_t lane = 0; lane < kAttentionRowSums; lane += kSumLanes) {
     auto sum = hn::Mul(hn::LoadU(ds, l + lane), hn::Set(ds, hn::GetLane(factor)));
 #pragma GCC unroll 8
-    for (int64_t j = lane; j < kAttentionTile; j += kAttentionRowSums) sum = hn::Add(sum, hn::LoadU(ds, scores + j));
+    for (int64_t j = lane; j < kAttentionTile; j += kAttentionRowSums)
+      sum = hn::Add(sum, hn::LoadU(ds, scores + j));
     hn::StoreU(sum, ds, l + lane);
   }
 }
@@ -201,7 +202,8 @@ HWY_NOINLINE void RowsTile(const AttentionBlock& block, const State& s, const Ti
   const int64_t most = counts[kRows - 1];
   int64_t first = 0;
   for (; first + (kVectorsMax - 1) * kLanes < most; first += kVectorsMax * kLanes) {
-    ScoreTile<kRows, kVectorsMax>(q, tile.k + first, tile.next_k + first, block.head_size, block.scale, scores + first);
+    ScoreTile<kRows, kVectorsMax>(q, tile.k + first, tile.next_k + first, block.head_size, block.scale,
+                                  scores + first);
   }
   for (; first < most; first += kLanes) {
     ScoreTile<kRows, 1>(q, tile.k + first, tile.next_k + first, block.head_size, block.scale, scores + first);
@@ -222,8 +224,8 @@ HWY_NOINLINE void RowsTile(const AttentionBlock& block, const State& s, const Ti
   const float one = 1.0f;
   for (int r = 0; r < kRows; ++r) {
     if (counts[r] == common) continue;
-    AddValues<1, kValueVectors<1>>(scores + r * kAttentionTile, tile.v, tile.next_v, common, counts[r], 0, columns,
-                                   &one, s.o + (row + r) * columns);
+    AddValues<1, kValueVectors<1>>(scores + r * kAttentionTile, tile.v, tile.next_v, common, counts[r], 0,
+                                   columns, &one, s.o + (row + r) * columns);
   }
 }
 
@@ -405,7 +407,8 @@ namespace prism::cpu {
 int64_t AttentionScratchSize(int64_t head_size) {
   const int64_t columns = PaddedHeadSize(head_size);
   // As Cut() takes it: queries, two outputs, a tile of values, eight sums, and small change.
-  return kQueryBlock * (3 * columns + kAttentionRowSums) + kAttentionTile * (columns + 6) + 4 * (kQueryBlock + 16);
+  return kQueryBlock * (3 * columns + kAttentionRowSums) + kAttentionTile * (columns + 6) +
+         4 * (kQueryBlock + 16);
 }
 
 HWY_EXPORT(AttendBlock);

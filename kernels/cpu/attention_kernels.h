@@ -21,26 +21,26 @@ constexpr int64_t PaddedHeadSize(int64_t head_size) {
 // Where the keys and values of one head lie: tile t at k + tiles[t] * stride and v + tiles[t] *
 // stride, or at t itself where `tiles` is null.
 struct KeyValueTiles {
-  const float* k;        // [D, 64] each
-  const float* v;        // [64, v_columns] each
-  int64_t stride;        // floats
-  int64_t v_columns;     // D, or D padded with zeros to PaddedHeadSize()
+  const float* k;     // [D, 64] each
+  const float* v;     // [64, v_columns] each
+  int64_t stride;     // floats
+  int64_t v_columns;  // D, or D padded with zeros to PaddedHeadSize()
   const int32_t* tiles;
 };
 
 // One query, its number of keys, and where its output goes.
 struct Query {
-  const float* q;      // [D]
-  int64_t num_keys;    // >= 1: keys [0, num_keys)
-  float* out;          // [D]
+  const float* q;    // [D]
+  int64_t num_keys;  // >= 1: keys [0, num_keys)
+  float* out;        // [D]
 };
 
 struct AttentionBlock {
   absl::Span<const Query> queries;  // at most kQueryBlock, their numbers of keys ascending
   KeyValueTiles kv;
-  int64_t head_size;                // D
+  int64_t head_size;  // D
   float scale;
-  float* scratch;                   // AttentionScratchSize(D) floats, aligned to 64 bytes
+  float* scratch;  // AttentionScratchSize(D) floats, aligned to 64 bytes
 };
 
 int64_t AttentionScratchSize(int64_t head_size);
@@ -53,8 +53,8 @@ inline constexpr int64_t kKeysTurned = 16;
 
 // Rows of keys and values that become a part of a tile.
 struct PackedRows {
-  const float* k;     // [count, D], `stride` between rows
-  const float* v;     // likewise
+  const float* k;  // [count, D], `stride` between rows
+  const float* v;  // likewise
   int64_t stride;
   int64_t count;      // at most kKeysTurned; the keys after them become zero
   int64_t head_size;  // D

@@ -45,10 +45,12 @@ class CpuBackend final : public Backend {
   const OpTable& ops() const override { return kCpuOps; }
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) override {
     if (options.device_index != 0) {
-      return absl::InvalidArgumentError(absl::StrCat("cpu device ", options.device_index, " does not exist; want 0"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("cpu device ", options.device_index, " does not exist; want 0"));
     }
     if (options.num_threads < 1) {
-      return absl::InvalidArgumentError(absl::StrCat("num_threads is ", options.num_threads, ", want at least 1"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("num_threads is ", options.num_threads, ", want at least 1"));
     }
     return std::unique_ptr<Stream>(std::make_unique<cpu::CpuStream>(this, options.num_threads));
   }
@@ -56,8 +58,8 @@ class CpuBackend final : public Backend {
 
 absl::Status CopyBytes(const TensorView& from, const TensorView& to) {
   if (from.dtype() != to.dtype() || !(from.shape() == to.shape())) {
-    return absl::InvalidArgumentError(absl::StrCat("copy from ", Name(from.dtype()), from.shape().ToString(), " to ",
-                                                   Name(to.dtype()), to.shape().ToString()));
+    return absl::InvalidArgumentError(absl::StrCat("copy from ", Name(from.dtype()), from.shape().ToString(),
+                                                   " to ", Name(to.dtype()), to.shape().ToString()));
   }
   if (from.size_bytes() > 0) std::memcpy(to.raw(), from.raw(), static_cast<size_t>(from.size_bytes()));
   return absl::OkStatus();
@@ -67,7 +69,9 @@ absl::Status CopyBytes(const TensorView& from, const TensorView& to) {
 
 namespace cpu {
 
-absl::StatusOr<Tensor> CpuStream::Allocate(DType dtype, const Shape& shape) { return Tensor::Host(dtype, shape); }
+absl::StatusOr<Tensor> CpuStream::Allocate(DType dtype, const Shape& shape) {
+  return Tensor::Host(dtype, shape);
+}
 
 absl::Status CpuStream::CopyToDevice(const TensorView& host, const TensorView& device) {
   return CopyBytes(host, device);

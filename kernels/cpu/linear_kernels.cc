@@ -60,8 +60,8 @@ HWY_INLINE Pair LoadPair(const BFloat16* column, int pair) {
 // sums[r, :] += the products of `count` columns for one block of rows and one pair of vectors;
 // with `first` the sums start from zero.
 template <int kRows, typename Element>
-HWY_NOINLINE void MultiplyTile(const float* HWY_RESTRICT x, const Element* HWY_RESTRICT columns, int64_t count,
-                               int pair, bool first, float* HWY_RESTRICT sums) {
+HWY_NOINLINE void MultiplyTile(const float* HWY_RESTRICT x, const Element* HWY_RESTRICT columns,
+                               int64_t count, int pair, bool first, float* HWY_RESTRICT sums) {
   const FloatTag d;
   FloatVector low[kRows], high[kRows];
   float* sum = sums + pair * kLanes;
@@ -77,7 +77,8 @@ HWY_NOINLINE void MultiplyTile(const float* HWY_RESTRICT x, const Element* HWY_R
   }
   for (int64_t k = 0; k < count; ++k) {
     const Pair weight = LoadPair(columns, pair);
-    if constexpr (sizeof(Element) < sizeof(float)) __builtin_prefetch(columns + kPrefetchColumns * kPanelWidth);
+    if constexpr (sizeof(Element) < sizeof(float))
+      __builtin_prefetch(columns + kPrefetchColumns * kPanelWidth);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
       const FloatVector value = hn::Set(d, x[r]);
@@ -112,7 +113,8 @@ void MultiplyColumns(const PanelsTask& task, int64_t k, const Element* columns, 
     const int64_t rows = task.blocks.Begin(b + 1) - begin;
     const TileFunction<Element> tile = TileOf<Element>(rows, std::make_index_sequence<kBlockRowsMax>());
     for (int pair = 0; pair < kPairs; ++pair) {
-      tile(task.x + begin * task.in_features + k * rows, columns, count, pair, first, sums + begin * kPanelWidth);
+      tile(task.x + begin * task.in_features + k * rows, columns, count, pair, first,
+           sums + begin * kPanelWidth);
     }
   }
 }
@@ -131,7 +133,8 @@ void ConvertColumns(const BFloat16* from, int64_t count, float* to) {
 // Sums of kRuns runs of one row side by side: alone, a chain would wait for its own last addition.
 // sums[i, :] goes on with `count` columns of run i.
 template <int kRuns, typename Element>
-HWY_NOINLINE void MultiplyRuns(const float* const* x, const Element* const* columns, int64_t count, float* sums) {
+HWY_NOINLINE void MultiplyRuns(const float* const* x, const Element* const* columns, int64_t count,
+                               float* sums) {
   const FloatTag d;
   FloatVector low[kRuns][kPairs], high[kRuns][kPairs];
   const float* value[kRuns];
@@ -263,7 +266,8 @@ void MultiplyTyped(const PanelsTask& task) {
       }
       if (run.empty()) {
         for (int64_t p = 0; p < task.num_panels; ++p) {
-          std::memset(sums + (p * runs.count + i) * run_size, 0, static_cast<size_t>(run_size) * sizeof(float));
+          std::memset(sums + (p * runs.count + i) * run_size, 0,
+                      static_cast<size_t>(run_size) * sizeof(float));
         }
       }
     }

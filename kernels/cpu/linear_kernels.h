@@ -18,7 +18,8 @@ struct RowBlocks {
   int64_t rows;
   int64_t count;
 
-  RowBlocks(int64_t num_rows, int64_t rows_max) : rows(num_rows), count((num_rows + rows_max - 1) / rows_max) {}
+  RowBlocks(int64_t num_rows, int64_t rows_max)
+      : rows(num_rows), count((num_rows + rows_max - 1) / rows_max) {}
   // First row of block b, and of the end for b = count.
   int64_t Begin(int64_t b) const { return b * (rows / count) + (b < rows % count ? b : rows % count); }
 };
@@ -37,18 +38,18 @@ inline constexpr int64_t kBlockColumns = 256;
 
 // y[:, first panel .. last panel] of some rows.
 struct PanelsTask {
-  const void* panels;          // [num_panels, K, 32] of `dtype`
+  const void* panels;  // [num_panels, K, 32] of `dtype`
   DType dtype;
   int64_t num_panels;
-  int64_t in_features;         // K
+  int64_t in_features;  // K
   const SumRuns* runs;
-  const float* x;              // PackRows() of each of `blocks`, one after the other
+  const float* x;  // PackRows() of each of `blocks`, one after the other
   RowBlocks blocks;
-  const float* bias;           // [out_features], or null
-  float* y;                    // row r at y + r * y_stride
+  const float* bias;  // [out_features], or null
+  float* y;           // row r at y + r * y_stride
   int64_t y_stride;
-  int64_t out_features;        // of these panels: more than (num_panels - 1) * 32, at most num_panels * 32
-  float* scratch;              // PanelsScratchSize() floats, aligned to 64 bytes
+  int64_t out_features;  // of these panels: more than (num_panels - 1) * 32, at most num_panels * 32
+  float* scratch;        // PanelsScratchSize() floats, aligned to 64 bytes
 };
 int64_t PanelsScratchSize(int64_t num_panels, int64_t rows);
 void MultiplyPanels(const PanelsTask& task);

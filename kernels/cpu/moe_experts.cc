@@ -39,11 +39,11 @@ constexpr int64_t kTokensPerPass = 512;
 // The chosen (token, expert) pairs whose experts are held, by expert and within it by token. Tokens
 // count from the first of the pass, experts from the first held.
 struct Pairs {
-  std::vector<int64_t> begins;       // of each expert's pairs; one more for the end
-  std::vector<int64_t> tokens;       // of each pair
-  std::vector<float> weights;        // of each pair
-  std::vector<int64_t> by_token;     // pairs ascending by token and within it by expert
-  std::vector<int64_t> token_begins; // of each token's in by_token; one more for the end
+  std::vector<int64_t> begins;        // of each expert's pairs; one more for the end
+  std::vector<int64_t> tokens;        // of each pair
+  std::vector<float> weights;         // of each pair
+  std::vector<int64_t> by_token;      // pairs ascending by token and within it by expert
+  std::vector<int64_t> token_begins;  // of each token's in by_token; one more for the end
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   int64_t ExpertOf(int64_t pair) const {
@@ -53,8 +53,8 @@ struct Pairs {
 
 // `ids` and `weights` are [num_tokens, chosen]. An id outside [first, first + held) is another
 // rank's, or chosen by no one.
-Pairs GroupByExpert(const int32_t* ids, const float* weights, int64_t num_tokens, int64_t chosen, int64_t first,
-                    int64_t held) {
+Pairs GroupByExpert(const int32_t* ids, const float* weights, int64_t num_tokens, int64_t chosen,
+                    int64_t first, int64_t held) {
   Pairs pairs;
   pairs.begins.assign(static_cast<size_t>(held) + 1, 0);
   pairs.token_begins.assign(static_cast<size_t>(num_tokens) + 1, 0);
@@ -64,7 +64,8 @@ Pairs GroupByExpert(const int32_t* ids, const float* weights, int64_t num_tokens
     ++pairs.begins[static_cast<size_t>(ids[i] - first) + 1];
     ++pairs.token_begins[static_cast<size_t>(i / chosen) + 1];
   }
-  for (int64_t e = 0; e < held; ++e) pairs.begins[static_cast<size_t>(e) + 1] += pairs.begins[static_cast<size_t>(e)];
+  for (int64_t e = 0; e < held; ++e)
+    pairs.begins[static_cast<size_t>(e) + 1] += pairs.begins[static_cast<size_t>(e)];
   for (int64_t t = 0; t < num_tokens; ++t) {
     pairs.token_begins[static_cast<size_t>(t) + 1] += pairs.token_begins[static_cast<size_t>(t)];
   }
@@ -155,12 +156,13 @@ absl::Status RunPass(Stream& stream, const MoeExpertsArgs& args, Quarters quarte
   cpu.pool().Run(num_tokens, [&](int64_t t, int thread) {
     float* sums = cpu.scratch(ScratchUse::kPartialSums, thread).Floats(kExpertQuarters * hidden);
     std::memset(sums, 0, static_cast<size_t>(quarters.count * hidden) * sizeof(float));
-    for (int64_t i = pairs.token_begins[static_cast<size_t>(t)]; i < pairs.token_begins[static_cast<size_t>(t) + 1];
-         ++i) {
+    for (int64_t i = pairs.token_begins[static_cast<size_t>(t)];
+         i < pairs.token_begins[static_cast<size_t>(t) + 1]; ++i) {
       const int64_t pair = pairs.by_token[static_cast<size_t>(i)];
       const int quarter =
           QuarterOfExpert(args.num_experts, args.first_expert + pairs.ExpertOf(pair)) - quarters.first;
-      AddScaled(pairs.weights[static_cast<size_t>(pair)], down + pair * hidden, hidden, sums + quarter * hidden);
+      AddScaled(pairs.weights[static_cast<size_t>(pair)], down + pair * hidden, hidden,
+                sums + quarter * hidden);
     }
     AddQuarters(sums, quarters.count, hidden, y + t * hidden);
   });

@@ -62,7 +62,8 @@ void MultiplyPass(Stream& stream, std::vector<RowPart>& row_parts) {
     const Product& product = *rows.product;
     const int64_t in_features = product.weight->in_features;
     if (rows.blocks.rows == 1) {
-      rows.x = product.x + (product.x_rows != nullptr ? product.x_rows[rows.begin] : rows.begin) * in_features;
+      rows.x =
+          product.x + (product.x_rows != nullptr ? product.x_rows[rows.begin] : rows.begin) * in_features;
       continue;
     }
     rows.x = turned;
@@ -97,19 +98,20 @@ void MultiplyPass(Stream& stream, std::vector<RowPart>& row_parts) {
     const int64_t rows = part.rows->blocks.rows;
     const int64_t n = part.first_panel * kPanelWidth;
     const int64_t panel_bytes = weight.in_features * kPanelWidth * static_cast<int64_t>(SizeOf(weight.dtype));
-    MultiplyPanels({.panels = static_cast<const char*>(weight.packed.view().raw()) + part.first_panel * panel_bytes,
-                    .dtype = weight.dtype,
-                    .num_panels = part.num_panels,
-                    .in_features = weight.in_features,
-                    .runs = &part.rows->runs,
-                    .x = part.rows->x,
-                    .blocks = part.rows->blocks,
-                    .bias = product.bias != nullptr ? product.bias + n : nullptr,
-                    .y = product.y + part.rows->begin * weight.out_features + n,
-                    .y_stride = weight.out_features,
-                    .out_features = std::min(weight.out_features - n, part.num_panels * kPanelWidth),
-                    .scratch = cpu.scratch(ScratchUse::kPartialSums, thread)
-                                   .Floats(PanelsScratchSize(part.num_panels, rows))});
+    MultiplyPanels(
+        {.panels = static_cast<const char*>(weight.packed.view().raw()) + part.first_panel * panel_bytes,
+         .dtype = weight.dtype,
+         .num_panels = part.num_panels,
+         .in_features = weight.in_features,
+         .runs = &part.rows->runs,
+         .x = part.rows->x,
+         .blocks = part.rows->blocks,
+         .bias = product.bias != nullptr ? product.bias + n : nullptr,
+         .y = product.y + part.rows->begin * weight.out_features + n,
+         .y_stride = weight.out_features,
+         .out_features = std::min(weight.out_features - n, part.num_panels * kPanelWidth),
+         .scratch =
+             cpu.scratch(ScratchUse::kPartialSums, thread).Floats(PanelsScratchSize(part.num_panels, rows))});
   });
 }
 
@@ -131,7 +133,8 @@ void Multiply(Stream& stream, absl::Span<const Product> products) {
         pass.clear();
         pass_rows = 0;
       }
-      pass.push_back({.product = &product, .begin = begin, .blocks = RowBlocks(rows, block_rows), .runs = runs});
+      pass.push_back(
+          {.product = &product, .begin = begin, .blocks = RowBlocks(rows, block_rows), .runs = runs});
       pass_rows += rows;
     }
   }

@@ -16,8 +16,8 @@ struct Product {
   const float* x;              // rows of K
   const int64_t* x_rows;       // row r is x[x_rows[r], :]; null: x[r, :]
   int64_t rows;
-  const float* bias;           // [N], or null
-  float* y;                    // [rows, N]; overlaps no x
+  const float* bias;  // [N], or null
+  float* y;           // [rows, N]; overlaps no x
 };
 void Multiply(Stream& stream, absl::Span<const Product> products);
 

@@ -33,7 +33,8 @@ void RmsNormRow(const float* x, const float* weight, int64_t columns, float epsi
   for (int64_t c = 0; c < columns; ++c) y[c] = x[c] * scale * weight[c];
 }
 
-void LayerNormRow(const float* x, const float* weight, const float* bias, int64_t columns, float epsilon, float* y) {
+void LayerNormRow(const float* x, const float* weight, const float* bias, int64_t columns, float epsilon,
+                  float* y) {
   const double mean = RowSum(x, columns, [](double v) { return v; }) / static_cast<double>(columns);
   const double variance =
       RowSum(x, columns, [mean](double v) { return (v - mean) * (v - mean); }) / static_cast<double>(columns);

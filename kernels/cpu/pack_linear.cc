@@ -10,7 +10,8 @@ namespace {
 // Rows of one panel, [rows, K], into its columns. Bits are moved, never rounded.
 template <typename Bits>
 void PackPanel(const Bits* weight, DType dtype, int64_t rows, int64_t in_features, Bits* panel) {
-  if (rows < kPanelWidth) std::memset(panel, 0, static_cast<size_t>(in_features * kPanelWidth) * sizeof(Bits));
+  if (rows < kPanelWidth)
+    std::memset(panel, 0, static_cast<size_t>(in_features * kPanelWidth) * sizeof(Bits));
   for (int64_t n = 0; n < rows; ++n) {
     const Bits* from = weight + n * in_features;
     Bits* to = panel + SlotOf(dtype, n);
@@ -24,8 +25,7 @@ absl::Status PackLinear(Stream& stream, const PackLinearArgs& args) {
   const int64_t out_features = args.weight.dim(0);
   const int64_t in_features = args.weight.dim(1);
   const DType dtype = args.weight.dtype();
-  absl::StatusOr<Tensor> packed =
-      stream.Allocate(dtype, {NumPanels(out_features), in_features, kPanelWidth});
+  absl::StatusOr<Tensor> packed = stream.Allocate(dtype, {NumPanels(out_features), in_features, kPanelWidth});
   if (!packed.ok()) return packed.status();
 
   const void* from = args.weight.raw();

@@ -7,8 +7,8 @@
 namespace prism {
 namespace {
 
-constexpr int64_t kAlignment = 256;       // bytes; enough for any vector load of any device
-constexpr int64_t kBlockMin = 1 << 20;    // bytes
+constexpr int64_t kAlignment = 256;     // bytes; enough for any vector load of any device
+constexpr int64_t kBlockMin = 1 << 20;  // bytes
 
 }  // namespace
 

@@ -28,7 +28,7 @@ struct StreamOptions {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual absl::string_view name() const = 0;         // "cpu"
+  virtual absl::string_view name() const = 0;  // "cpu"
   // Backend, dtype and revision of the order of sums (numerics.md 12), e.g. "cpu-f32-1".
   virtual absl::string_view numerics_id() const = 0;
   virtual const OpTable& ops() const = 0;

@@ -17,8 +17,9 @@ absl::StatusOr<Tensor> ConcatRows(absl::Span<const TensorView> parts) {
   int64_t rows = 0;
   for (const TensorView& part : parts) {
     if (part.rank() != 2 || part.dtype() != parts[0].dtype() || part.dim(1) != parts[0].dim(1)) {
-      return absl::InvalidArgumentError(absl::StrCat("cannot join ", Name(part.dtype()), part.shape().ToString(),
-                                                     " to ", Name(parts[0].dtype()), parts[0].shape().ToString()));
+      return absl::InvalidArgumentError(absl::StrCat("cannot join ", Name(part.dtype()),
+                                                     part.shape().ToString(), " to ", Name(parts[0].dtype()),
+                                                     parts[0].shape().ToString()));
     }
     rows += part.dim(0);
   }
@@ -32,25 +33,26 @@ absl::StatusOr<Tensor> ConcatRows(absl::Span<const TensorView> parts) {
   return joined;
 }
 
-absl::Status SumOverRanks(Stream& stream, Communicator& comm, const TensorView& partial, const TensorView& y) {
+absl::Status SumOverRanks(Stream& stream, Communicator& comm, const TensorView& partial,
+                          const TensorView& y) {
   if (comm.size() == 1) {
     if (partial.raw() == y.raw()) return absl::OkStatus();
-    return SumPartials(stream, {.partials = partial.Reshape(Shape{1, partial.dim(0), partial.dim(1)}), .y = y});
+    return SumPartials(stream,
+                       {.partials = partial.Reshape(Shape{1, partial.dim(0), partial.dim(1)}), .y = y});
   }
-  PRISM_ASSIGN_OR_RETURN(const TensorView gathered,
-                         stream.workspace().Take(DType::kF32, Shape{comm.size(), partial.dim(0), partial.dim(1)}));
+  PRISM_ASSIGN_OR_RETURN(
+      const TensorView gathered,
+      stream.workspace().Take(DType::kF32, Shape{comm.size(), partial.dim(0), partial.dim(1)}));
   PRISM_RETURN_IF_ERROR(comm.AllGather(stream, partial, gathered));
   return SumPartials(stream, {.partials = gathered, .y = y});
 }
 
-absl::StatusOr<LinearLayer> LinearLayer::Load(Stream& stream, const TensorView& weight, const TensorView& bias,
-                                              SumOrder order) {
+absl::StatusOr<LinearLayer> LinearLayer::Load(Stream& stream, const TensorView& weight,
+                                              const TensorView& bias, SumOrder order) {
   LinearLayer layer;
-  PRISM_RETURN_IF_ERROR(PackLinear(stream, {.weight = weight,
-                                            .order = order,
-                                            .in_total = weight.dim(1),
-                                            .in_begin = 0,
-                                            .out = &layer.weight_}));
+  PRISM_RETURN_IF_ERROR(PackLinear(
+      stream,
+      {.weight = weight, .order = order, .in_total = weight.dim(1), .in_begin = 0, .out = &layer.weight_}));
   if (bias.present()) {
     PRISM_ASSIGN_OR_RETURN(layer.bias_, Upload(stream, bias));
   }
@@ -58,11 +60,13 @@ absl::StatusOr<LinearLayer> LinearLayer::Load(Stream& stream, const TensorView& 
 }
 
 absl::Status LinearLayer::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
-  return Linear(stream, {.x = x, .weight = &weight_, .bias = bias_.present() ? bias_.view() : TensorView(), .y = y});
+  return Linear(stream,
+                {.x = x, .weight = &weight_, .bias = bias_.present() ? bias_.view() : TensorView(), .y = y});
 }
 
-absl::StatusOr<RowParallelLinear> RowParallelLinear::Load(Stream& stream, const TensorView& weight, int64_t in_begin,
-                                                          int64_t in_total, Communicator* comm) {
+absl::StatusOr<RowParallelLinear> RowParallelLinear::Load(Stream& stream, const TensorView& weight,
+                                                          int64_t in_begin, int64_t in_total,
+                                                          Communicator* comm) {
   RowParallelLinear layer;
   layer.comm_ = comm;
   PRISM_RETURN_IF_ERROR(PackLinear(stream, {.weight = weight,

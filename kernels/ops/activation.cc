@@ -8,8 +8,10 @@ namespace prism {
 
 absl::Status SiluMul(Stream& stream, const SiluMulArgs& args) {
   ShapeCheck check("SiluMul");
-  check.Match("x", args.x, "TJ").Type(DType::kF32)
-      .Match("y", args.y, "TI").Type(DType::kF32)
+  check.Match("x", args.x, "TJ")
+      .Type(DType::kF32)
+      .Match("y", args.y, "TI")
+      .Type(DType::kF32)
       .Require(check.size('J') == 2 * check.size('I'), "x must have twice the columns of y");
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::silu_mul, "SiluMul", args);

@@ -9,10 +9,14 @@ namespace prism {
 absl::Status KvWrite(Stream& stream, const KvWriteArgs& args) {
   ShapeCheck check("KvWrite");
   check.Bind('W', kAttentionTile)
-      .Match("qkv", args.qkv, "TC").Type(DType::kF32)
-      .Match("slots", args.slots, "T").Type(DType::kI32)
-      .Match("kv.k", args.kv.k, "PGDW").Type(DType::kF32)
-      .Match("kv.v", args.kv.v, "PGWD").Type(DType::kF32);
+      .Match("qkv", args.qkv, "TC")
+      .Type(DType::kF32)
+      .Match("slots", args.slots, "T")
+      .Type(DType::kI32)
+      .Match("kv.k", args.kv.k, "PGDW")
+      .Type(DType::kF32)
+      .Match("kv.v", args.kv.v, "PGWD")
+      .Type(DType::kF32);
   const int64_t width = check.size('G') * check.size('D');
   check.Require(args.k_column >= 0 && args.k_column + width <= check.size('C') && args.v_column >= 0 &&
                     args.v_column + width <= check.size('C'),
@@ -24,16 +28,23 @@ absl::Status KvWrite(Stream& stream, const KvWriteArgs& args) {
 absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
   ShapeCheck check("AttentionPaged");
   check.Bind('W', kAttentionTile)
-      .Match("qkv", args.qkv, "TC").Type(DType::kF32)
-      .Match("kv.k", args.kv.k, "PGDW").Type(DType::kF32)
-      .Match("kv.v", args.kv.v, "PGWD").Type(DType::kF32)
-      .Match("context_lengths", args.context_lengths, "S").Type(DType::kI32)
-      .Match("page_tables", args.page_tables, "SQ").Type(DType::kI32);
+      .Match("qkv", args.qkv, "TC")
+      .Type(DType::kF32)
+      .Match("kv.k", args.kv.k, "PGDW")
+      .Type(DType::kF32)
+      .Match("kv.v", args.kv.v, "PGWD")
+      .Type(DType::kF32)
+      .Match("context_lengths", args.context_lengths, "S")
+      .Type(DType::kI32)
+      .Match("page_tables", args.page_tables, "SQ")
+      .Type(DType::kI32);
   check.Bind('B', check.size('S') + 1).Match("query_starts", args.query_starts, "B").Type(DType::kI32);
-  check.Require(args.num_heads > 0 && check.size('G') > 0 && args.num_heads % check.size('G') == 0,
-                "query heads must be a multiple of KV heads")
+  check
+      .Require(args.num_heads > 0 && check.size('G') > 0 && args.num_heads % check.size('G') == 0,
+               "query heads must be a multiple of KV heads")
       .Bind('O', args.num_heads * check.size('D'))
-      .Match("out", args.out, "TO").Type(DType::kF32)
+      .Match("out", args.out, "TO")
+      .Type(DType::kF32)
       .Require(check.size('O') <= check.size('C'), "queries reach past the last column");
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::attention_paged, "AttentionPaged", args);
@@ -41,9 +52,12 @@ absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
 
 absl::Status AttentionVarlen(Stream& stream, const AttentionVarlenArgs& args) {
   ShapeCheck check("AttentionVarlen");
-  check.Match("qkv", args.qkv, "TC").Type(DType::kF32)
-      .Match("out", args.out, "TO").Type(DType::kF32)
-      .Match("segment_starts", args.segment_starts, "B").Type(DType::kI32)
+  check.Match("qkv", args.qkv, "TC")
+      .Type(DType::kF32)
+      .Match("out", args.out, "TO")
+      .Type(DType::kF32)
+      .Match("segment_starts", args.segment_starts, "B")
+      .Type(DType::kI32)
       .Require(check.size('B') >= 1, "segment_starts is empty")
       .Require(check.size('C') == 3 * check.size('O'), "qkv must have three times the columns of out")
       .Require(args.num_heads > 0 && check.size('O') % args.num_heads == 0, "columns do not divide by heads");

@@ -23,10 +23,10 @@ struct KvLayer {
 // Stores the keys and values of new rows: slot = page * kAttentionTile + place in the page. A
 // negative slot stores nothing (padding).
 struct KvWriteArgs {
-  TensorView qkv;     // [T, C] f32
-  int64_t k_column;   // head g's key is columns [k_column + g D, k_column + (g + 1) D)
-  int64_t v_column;   // likewise its value
-  TensorView slots;   // [T] i32, distinct
+  TensorView qkv;    // [T, C] f32
+  int64_t k_column;  // head g's key is columns [k_column + g D, k_column + (g + 1) D)
+  int64_t v_column;  // likewise its value
+  TensorView slots;  // [T] i32, distinct
   KvLayer kv;
 };
 absl::Status KvWrite(Stream& stream, const KvWriteArgs& args);
@@ -53,7 +53,7 @@ absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args);
 // see each other and nothing else. Columns of qkv: q [0, H D), k [H D, 2 H D), v [2 H D, 3 H D).
 // Tiles and leaves count from the segment's start.
 struct AttentionVarlenArgs {
-  TensorView qkv;             // [T, C] f32, C = 3 num_heads D
+  TensorView qkv;  // [T, C] f32, C = 3 num_heads D
   int64_t num_heads;
   TensorView segment_starts;  // [S + 1] i32, ascending, from 0 to T
   TensorView out;             // [T, num_heads D] f32; must not overlap qkv

@@ -11,8 +11,10 @@ absl::Status EmbeddingGather(Stream& stream, const EmbeddingGatherArgs& args) {
   check.Match("table", args.table, "VC")
       .Require(args.table.dtype() == DType::kF32 || args.table.dtype() == DType::kBF16,
                "table must be f32 or bf16")
-      .Match("ids", args.ids, "T").Type(DType::kI32)
-      .Match("y", args.y, "TC").Type(DType::kF32);
+      .Match("ids", args.ids, "T")
+      .Type(DType::kI32)
+      .Match("y", args.y, "TC")
+      .Type(DType::kF32);
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::embedding_gather, "EmbeddingGather", args);
 }

@@ -44,17 +44,22 @@ absl::Status Linear(Stream& stream, const LinearArgs& args) {
   ShapeCheck check("Linear");
   check.Bind('N', args.weight->out_features)
       .Bind('K', args.weight->in_features)
-      .Match("x", args.x, "TK").Type(DType::kF32)
-      .MatchOptional("bias", args.bias, "N").Type(DType::kF32)
-      .Match("y", args.y, "TN").Type(DType::kF32);
+      .Match("x", args.x, "TK")
+      .Type(DType::kF32)
+      .MatchOptional("bias", args.bias, "N")
+      .Type(DType::kF32)
+      .Match("y", args.y, "TN")
+      .Type(DType::kF32);
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::linear, "Linear", args);
 }
 
 absl::Status SumPartials(Stream& stream, const SumPartialsArgs& args) {
   ShapeCheck check("SumPartials");
-  check.Match("partials", args.partials, "RTC").Type(DType::kF32)
-      .Match("y", args.y, "TC").Type(DType::kF32)
+  check.Match("partials", args.partials, "RTC")
+      .Type(DType::kF32)
+      .Match("y", args.y, "TC")
+      .Type(DType::kF32)
       .Require(check.size('R') == 1 || check.size('R') == 2 || check.size('R') == 4,
                "partials must be of 1, 2 or 4 ranks");
   PRISM_RETURN_IF_ERROR(check.status());

@@ -15,21 +15,21 @@ enum class SumOrder {
 // A weight in its backend's own layout, made by PackLinear. With kLeaves it holds a run of whole
 // leaves: one, two or all four of the layer's.
 struct LinearWeight {
-  Tensor packed;           // opaque
-  int64_t out_features = 0;  // N
-  int64_t in_features = 0;   // K, the columns held here
-  int64_t in_total = 0;      // columns of the whole layer (kLeaves; else = K)
-  int64_t in_begin = 0;      // first column held here, a leaf border (kLeaves; else 0)
+  Tensor packed;               // opaque
+  int64_t out_features = 0;    // N
+  int64_t in_features = 0;     // K, the columns held here
+  int64_t in_total = 0;        // columns of the whole layer (kLeaves; else = K)
+  int64_t in_begin = 0;        // first column held here, a leaf border (kLeaves; else 0)
   DType dtype = DType::kBF16;  // of the stored elements
   SumOrder order = SumOrder::kLeaves;
 };
 
 // Packs `weight` into the backend's layout. Values are kept as they are.
 struct PackLinearArgs {
-  TensorView weight;    // [N, K] bf16 | f32, host memory
+  TensorView weight;  // [N, K] bf16 | f32, host memory
   SumOrder order;
-  int64_t in_total;     // >= K; columns of the whole layer
-  int64_t in_begin;     // [in_begin, in_begin + K) must be a run of whole leaves (LeafRange), kChain: 0
+  int64_t in_total;  // >= K; columns of the whole layer
+  int64_t in_begin;  // [in_begin, in_begin + K) must be a run of whole leaves (LeafRange), kChain: 0
   LinearWeight* out;
 };
 absl::Status PackLinear(Stream& stream, const PackLinearArgs& args);

@@ -29,13 +29,13 @@ struct MoeExpert {
 // (QuarterOfExpert), from zero; quarters in pairs: (S0 + S1) + (S2 + S3), of which two quarters
 // held here give S0 + S1 and one gives itself. A quarter without a chosen expert is zero.
 struct MoeExpertsArgs {
-  TensorView x;                            // [T, H] f32
-  TensorView ids;                          // [T, J] i32, of all E experts
-  TensorView weights;                      // [T, J] f32
-  absl::Span<const MoeExpert> experts; // those of ids [first_expert, first_expert + size)
-  int64_t first_expert;                    // a quarter's border
-  int64_t num_experts;                     // E
-  TensorView y;                            // [T, H] f32; must not overlap x
+  TensorView x;                         // [T, H] f32
+  TensorView ids;                       // [T, J] i32, of all E experts
+  TensorView weights;                   // [T, J] f32
+  absl::Span<const MoeExpert> experts;  // those of ids [first_expert, first_expert + size)
+  int64_t first_expert;                 // a quarter's border
+  int64_t num_experts;                  // E
+  TensorView y;                         // [T, H] f32; must not overlap x
 };
 absl::Status MoeExperts(Stream& stream, const MoeExpertsArgs& args);
 

@@ -63,7 +63,7 @@ struct OpTable {
 
 // Runs one table entry. `name` is the op's, for the error.
 template <typename Args>
-absl::Status RunOp(Stream& stream, Op<Args> OpTable::*entry, absl::string_view name, const Args& args) {
+absl::Status RunOp(Stream& stream, Op<Args> OpTable::* entry, absl::string_view name, const Args& args) {
   const Op<Args> op = stream.ops().*entry;
   if (op == nullptr) {
     return absl::UnimplementedError(absl::StrCat(name, ": not in the ", stream.backend().name(), " backend"));

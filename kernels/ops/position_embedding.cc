@@ -11,9 +11,12 @@ absl::Status PositionEmbedding(Stream& stream, const PositionEmbeddingArgs& args
   check.Match("table", args.table, "SC")
       .Require(args.table.dtype() == DType::kF32 || args.table.dtype() == DType::kBF16,
                "table must be f32 or bf16")
-      .Match("index", args.index, "4P").Type(DType::kI32)
-      .Match("weight", args.weight, "4P").Type(DType::kF32)
-      .Match("x", args.x, "PC").Type(DType::kF32);
+      .Match("index", args.index, "4P")
+      .Type(DType::kI32)
+      .Match("weight", args.weight, "4P")
+      .Type(DType::kF32)
+      .Match("x", args.x, "PC")
+      .Type(DType::kF32);
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::position_embedding, "PositionEmbedding", args);
 }

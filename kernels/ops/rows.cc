@@ -7,7 +7,8 @@
 namespace prism {
 namespace {
 
-absl::Status CheckRows(absl::string_view op, const TensorView& all, const TensorView& rows, const TensorView& picked) {
+absl::Status CheckRows(absl::string_view op, const TensorView& all, const TensorView& rows,
+                       const TensorView& picked) {
   ShapeCheck check(op);
   check.Match("x", all, "TC").Type(DType::kF32).Match("rows", rows, "N").Type(DType::kI32);
   check.Match("y", picked, "NC").Type(DType::kF32);

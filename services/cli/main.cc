@@ -31,7 +31,8 @@ void AddUpFlags(FlagSet* set, UpOptions* o) {
            {.unit = "s", .min = 1, .max = 86400});
   set->Add("--device", &o->device, "The encoders' and decoders' --device; none: their own choice",
            {.choices = {"", "auto", "cpu"}});
-  set->Add("--load-format", &o->load_format, "The encoders' and decoders' --load-format; none: their own choice",
+  set->Add("--load-format", &o->load_format,
+           "The encoders' and decoders' --load-format; none: their own choice",
            {.choices = {"", "auto", "safetensors", "synthetic"}});
   set->Add("--synthetic-seed", &o->synthetic_seed, "The programs' --synthetic-seed");
   set->Add("--alpha", &o->alpha, "The encoders' --alpha: what becomes of transparency",

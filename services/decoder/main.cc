@@ -88,10 +88,10 @@ void AddFlags(FlagSet& set, Flags& flags) {
           {.unit = "threads", .min = 0, .max = 1024});
   set.Add("--embedding-cache-bytes", &flags.embedding_cache_bytes,
           "Memory for embeddings, in use and kept for later", {.unit = "bytes", .min = 1, .max = 1e15});
-  set.Add("--embedding-timeout-s", &flags.embedding_timeout_s,
-          "How long one embedding may take to arrive", {.unit = "s", .min = 1, .max = 600});
-  set.Add("--step-timeout-s", &flags.step_timeout_s,
-          "A step under way for longer makes /healthz fail", {.unit = "s", .min = 1, .max = 3600});
+  set.Add("--embedding-timeout-s", &flags.embedding_timeout_s, "How long one embedding may take to arrive",
+          {.unit = "s", .min = 1, .max = 600});
+  set.Add("--step-timeout-s", &flags.step_timeout_s, "A step under way for longer makes /healthz fail",
+          {.unit = "s", .min = 1, .max = 3600});
 }
 
 // Everything behind the RPCs, made by the loading thread.

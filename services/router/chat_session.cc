@@ -30,8 +30,8 @@ bool IsEmbeddingTrouble(const absl::Status& status) {
 
 }  // namespace
 
-ChatSession::ChatSession(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline, ChatSink* sink,
-                         Hooks hooks)
+ChatSession::ChatSession(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline,
+                         ChatSink* sink, Hooks hooks)
     : parts_(parts),
       generation_id_(request.generation_id()),
       arrival_(parts->clock->Now()),
@@ -41,7 +41,9 @@ ChatSession::ChatSession(const RouterParts* parts, v1::ChatRequest request, Stea
       job_(std::make_shared<PromptJob>(parts, std::move(request), deadline, cancellation_)) {}
 
 void ChatSession::Start() {
-  job_->Start([self = shared_from_this()](absl::StatusOr<PreparedPrompt> prompt) { self->Prepared(std::move(prompt)); });
+  job_->Start([self = shared_from_this()](absl::StatusOr<PreparedPrompt> prompt) {
+    self->Prepared(std::move(prompt));
+  });
 }
 
 void ChatSession::Tick(SteadyTime now) {
@@ -67,7 +69,8 @@ void ChatSession::Prepared(absl::StatusOr<PreparedPrompt> prompt) {
   if (status.ok()) status = prompt.status();
   if (status.ok()) status = Adopt(*std::move(prompt));
   if (!status.ok()) {
-    if (absl::IsInvalidArgument(status) || absl::IsNotFound(status)) parts_->metrics->reject_invalid.Increment();
+    if (absl::IsInvalidArgument(status) || absl::IsNotFound(status))
+      parts_->metrics->reject_invalid.Increment();
     return Fail(status);
   }
   absl::StatusOr<ReplicaUse> decoder = parts_->decoders->PickDecoder(tried_, !tried_.empty());
@@ -80,14 +83,16 @@ absl::Status ChatSession::Adopt(PreparedPrompt prompt) {
   prompt_ = std::move(prompt);
   if (!first) return absl::OkStatus();
   const v1::ChatRequest& request = job_->request();
-  PRISM_ASSIGN_OR_RETURN(sampling_, CompleteSampling(request.sampling(), parts_->model->generation,
-                                                     {.prompt_tokens = static_cast<int64_t>(prompt_.token_ids.size()),
-                                                      .length_max = parts_->LengthMax(),
-                                                      .drawn_seed = parts_->draw_seed()}));
+  PRISM_ASSIGN_OR_RETURN(sampling_,
+                         CompleteSampling(request.sampling(), parts_->model->generation,
+                                          {.prompt_tokens = static_cast<int64_t>(prompt_.token_ids.size()),
+                                           .length_max = parts_->LengthMax(),
+                                           .drawn_seed = parts_->draw_seed()}));
   const std::vector<std::string> stops(request.stop().begin(), request.stop().end());
   for (uint32_t i = 0; i < std::max(request.num_choices(), 1u); ++i) {
     PRISM_ASSIGN_OR_RETURN(StopMatcher matcher, StopMatcher::Create(stops, request.include_stop_text()));
-    choices_.emplace_back(ChoiceText(parts_->tokenizer, std::move(matcher), parts_->format->starts_in_reasoning()));
+    choices_.emplace_back(
+        ChoiceText(parts_->tokenizer, std::move(matcher), parts_->format->starts_in_reasoning()));
   }
   return absl::OkStatus();
 }
@@ -107,7 +112,9 @@ void ChatSession::Generate(ReplicaUse decoder) {
   const std::shared_ptr<ChatSession> self = shared_from_this();
   const std::shared_ptr<Stream> stream = Stream::Start(
       AttemptRequest(), HopDeadline(deadline_, Clock::Real().Now()),
-      [stub](auto* context, auto* request, auto* reactor) { stub->async()->Generate(context, request, reactor); },
+      [stub](auto* context, auto* request, auto* reactor) {
+        stub->async()->Generate(context, request, reactor);
+      },
       [self](const v1::GenerateEvent& event) { return self->OnEvent(event); },
       [self](const absl::Status& status) { self->OnAttemptDone(status); });
   cancellation_->Add(stream);
@@ -175,8 +182,8 @@ absl::Status ChatSession::OnStarted(const v1::GenerateEvent::Started& started) {
           return receipt.content_key() == handle.content_key() && receipt.num_tokens() == handle.num_tokens();
         });
     if (!received) {
-      return absl::InternalError(absl::StrCat("decoder ", decoder_.address(), " has no receipt for the picture ",
-                                              Hex(handle.content_key())));
+      return absl::InternalError(absl::StrCat("decoder ", decoder_.address(),
+                                              " has no receipt for the picture ", Hex(handle.content_key())));
     }
   }
   receipts_.assign(started.receipts().begin(), started.receipts().end());
@@ -199,14 +206,15 @@ absl::Status ChatSession::OnStarted(const v1::GenerateEvent::Started& started) {
 absl::Status ChatSession::OnToken(const v1::GenerateEvent::Token& token) {
   if (!started_) return absl::InternalError("the decoder sent a token before Started");
   if (token.choice() >= choices_.size()) {
-    return absl::InternalError(absl::StrCat("the decoder sent a token of choice ", token.choice(), " of ", choices_.size()));
+    return absl::InternalError(
+        absl::StrCat("the decoder sent a token of choice ", token.choice(), " of ", choices_.size()));
   }
   Choice& choice = choices_[token.choice()];
   // What another attempt sends again, and what comes behind a stop string, is dropped.
   if (choice.ended || token.index() < choice.token_ids.size()) return absl::OkStatus();
   if (token.index() > choice.token_ids.size()) {
-    return absl::InternalError(absl::StrCat("the decoder sent token ", token.index(), " of choice ", token.choice(),
-                                            ", want ", choice.token_ids.size()));
+    return absl::InternalError(absl::StrCat("the decoder sent token ", token.index(), " of choice ",
+                                            token.choice(), ", want ", choice.token_ids.size()));
   }
   if (!first_token_.has_value()) {
     first_token_ = parts_->clock->Now();
@@ -231,7 +239,8 @@ absl::Status ChatSession::OnToken(const v1::GenerateEvent::Token& token) {
 
 absl::Status ChatSession::OnChoiceFinished(const v1::GenerateEvent::ChoiceFinished& finished) {
   if (finished.choice() >= choices_.size()) {
-    return absl::InternalError(absl::StrCat("the decoder finished choice ", finished.choice(), " of ", choices_.size()));
+    return absl::InternalError(
+        absl::StrCat("the decoder finished choice ", finished.choice(), " of ", choices_.size()));
   }
   Choice& choice = choices_[finished.choice()];
   choice.ended_by_decoder = true;
@@ -242,7 +251,8 @@ absl::Status ChatSession::OnChoiceFinished(const v1::GenerateEvent::ChoiceFinish
   return EndChoice(finished.choice(), stopped ? "stop" : "length");
 }
 
-absl::Status ChatSession::EmitDelta(uint32_t index, ChoiceText::Output output, const v1::GenerateEvent::Token* token) {
+absl::Status ChatSession::EmitDelta(uint32_t index, ChoiceText::Output output,
+                                    const v1::GenerateEvent::Token* token) {
   const bool with_ids = token != nullptr && job_->request().return_token_ids();
   const bool with_logprobs = token != nullptr && token->has_logprob() && sampling_.has_top_logprobs();
   v1::ChatEvent event;
@@ -306,7 +316,8 @@ void ChatSession::OnAttemptDone(const absl::Status& status) {
   if (!event_error_.ok()) return Fail(event_error_);
   absl::Status why = status;
   if (silent) {
-    why = absl::UnavailableError(absl::StrCat("sent nothing for ", parts_->options->silence_timeout.count(), " ms"));
+    why = absl::UnavailableError(
+        absl::StrCat("sent nothing for ", parts_->options->silence_timeout.count(), " ms"));
   } else if (status.ok()) {
     why = absl::UnavailableError("ended its stream before the answer");
   }
@@ -356,12 +367,13 @@ bool ChatSession::AllEnded() const {
 }
 
 bool ChatSession::DecoderWorksOnForNothing() const {
-  return AllEnded() &&
-         std::any_of(choices_.begin(), choices_.end(), [](const Choice& choice) { return !choice.ended_by_decoder; });
+  return AllEnded() && std::any_of(choices_.begin(), choices_.end(),
+                                   [](const Choice& choice) { return !choice.ended_by_decoder; });
 }
 
 bool ChatSession::AnyToken() const {
-  return std::any_of(choices_.begin(), choices_.end(), [](const Choice& choice) { return !choice.token_ids.empty(); });
+  return std::any_of(choices_.begin(), choices_.end(),
+                     [](const Choice& choice) { return !choice.token_ids.empty(); });
 }
 
 // Ended.

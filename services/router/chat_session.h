@@ -62,7 +62,8 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
 
   // `request.generation_id` is set. `deadline` is the caller's, or the router's own if that is
   // earlier.
-  ChatSession(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline, ChatSink* sink, Hooks hooks);
+  ChatSession(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline, ChatSink* sink,
+              Hooks hooks);
 
   // Begins. The sink may be called before this returns.
   void Start();
@@ -83,9 +84,9 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   struct Choice {
     explicit Choice(ChoiceText text_in) : text(std::move(text_in)) {}
     ChoiceText text;
-    std::vector<uint32_t> token_ids;       // all received: what another decoder goes on after
-    bool ended = false;                    // for the client
-    bool ended_by_decoder = false;         // no token of it follows
+    std::vector<uint32_t> token_ids;  // all received: what another decoder goes on after
+    bool ended = false;               // for the client
+    bool ended_by_decoder = false;    // no token of it follows
   };
 
   void Prepared(absl::StatusOr<PreparedPrompt> prompt);
@@ -126,13 +127,13 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   std::vector<Choice> choices_;
   uint64_t next_event_ = 0;
   uint32_t attempt_ = 0;
-  bool started_ = false;                       // Started went to the sink
-  bool finished_ = false;                      // the decoder said Finished
+  bool started_ = false;   // Started went to the sink
+  bool finished_ = false;  // the decoder said Finished
   bool ended_ = false;
-  absl::Status event_error_;                   // why OnEvent() gave up its stream
-  int crashes_ = 0;                            // since the last token
+  absl::Status event_error_;  // why OnEvent() gave up its stream
+  int crashes_ = 0;           // since the last token
   int reencodes_ = 0;
-  std::vector<size_t> tried_;                  // decoders that failed since the last token
+  std::vector<size_t> tried_;  // decoders that failed since the last token
   ReplicaUse decoder_;
   uint32_t cached_tokens_ = 0;
   std::vector<v1::ImageReceipt> receipts_;
@@ -140,10 +141,10 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   std::optional<SteadyTime> first_token_;
 
   Mutex mutex_;
-  std::weak_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);   // of the attempt under way
+  std::weak_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);  // of the attempt under way
   SteadyTime last_event_ ABSL_GUARDED_BY(mutex_);
   bool generating_ ABSL_GUARDED_BY(mutex_) = false;
-  bool silent_ ABSL_GUARDED_BY(mutex_) = false;            // Tick() gave this attempt up
+  bool silent_ ABSL_GUARDED_BY(mutex_) = false;  // Tick() gave this attempt up
 };
 
 }  // namespace prism

@@ -31,10 +31,12 @@ absl::Status CheckSampling(const v1::SamplingParameters& sampling, int64_t vocab
     PRISM_RETURN_IF_ERROR(CheckRange("sampling.temperature", sampling.temperature(), {0, 2}));
   }
   if (sampling.has_top_p() && !(sampling.top_p() > 0 && sampling.top_p() <= 1)) {
-    return FieldViolation("sampling.top_p", absl::StrCat("is ", sampling.top_p(), ", want above 0, at most 1"));
+    return FieldViolation("sampling.top_p",
+                          absl::StrCat("is ", sampling.top_p(), ", want above 0, at most 1"));
   }
   if (sampling.has_top_k() && sampling.top_k() < -1) {
-    return FieldViolation("sampling.top_k", absl::StrCat("is ", sampling.top_k(), ", want 1 or more, or 0 or -1 for all"));
+    return FieldViolation("sampling.top_k",
+                          absl::StrCat("is ", sampling.top_k(), ", want 1 or more, or 0 or -1 for all"));
   }
   if (sampling.has_min_p()) PRISM_RETURN_IF_ERROR(CheckRange("sampling.min_p", sampling.min_p(), {0, 1}));
   if (sampling.has_repetition_penalty() &&
@@ -48,28 +50,35 @@ absl::Status CheckSampling(const v1::SamplingParameters& sampling, int64_t vocab
   if (sampling.has_frequency_penalty()) {
     PRISM_RETURN_IF_ERROR(CheckRange("sampling.frequency_penalty", sampling.frequency_penalty(), {-2, 2}));
   }
-  PRISM_RETURN_IF_ERROR(CheckCount("sampling.logit_bias", sampling.logit_bias_size(), kLogitBiasMax, "entries"));
+  PRISM_RETURN_IF_ERROR(
+      CheckCount("sampling.logit_bias", sampling.logit_bias_size(), kLogitBiasMax, "entries"));
   for (const auto& [id, bias] : sampling.logit_bias()) {
     if (id >= vocab_size) {
-      return FieldViolation("sampling.logit_bias", absl::StrCat("names id ", id, ", the vocabulary has ", vocab_size));
+      return FieldViolation("sampling.logit_bias",
+                            absl::StrCat("names id ", id, ", the vocabulary has ", vocab_size));
     }
     PRISM_RETURN_IF_ERROR(CheckRange(absl::StrCat("sampling.logit_bias.", id), bias, {-100, 100}));
   }
   if (sampling.has_max_tokens() && sampling.max_tokens() == 0) {
     return FieldViolation("sampling.max_tokens", "is 0, want at least 1");
   }
-  if (sampling.has_min_tokens() && sampling.has_max_tokens() && sampling.min_tokens() > sampling.max_tokens()) {
-    return FieldViolation("sampling.min_tokens", absl::StrCat("is ", sampling.min_tokens(), ", but max_tokens only ",
-                                                              sampling.max_tokens()));
+  if (sampling.has_min_tokens() && sampling.has_max_tokens() &&
+      sampling.min_tokens() > sampling.max_tokens()) {
+    return FieldViolation(
+        "sampling.min_tokens",
+        absl::StrCat("is ", sampling.min_tokens(), ", but max_tokens only ", sampling.max_tokens()));
   }
-  PRISM_RETURN_IF_ERROR(CheckCount("sampling.stop_token_ids", sampling.stop_token_ids_size(), kStopTokensMax, "ids"));
+  PRISM_RETURN_IF_ERROR(
+      CheckCount("sampling.stop_token_ids", sampling.stop_token_ids_size(), kStopTokensMax, "ids"));
   for (const uint32_t id : sampling.stop_token_ids()) {
     if (id >= vocab_size) {
-      return FieldViolation("sampling.stop_token_ids", absl::StrCat("names id ", id, ", the vocabulary has ", vocab_size));
+      return FieldViolation("sampling.stop_token_ids",
+                            absl::StrCat("names id ", id, ", the vocabulary has ", vocab_size));
     }
   }
   if (sampling.ignore_eos() && (!sampling.has_max_tokens() || sampling.max_tokens() > kIgnoreEosTokensMax)) {
-    return FieldViolation("sampling.ignore_eos", absl::StrCat("needs max_tokens of at most ", kIgnoreEosTokensMax));
+    return FieldViolation("sampling.ignore_eos",
+                          absl::StrCat("needs max_tokens of at most ", kIgnoreEosTokensMax));
   }
   if (sampling.has_top_logprobs() && sampling.top_logprobs() > kTopLogprobsMax) {
     return FieldViolation("sampling.top_logprobs",
@@ -86,8 +95,9 @@ absl::Status CheckMedia(const std::string& path, const v1::Media& media) {
     case v1::Media::kInlineData:
       if (media.inline_data().empty()) return FieldViolation(path, "picture has 0 bytes");
       if (media.inline_data().size() <= kInlineMediaBytesMax) return absl::OkStatus();
-      return FieldViolation(path, absl::StrCat("inline picture has ", media.inline_data().size(), " bytes, at most ",
-                                               kInlineMediaBytesMax, "; send larger ones through PutMedia"));
+      return FieldViolation(
+          path, absl::StrCat("inline picture has ", media.inline_data().size(), " bytes, at most ",
+                             kInlineMediaBytesMax, "; send larger ones through PutMedia"));
     case v1::Media::SOURCE_NOT_SET:
       break;
   }
@@ -102,7 +112,8 @@ absl::Status CheckMessages(const v1::ChatRequest& request, const RouterOptions& 
     const v1::ChatMessage& message = request.messages(m);
     const std::string path = absl::StrCat("messages.", m);
     PRISM_RETURN_IF_ERROR(CheckCount(path + ".content", message.content_size(), kChatPartsMax, "parts"));
-    PRISM_RETURN_IF_ERROR(CheckCount(path + ".tool_calls", message.tool_calls_size(), kChatToolCallsMax, "calls"));
+    PRISM_RETURN_IF_ERROR(
+        CheckCount(path + ".tool_calls", message.tool_calls_size(), kChatToolCallsMax, "calls"));
     for (int p = 0; p < message.content_size(); ++p) {
       const v1::ContentPart& part = message.content(p);
       const std::string part_path = absl::StrCat(path, ".content.", p);
@@ -112,8 +123,8 @@ absl::Status CheckMessages(const v1::ChatRequest& request, const RouterOptions& 
       if (!part.has_image()) continue;
       PRISM_RETURN_IF_ERROR(CheckMedia(part_path, part.image()));
       if (++num_images > options.limit_images) {
-        return FieldViolation(part_path, absl::StrCat("is picture ", num_images, ", at most ", options.limit_images,
-                                                      " a request"));
+        return FieldViolation(part_path, absl::StrCat("is picture ", num_images, ", at most ",
+                                                      options.limit_images, " a request"));
       }
     }
   }
@@ -124,18 +135,20 @@ absl::Status CheckMessages(const v1::ChatRequest& request, const RouterOptions& 
 
 absl::Status ValidateChat(const v1::ChatRequest& request, const RouterOptions& options, int64_t vocab_size) {
   if (!request.model().empty() && request.model() != options.served_model_name) {
-    return absl::NotFoundError(
-        absl::StrCat("model \"", request.model(), "\" is not served here, \"", options.served_model_name, "\" is"));
+    return absl::NotFoundError(absl::StrCat("model \"", request.model(), "\" is not served here, \"",
+                                            options.served_model_name, "\" is"));
   }
   PRISM_RETURN_IF_ERROR(CheckMessages(request, options));
   PRISM_RETURN_IF_ERROR(CheckCount("tools", request.tools_json_size(), kChatToolsMax, "tools"));
   for (int t = 0; t < request.tools_json_size(); ++t) {
-    PRISM_RETURN_IF_ERROR(CheckCount(absl::StrCat("tools.", t), static_cast<int64_t>(request.tools_json(t).size()),
-                                     kToolBytesMax, "bytes"));
+    PRISM_RETURN_IF_ERROR(CheckCount(absl::StrCat("tools.", t),
+                                     static_cast<int64_t>(request.tools_json(t).size()), kToolBytesMax,
+                                     "bytes"));
   }
   PRISM_RETURN_IF_ERROR(CheckSampling(request.sampling(), vocab_size));
   if (request.num_choices() > kChoicesMax) {
-    return FieldViolation("num_choices", absl::StrCat("is ", request.num_choices(), ", want 1 to ", kChoicesMax));
+    return FieldViolation("num_choices",
+                          absl::StrCat("is ", request.num_choices(), ", want 1 to ", kChoicesMax));
   }
   const std::vector<std::string> stops(request.stop().begin(), request.stop().end());
   PRISM_RETURN_IF_ERROR(WithFieldPath(StopMatcher::Create(stops, request.include_stop_text()).status()));
@@ -146,15 +159,18 @@ absl::Status ValidateChat(const v1::ChatRequest& request, const RouterOptions& o
   if (processor.has_max_pixels() && processor.max_pixels() == 0) {
     return FieldViolation("processor.max_pixels", "is 0, want at least 1");
   }
-  if (processor.has_min_pixels() && processor.has_max_pixels() && processor.min_pixels() > processor.max_pixels()) {
-    return FieldViolation("processor.min_pixels", absl::StrCat("is ", processor.min_pixels(), ", but max_pixels only ",
-                                                               processor.max_pixels()));
+  if (processor.has_min_pixels() && processor.has_max_pixels() &&
+      processor.min_pixels() > processor.max_pixels()) {
+    return FieldViolation(
+        "processor.min_pixels",
+        absl::StrCat("is ", processor.min_pixels(), ", but max_pixels only ", processor.max_pixels()));
   }
   if (!v1::AlphaPolicy_IsValid(processor.alpha())) {
     return FieldViolation("processor.alpha", absl::StrCat("is number ", static_cast<int>(processor.alpha())));
   }
   if (!request.generation_id().empty() && request.generation_id().size() != 16) {
-    return FieldViolation("generation_id", absl::StrCat("has ", request.generation_id().size(), " bytes, want 16"));
+    return FieldViolation("generation_id",
+                          absl::StrCat("has ", request.generation_id().size(), " bytes, want 16"));
   }
   PRISM_RETURN_IF_ERROR(
       CheckCount("cache_salt", static_cast<int64_t>(request.cache_salt().size()), kNameBytesMax, "bytes"));
@@ -167,8 +183,8 @@ std::vector<ChatMessage> MessagesOf(const v1::ChatRequest& request) {
     ChatMessage& message = messages.emplace_back();
     message.role = from.role();
     for (const v1::ContentPart& part : from.content()) {
-      message.content.push_back({.kind = part.has_image() ? ChatPart::Kind::kImage : ChatPart::Kind::kText,
-                                 .text = part.text()});
+      message.content.push_back(
+          {.kind = part.has_image() ? ChatPart::Kind::kImage : ChatPart::Kind::kText, .text = part.text()});
     }
     for (const v1::ToolCall& call : from.tool_calls()) {
       message.tool_calls.push_back({.name = call.name(), .arguments_json = call.arguments_json()});
@@ -185,17 +201,19 @@ absl::StatusOr<v1::SamplingParameters> CompleteSampling(const v1::SamplingParame
   const std::vector<ErrorMetadata> numbers = {{"prompt_tokens", absl::StrCat(bounds.prompt_tokens)},
                                               {"length_max", absl::StrCat(bounds.length_max)}};
   if (left < 1) {
-    return ErrorWithReason(absl::StatusCode::kInvalidArgument,
-                           absl::StrCat("the prompt has ", bounds.prompt_tokens, " tokens, which leaves no room in the context of ",
-                                        bounds.length_max),
-                           kReasonContextLength, numbers);
+    return ErrorWithReason(
+        absl::StatusCode::kInvalidArgument,
+        absl::StrCat("the prompt has ", bounds.prompt_tokens,
+                     " tokens, which leaves no room in the context of ", bounds.length_max),
+        kReasonContextLength, numbers);
   }
   if (asked.has_max_tokens() && asked.max_tokens() > left) {
-    return ErrorWithReason(absl::StatusCode::kInvalidArgument,
-                           absl::StrCat("the prompt has ", bounds.prompt_tokens, " tokens and max_tokens is ",
-                                        asked.max_tokens(), ", together ", bounds.prompt_tokens + asked.max_tokens(),
-                                        ", but the context has ", bounds.length_max),
-                           kReasonContextLength, numbers);
+    return ErrorWithReason(
+        absl::StatusCode::kInvalidArgument,
+        absl::StrCat("the prompt has ", bounds.prompt_tokens, " tokens and max_tokens is ",
+                     asked.max_tokens(), ", together ", bounds.prompt_tokens + asked.max_tokens(),
+                     ", but the context has ", bounds.length_max),
+        kReasonContextLength, numbers);
   }
   v1::SamplingParameters sampling = asked;
   if (!asked.has_temperature()) sampling.set_temperature(defaults.do_sample ? defaults.temperature : 0);
@@ -205,8 +223,9 @@ absl::StatusOr<v1::SamplingParameters> CompleteSampling(const v1::SamplingParame
   if (!asked.has_seed()) sampling.set_seed(bounds.drawn_seed);
   if (!asked.has_max_tokens()) sampling.set_max_tokens(static_cast<uint32_t>(left));
   if (sampling.min_tokens() > sampling.max_tokens()) {
-    return FieldViolation("sampling.min_tokens", absl::StrCat("is ", sampling.min_tokens(), ", but the context leaves only ",
-                                                              left, " tokens"));
+    return FieldViolation(
+        "sampling.min_tokens",
+        absl::StrCat("is ", sampling.min_tokens(), ", but the context leaves only ", left, " tokens"));
   }
   return sampling;
 }

@@ -30,7 +30,8 @@ struct Flags {
 
 void AddFlags(FlagSet* set, Flags* flags) {
   RouterOptions& options = flags->options;
-  set->Add("--model", &flags->model, "The Hugging Face folder; only its configuration, tokenizer and template are read",
+  set->Add("--model", &flags->model,
+           "The Hugging Face folder; only its configuration, tokenizer and template are read",
            {.required = true});
   set->Add("--served-model-name", &options.served_model_name,
            "The name clients ask for; empty takes the folder's own name");
@@ -38,22 +39,27 @@ void AddFlags(FlagSet* set, Flags* flags) {
            {.required = true});
   set->Add("--decoders", &options.decoders, "The decoders, as host:port,host:port", {.required = true});
   AddServiceFlags(set, &flags->service);
-  set->Add("--limit-images", &options.limit_images, "Pictures a request may have", {.unit = "pictures", .min = 0, .max = 256});
+  set->Add("--limit-images", &options.limit_images, "Pictures a request may have",
+           {.unit = "pictures", .min = 0, .max = 256});
   set->Add("--max-model-len", &options.max_model_len,
-           "Tokens of prompt plus answer; 0 takes what checkpoint and decoders allow", {.unit = "tokens", .min = 0});
-  set->Add("--max-waiting", &options.max_waiting, "Chats that may be without their first token; more are refused",
+           "Tokens of prompt plus answer; 0 takes what checkpoint and decoders allow",
+           {.unit = "tokens", .min = 0});
+  set->Add("--max-waiting", &options.max_waiting,
+           "Chats that may be without their first token; more are refused",
            {.unit = "requests", .min = 1, .max = 65536});
   set->Add("--limit-media-bytes", &options.limit_media_bytes, "The largest picture file",
            {.unit = "bytes", .min = 1, .max = 1 << 30});
-  set->Add("--media-bytes", &options.media_bytes, "All picture files that are kept; requests beyond it are refused",
-           {.unit = "bytes", .min = 1});
-  set->Add("--threads", &options.threads, "Threads that tokenise and hash", {.unit = "threads", .min = 1, .max = 256});
-  set->Add("--request-timeout-s", &flags->request_timeout_s, "The longest a request may take, whatever its caller says",
-           {.unit = "s", .min = 1, .max = 86400});
+  set->Add("--media-bytes", &options.media_bytes,
+           "All picture files that are kept; requests beyond it are refused", {.unit = "bytes", .min = 1});
+  set->Add("--threads", &options.threads, "Threads that tokenise and hash",
+           {.unit = "threads", .min = 1, .max = 256});
+  set->Add("--request-timeout-s", &flags->request_timeout_s,
+           "The longest a request may take, whatever its caller says", {.unit = "s", .min = 1, .max = 86400});
   set->Add("--encode-timeout-s", &flags->encode_timeout_s, "The longest one encoder may take for one picture",
            {.unit = "s", .min = 1, .max = 86400});
   set->Add("--silence-timeout-ms", &flags->silence_timeout_ms,
-           "A decoder that sends nothing for so long, not even a heartbeat, is given up", {.unit = "ms", .min = 100, .max = 3600000});
+           "A decoder that sends nothing for so long, not even a heartbeat, is given up",
+           {.unit = "ms", .min = 100, .max = 3600000});
 }
 
 absl::Status Serve(Flags flags) {
@@ -64,13 +70,15 @@ absl::Status Serve(Flags flags) {
   if (options.served_model_name.empty()) {
     options.served_model_name = std::filesystem::path(flags.model).lexically_normal().filename().string();
     if (options.served_model_name.empty()) {
-      options.served_model_name = std::filesystem::path(flags.model).lexically_normal().parent_path().filename().string();
+      options.served_model_name =
+          std::filesystem::path(flags.model).lexically_normal().parent_path().filename().string();
     }
   }
   PRISM_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(flags.model));
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                          Tokenizer::Load(absl::StrCat(flags.model, "/tokenizer.json")));
-  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<ChatFormat> format, ChatFormat::FromFolder(flags.model, tokenizer.get()));
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<ChatFormat> format,
+                         ChatFormat::FromFolder(flags.model, tokenizer.get()));
 
   MetricRegistry registry;
   AddBuildInfo(&registry);
@@ -111,9 +119,7 @@ absl::Status Serve(Flags flags) {
                                            .metrics = &registry},
                                           {&service}));
   std::atomic<bool> draining = false;
-  const auto ready = [&] {
-    return draining ? absl::UnavailableError("draining") : service.Ready();
-  };
+  const auto ready = [&] { return draining ? absl::UnavailableError("draining") : service.Ready(); };
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics_server,
                          MetricsServer::Start(&registry, {.host = flags.service.metrics_host,
                                                           .port = flags.service.metrics_port,

@@ -57,7 +57,8 @@ absl::StatusOr<std::shared_ptr<const MediaFile>> MediaStore::Find(absl::string_v
   MutexLock lock(&mutex_);
   const auto found = entries_.find(std::string(media_id));
   if (found == entries_.end()) {
-    return absl::NotFoundError(absl::StrCat("media ", Hex(media_id), " is not here (any more); send it again"));
+    return absl::NotFoundError(
+        absl::StrCat("media ", Hex(media_id), " is not here (any more); send it again"));
   }
   return UseLocked(found->second.get());
 }
@@ -81,7 +82,8 @@ int64_t MediaStore::bytes() const {
 
 std::shared_ptr<const MediaFile> MediaStore::UseLocked(Entry* entry) {
   ++entry->users;
-  return std::shared_ptr<const MediaFile>(&entry->file, [this](const MediaFile* file) { Release(file->sha256); });
+  return std::shared_ptr<const MediaFile>(&entry->file,
+                                          [this](const MediaFile* file) { Release(file->sha256); });
 }
 
 void MediaStore::Release(const std::string& sha256) {
@@ -123,8 +125,8 @@ absl::Status MediaStore::MakeRoomLocked(int64_t bytes) {
     metrics_->reject_media_full.Increment();
     return RetryAfter(
         ErrorWithReason(absl::StatusCode::kResourceExhausted,
-                        absl::StrCat("pictures of running chats have ", bytes_ - idle_bytes, " bytes, with ", bytes,
-                                     " more they are over the budget of ", budget_bytes_),
+                        absl::StrCat("pictures of running chats have ", bytes_ - idle_bytes, " bytes, with ",
+                                     bytes, " more they are over the budget of ", budget_bytes_),
                         kReasonQueueFull),
         kRetryMs);
   }

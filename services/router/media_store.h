@@ -35,7 +35,8 @@ struct MediaFile {
 class MediaStore {
  public:
   // REQUIRES: budget_bytes > 0
-  MediaStore(int64_t budget_bytes, std::chrono::milliseconds idle, const Clock* clock, RouterMetrics* metrics);
+  MediaStore(int64_t budget_bytes, std::chrono::milliseconds idle, const Clock* clock,
+             RouterMetrics* metrics);
 
   // Keeps `bytes` for as long as the pointer lives. ResourceExhausted (QUEUE_FULL, RetryInfo) when
   // files in use leave no room for it.
@@ -45,7 +46,8 @@ class MediaStore {
   absl::StatusOr<std::shared_ptr<const MediaFile>> Upload(std::string bytes) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // An uploaded or held file by its 32-byte id. NotFound.
-  absl::StatusOr<std::shared_ptr<const MediaFile>> Find(absl::string_view media_id) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::shared_ptr<const MediaFile>> Find(absl::string_view media_id)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Sets bytes aside for an upload that is under way, so that uploads together stay under the
   // budget as well; give them back with Unreserve(). ResourceExhausted as above.
@@ -62,7 +64,8 @@ class MediaStore {
     SteadyTime idle_since;
   };
 
-  absl::StatusOr<std::shared_ptr<const MediaFile>> Insert(std::string bytes, bool uploaded) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::shared_ptr<const MediaFile>> Insert(std::string bytes, bool uploaded)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   std::shared_ptr<const MediaFile> UseLocked(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status MakeRoomLocked(int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EraseLocked(const std::string& sha256) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

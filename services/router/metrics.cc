@@ -13,7 +13,8 @@ Counter Reject(MetricRegistry* registry, const std::string& reason) {
 }
 
 Counter Abort(MetricRegistry* registry, const std::string& by) {
-  return registry->AddCounter("prism_stream_abort_total", "Streams that ended early, by who ended them.", {{"by", by}});
+  return registry->AddCounter("prism_stream_abort_total", "Streams that ended early, by who ended them.",
+                              {{"by", by}});
 }
 
 Histogram Stage(MetricRegistry* registry, const std::string& stage, absl::Span<const double> buckets) {
@@ -22,7 +23,8 @@ Histogram Stage(MetricRegistry* registry, const std::string& stage, absl::Span<c
 }
 
 Gauge Ready(MetricRegistry* registry, const std::string& role) {
-  return registry->AddGauge("prism_router_replicas_ready", "Replicas that get work, by role.", {{"role", role}});
+  return registry->AddGauge("prism_router_replicas_ready", "Replicas that get work, by role.",
+                            {{"role", role}});
 }
 
 }  // namespace
@@ -48,9 +50,11 @@ RouterMetrics::RouterMetrics(MetricRegistry* registry)
       pictures(registry->AddCounter("prism_router_pictures_total", "Pictures encoded for chats.")),
       pictures_cached(registry->AddCounter("prism_router_pictures_cached_total",
                                            "Pictures whose embedding an encoder still had.")),
-      encode_retries(registry->AddCounter("prism_router_encode_retries_total", "Pictures sent to another encoder.")),
-      reencodes(registry->AddCounter("prism_router_reencodes_total",
-                                     "Chats whose pictures were encoded again for a decoder that lost them.")),
+      encode_retries(
+          registry->AddCounter("prism_router_encode_retries_total", "Pictures sent to another encoder.")),
+      reencodes(
+          registry->AddCounter("prism_router_reencodes_total",
+                               "Chats whose pictures were encoded again for a decoder that lost them.")),
       generate_retries(registry->AddCounter("prism_router_generate_retries_total",
                                             "Chats sent to another decoder before their first token.")),
       resumes(registry->AddCounter("prism_router_resumes_total",

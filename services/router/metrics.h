@@ -8,11 +8,11 @@ namespace prism {
 struct RouterMetrics {
   explicit RouterMetrics(MetricRegistry* registry);
 
-  Counter requests;                 // chats that arrived
-  Gauge waiting;                    // chats without a first token
-  Gauge running;                    // chats streaming
-  Gauge media_bytes;                // pictures kept, bytes
-  Gauge media_files;                // pictures kept
+  Counter requests;   // chats that arrived
+  Gauge waiting;      // chats without a first token
+  Gauge running;      // chats streaming
+  Gauge media_bytes;  // pictures kept, bytes
+  Gauge media_files;  // pictures kept
 
   // prism_request_reject_total{reason}: refused before any work.
   Counter reject_invalid;
@@ -30,16 +30,16 @@ struct RouterMetrics {
   Histogram decode_s;
   Histogram total_s;
 
-  Counter pictures;                 // encoded for a chat, cached or computed
-  Counter pictures_cached;          // of them found in an encoder's store
-  Counter encode_retries;           // on another encoder, because one died or was full
-  Counter reencodes;                // because a decoder had lost an embedding
-  Counter generate_retries;         // on another decoder, before the first token
-  Counter resumes;                  // on another decoder, after the first token
+  Counter pictures;          // encoded for a chat, cached or computed
+  Counter pictures_cached;   // of them found in an encoder's store
+  Counter encode_retries;    // on another encoder, because one died or was full
+  Counter reencodes;         // because a decoder had lost an embedding
+  Counter generate_retries;  // on another decoder, before the first token
+  Counter resumes;           // on another decoder, after the first token
 
   Counter prompt_tokens;
   Counter completion_tokens;
-  Counter cached_tokens;            // of the prompts, found in a prefix cache
+  Counter cached_tokens;  // of the prompts, found in a prefix cache
 
   // prism_stream_abort_total{by}
   Counter abort_client;

@@ -9,32 +9,32 @@
 namespace prism {
 
 // Bounds of one chat that no flag changes, besides those of common/text/chat_format.h.
-inline constexpr int kToolBytesMax = 64 << 10;      // of one tool's JSON
+inline constexpr int kToolBytesMax = 64 << 10;  // of one tool's JSON
 inline constexpr int kChoicesMax = 4;
 inline constexpr int kStopTokensMax = 64;
 inline constexpr int kLogitBiasMax = 1024;
 inline constexpr int kTopLogprobsMax = 20;
 inline constexpr int kIgnoreEosTokensMax = 4096;
-inline constexpr int kNameBytesMax = 256;           // user, cache_salt, ids of tool calls
+inline constexpr int kNameBytesMax = 256;  // user, cache_salt, ids of tool calls
 inline constexpr int kInlineMediaBytesMax = 8 << 20;
 inline constexpr int kMediaChunkBytesMax = 1 << 20;
 
 struct RouterOptions {
-  std::string served_model_name;              // what clients ask for
-  std::vector<std::string> vision_encoders;   // host:port
-  std::vector<std::string> decoders;          // host:port
-  int limit_images = 8;                       // pictures a chat
-  int64_t max_model_len = 0;                  // tokens of prompt plus answer; 0: what checkpoint and decoders allow
-  int max_waiting = 256;                      // chats that have no first token yet
-  int64_t limit_media_bytes = 32 << 20;       // of one picture file
-  int64_t media_bytes = int64_t{512} << 20;   // of all pictures kept
-  int threads = 2;                            // that tokenise and hash
+  std::string served_model_name;             // what clients ask for
+  std::vector<std::string> vision_encoders;  // host:port
+  std::vector<std::string> decoders;         // host:port
+  int limit_images = 8;                      // pictures a chat
+  int64_t max_model_len = 0;  // tokens of prompt plus answer; 0: what checkpoint and decoders allow
+  int max_waiting = 256;      // chats that have no first token yet
+  int64_t limit_media_bytes = 32 << 20;      // of one picture file
+  int64_t media_bytes = int64_t{512} << 20;  // of all pictures kept
+  int threads = 2;                           // that tokenise and hash
   std::chrono::milliseconds request_timeout{300000};
-  std::chrono::milliseconds encode_timeout{60000};       // of one picture on one encoder
-  std::chrono::milliseconds silence_timeout{10000};      // of a decoder's stream, heartbeats included
-  std::chrono::milliseconds poll_interval{250};          // of every replica
+  std::chrono::milliseconds encode_timeout{60000};   // of one picture on one encoder
+  std::chrono::milliseconds silence_timeout{10000};  // of a decoder's stream, heartbeats included
+  std::chrono::milliseconds poll_interval{250};      // of every replica
   std::chrono::milliseconds poll_timeout{2000};
-  std::chrono::milliseconds media_idle{600000};          // an uploaded picture nobody uses is kept so long
+  std::chrono::milliseconds media_idle{600000};  // an uploaded picture nobody uses is kept so long
 };
 
 }  // namespace prism

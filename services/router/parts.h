@@ -27,10 +27,10 @@ struct RouterParts {
   ReplicaSet* encoders = nullptr;
   ReplicaSet* decoders = nullptr;
   MediaStore* media = nullptr;
-  TaskPool* pool = nullptr;                  // tokenises and hashes
+  TaskPool* pool = nullptr;  // tokenises and hashes
   RouterMetrics* metrics = nullptr;
   const Clock* clock = nullptr;
-  std::function<uint64_t()> draw_seed;       // for requests without one
+  std::function<uint64_t()> draw_seed;  // for requests without one
 
   // Tokens of prompt plus answer that a chat may have now.
   int64_t LengthMax() const;

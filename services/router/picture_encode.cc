@@ -20,8 +20,8 @@ constexpr size_t kTriesMax = 2;
 
 // Whether another encoder may do better with the same picture.
 bool WorthAnother(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status) || absl::IsDeadlineExceeded(status) ||
-         absl::IsNotFound(status) || absl::IsAborted(status);
+  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status) ||
+         absl::IsDeadlineExceeded(status) || absl::IsNotFound(status) || absl::IsAborted(status);
 }
 
 }  // namespace
@@ -35,7 +35,10 @@ void PictureEncode::Start(const RouterParts* parts, PictureRequest request,
 
 PictureEncode::PictureEncode(const RouterParts* parts, PictureRequest request,
                              std::shared_ptr<Cancellation> cancellation, DoneFn done)
-    : parts_(parts), request_(std::move(request)), cancellation_(std::move(cancellation)), done_(std::move(done)) {}
+    : parts_(parts),
+      request_(std::move(request)),
+      cancellation_(std::move(cancellation)),
+      done_(std::move(done)) {}
 
 SteadyTime PictureEncode::CallDeadline() const {
   const SteadyTime now = Clock::Real().Now();
@@ -46,7 +49,8 @@ void PictureEncode::Try() {
   if (const absl::Status cancelled = cancellation_->status(); !cancelled.ok()) return Finish(cancelled);
   std::vector<size_t> excluded = failed_;
   if (failed_.empty()) excluded = request_.avoid;
-  absl::StatusOr<ReplicaUse> use = parts_->encoders->PickEncoder(request_.file->sha256, excluded, !failed_.empty());
+  absl::StatusOr<ReplicaUse> use =
+      parts_->encoders->PickEncoder(request_.file->sha256, excluded, !failed_.empty());
   if (!use.ok()) return Finish(failed_.empty() ? use.status() : last_error_);
   use_ = *std::move(use);
   if (!failed_.empty()) parts_->metrics->encode_retries.Increment();
@@ -62,7 +66,9 @@ void PictureEncode::Upload() {
   v1::VisionEncoder::StubInterface* const stub = use_.encoder();
   cancellation_->Add(UploadCall::Start(
       CallDeadline(),
-      [stub](auto* context, auto* response, auto* reactor) { stub->async()->PutMedia(context, response, reactor); },
+      [stub](auto* context, auto* response, auto* reactor) {
+        stub->async()->PutMedia(context, response, reactor);
+      },
       [file = request_.file, offset = size_t{0}](v1::PutMediaRequest* chunk) mutable {
         if (offset >= file->bytes.size()) return false;
         chunk->set_data(file->bytes.substr(offset, kMediaChunkBytesMax));
@@ -94,7 +100,9 @@ void PictureEncode::Encode() {
       [stub](auto* context, auto* message, auto* response, auto done) {
         stub->async()->Encode(context, message, response, std::move(done));
       },
-      [self](const absl::Status& status, v1::EncodeResponse response) { self->Answered(status, std::move(response)); }));
+      [self](const absl::Status& status, v1::EncodeResponse response) {
+        self->Answered(status, std::move(response));
+      }));
 }
 
 void PictureEncode::Answered(const absl::Status& status, v1::EncodeResponse response) {
@@ -125,17 +133,19 @@ absl::Status PictureEncode::CheckHandle(const v1::EmbeddingHandle& handle) const
   const uint64_t patches = uint64_t{grid.h()} * grid.w();
   if (grid.t() != 1 || patches == 0 || patches % merged != 0 || patches / merged != handle.num_tokens() ||
       handle.num_tokens() > static_cast<uint32_t>(kSlotTokensMax)) {
-    return absl::InternalError(absl::StrCat("answered grid ", grid.t(), " x ", grid.h(), " x ", grid.w(), " with ",
-                                            handle.num_tokens(), " tokens"));
+    return absl::InternalError(absl::StrCat("answered grid ", grid.t(), " x ", grid.h(), " x ", grid.w(),
+                                            " with ", handle.num_tokens(), " tokens"));
   }
   if (handle.hidden_size() != parts_->model->text.hidden_size ||
       handle.num_deepstack() != parts_->model->vision.num_deepstack()) {
-    return absl::InternalError(absl::StrCat("answered ", handle.hidden_size(), " columns and ", handle.num_deepstack(),
-                                            " DeepStack levels, want ", parts_->model->text.hidden_size, " and ",
+    return absl::InternalError(absl::StrCat("answered ", handle.hidden_size(), " columns and ",
+                                            handle.num_deepstack(), " DeepStack levels, want ",
+                                            parts_->model->text.hidden_size, " and ",
                                             parts_->model->vision.num_deepstack()));
   }
   if (handle.content_key().size() != 32) {
-    return absl::InternalError(absl::StrCat("answered a content key of ", handle.content_key().size(), " bytes"));
+    return absl::InternalError(
+        absl::StrCat("answered a content key of ", handle.content_key().size(), " bytes"));
   }
   return absl::OkStatus();
 }

@@ -24,14 +24,14 @@ struct PictureRequest {
   std::shared_ptr<const MediaFile> file;
   v1::ProcessorOptions options;
   std::string cache_salt;
-  std::string path;                  // of the picture in the request: "messages.0.content.1"
+  std::string path;  // of the picture in the request: "messages.0.content.1"
   SteadyTime deadline;
-  std::vector<size_t> avoid;         // encoders to leave out where another one is ready
+  std::vector<size_t> avoid;  // encoders to leave out where another one is ready
 };
 
 struct EncodedPicture {
   v1::EncodeResponse response;
-  size_t encoder = 0;                // index of the encoder that holds it
+  size_t encoder = 0;  // index of the encoder that holds it
 };
 
 class PictureEncode : public std::enable_shared_from_this<PictureEncode> {
@@ -40,8 +40,8 @@ class PictureEncode : public std::enable_shared_from_this<PictureEncode> {
 
   // Errors: InvalidArgument with the path as BadRequest for a picture that is refused; otherwise the
   // encoder's status with the path in front; Unavailable with NO_REPLICA when none is ready.
-  static void Start(const RouterParts* parts, PictureRequest request, std::shared_ptr<Cancellation> cancellation,
-                    DoneFn done);
+  static void Start(const RouterParts* parts, PictureRequest request,
+                    std::shared_ptr<Cancellation> cancellation, DoneFn done);
 
  private:
   PictureEncode(const RouterParts* parts, PictureRequest request, std::shared_ptr<Cancellation> cancellation,
@@ -59,7 +59,7 @@ class PictureEncode : public std::enable_shared_from_this<PictureEncode> {
   PictureRequest request_;
   const std::shared_ptr<Cancellation> cancellation_;
   DoneFn done_;
-  std::vector<size_t> failed_;       // encoders that were tried
+  std::vector<size_t> failed_;  // encoders that were tried
   absl::Status last_error_;
   ReplicaUse use_;
 };

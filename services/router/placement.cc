@@ -13,7 +13,8 @@ std::vector<size_t> RankEncoders(absl::string_view sha256, absl::Span<const Cand
   int64_t total = 0;
   for (const Candidate& encoder : encoders) total += encoder.in_flight;
   // The share if the new picture is counted too; at least one each.
-  const double share = static_cast<double>(total + 1) / static_cast<double>(std::max<size_t>(encoders.size(), 1));
+  const double share =
+      static_cast<double>(total + 1) / static_cast<double>(std::max<size_t>(encoders.size(), 1));
   const int64_t in_flight_max = static_cast<int64_t>(std::ceil(kLoadBound * share));
   std::vector<uint64_t> scores;
   for (const Candidate& encoder : encoders) scores.push_back(SplitMix64(content ^ Fnv1a64(encoder.address)));

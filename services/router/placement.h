@@ -19,9 +19,9 @@ namespace prism {
 // A replica that may be given work.
 struct Candidate {
   std::string address;
-  int64_t in_flight = 0;       // calls of ours that have not ended
-  int64_t reported = 0;        // running + waiting, as it last said of itself
-  double pages_used = 0;       // share of KV pages, 0 .. 1; decoders
+  int64_t in_flight = 0;  // calls of ours that have not ended
+  int64_t reported = 0;   // running + waiting, as it last said of itself
+  double pages_used = 0;  // share of KV pages, 0 .. 1; decoders
 };
 
 // An encoder takes at most this much more than its even share of what is in flight.

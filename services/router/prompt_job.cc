@@ -35,7 +35,10 @@ struct PromptJob::Round {
 
 PromptJob::PromptJob(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline,
                      std::shared_ptr<Cancellation> cancellation)
-    : parts_(parts), request_(std::move(request)), deadline_(deadline), cancellation_(std::move(cancellation)) {}
+    : parts_(parts),
+      request_(std::move(request)),
+      deadline_(deadline),
+      cancellation_(std::move(cancellation)) {}
 
 void PromptJob::Start(DoneFn done) {
   done_ = std::move(done);
@@ -51,8 +54,8 @@ void PromptJob::OnPool(std::function<void()> task) {
   const std::shared_ptr<PromptJob> self = shared_from_this();
   const absl::Status submitted = parts_->pool->TrySubmit(std::move(task));
   if (submitted.ok()) return;
-  Finish(RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted, "too many prompts wait for their tokens",
-                                    kReasonQueueFull),
+  Finish(RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                                    "too many prompts wait for their tokens", kReasonQueueFull),
                     kRetryMs));
 }
 
@@ -117,7 +120,8 @@ void PromptJob::EncodeAll(std::vector<size_t> avoid) {
                           .avoid = avoid},
                          round->cancellation,
                          [self = shared_from_this(), round, i](absl::StatusOr<EncodedPicture> result) {
-                           if (!result.ok()) round->cancellation->Cancel(absl::CancelledError("another picture failed"));
+                           if (!result.ok())
+                             round->cancellation->Cancel(absl::CancelledError("another picture failed"));
                            std::vector<absl::StatusOr<EncodedPicture>> results;
                            {
                              MutexLock lock(&round->mutex);

@@ -26,11 +26,11 @@ namespace prism {
 
 struct PreparedPrompt {
   std::vector<int32_t> token_ids;
-  std::vector<v1::ImageSpan> spans;           // ascending; one a picture
-  std::vector<v1::EmbeddingHandle> handles;   // in the order of the spans
+  std::vector<v1::ImageSpan> spans;          // ascending; one a picture
+  std::vector<v1::EmbeddingHandle> handles;  // in the order of the spans
   int64_t image_tokens = 0;
-  double prompt_s = 0;                        // checking, rendering, tokenising
-  double encode_s = 0;                        // all pictures, together
+  double prompt_s = 0;  // checking, rendering, tokenising
+  double encode_s = 0;  // all pictures, together
 };
 
 class PromptJob : public std::enable_shared_from_this<PromptJob> {
@@ -82,9 +82,9 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
   const std::shared_ptr<Cancellation> cancellation_;
   DoneFn done_;
   ChatPrompt prompt_;
-  std::vector<Picture> pictures_;                 // in the order of prompt_.slots
+  std::vector<Picture> pictures_;  // in the order of prompt_.slots
   std::vector<v1::EmbeddingHandle> handles_;
-  std::vector<size_t> encoders_;                  // that hold them
+  std::vector<size_t> encoders_;  // that hold them
   SteadyTime stage_start_;
   double prompt_s_ = 0;
   double encode_s_ = 0;

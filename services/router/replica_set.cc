@@ -79,7 +79,8 @@ void ReplicaUse::End() {
   --set->replicas_[index_]->in_flight;
 }
 
-ReplicaSet::ReplicaSet(ReplicaSetOptions options) : options_(std::move(options)), ready_gauge_(options_.ready) {
+ReplicaSet::ReplicaSet(ReplicaSetOptions options)
+    : options_(std::move(options)), ready_gauge_(options_.ready) {
   for (const std::string& address : options_.addresses) {
     auto replica = std::make_unique<Replica>();
     replica->address = address;
@@ -205,23 +206,24 @@ absl::Status ReplicaSet::CheckLocked(const Replica& replica, const v1::DescribeR
     return absl::FailedPreconditionError(
         absl::StrCat("is a \"", description.role(), "\", want a \"", Name(options_.role), "\""));
   }
-  if (description.hidden_size() != options_.hidden_size || description.num_deepstack() != options_.num_deepstack) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("embeddings have ", description.hidden_size(), " columns and ", description.num_deepstack(),
-                     " DeepStack levels, the checkpoint here says ", options_.hidden_size, " and ",
-                     options_.num_deepstack));
+  if (description.hidden_size() != options_.hidden_size ||
+      description.num_deepstack() != options_.num_deepstack) {
+    return absl::FailedPreconditionError(absl::StrCat("embeddings have ", description.hidden_size(),
+                                                      " columns and ", description.num_deepstack(),
+                                                      " DeepStack levels, the checkpoint here says ",
+                                                      options_.hidden_size, " and ", options_.num_deepstack));
   }
   for (const std::unique_ptr<Replica>& other : replicas_) {
     if (other.get() == &replica || !other->ready) continue;
     if (description.weights_digest() != other->description.weights_digest()) {
-      return absl::FailedPreconditionError(absl::StrCat("holds weights ", Hex(description.weights_digest()), ", but ",
-                                                        other->address, " holds ",
+      return absl::FailedPreconditionError(absl::StrCat("holds weights ", Hex(description.weights_digest()),
+                                                        ", but ", other->address, " holds ",
                                                         Hex(other->description.weights_digest())));
     }
     if (description.numerics_id() != other->description.numerics_id()) {
-      return absl::FailedPreconditionError(absl::StrCat("computes as \"", description.numerics_id(), "\", but ",
-                                                        other->address, " as \"", other->description.numerics_id(),
-                                                        "\""));
+      return absl::FailedPreconditionError(absl::StrCat("computes as \"", description.numerics_id(),
+                                                        "\", but ", other->address, " as \"",
+                                                        other->description.numerics_id(), "\""));
     }
   }
   return absl::OkStatus();
@@ -247,17 +249,19 @@ void ReplicaSet::SetReadyLocked(Replica* replica, const absl::Status& status) {
 absl::Status ReplicaSet::NoneReadyLocked() const {
   std::vector<std::string> whys;
   for (const std::unique_ptr<Replica>& replica : replicas_) {
-    whys.push_back(absl::StrCat(replica->address, " ", replica->ready ? "has just failed" : replica->why_not));
+    whys.push_back(
+        absl::StrCat(replica->address, " ", replica->ready ? "has just failed" : replica->why_not));
   }
-  return RetryAfter(ErrorWithReason(absl::StatusCode::kUnavailable,
-                                    absl::StrCat("no ", Name(options_.role), " is ready: ",
-                                                 whys.empty() ? "none is configured" : absl::StrJoin(whys, "; ")),
-                                    kReasonNoReplica),
-                    kRetryMs);
+  return RetryAfter(
+      ErrorWithReason(absl::StatusCode::kUnavailable,
+                      absl::StrCat("no ", Name(options_.role), " is ready: ",
+                                   whys.empty() ? "none is configured" : absl::StrJoin(whys, "; ")),
+                      kReasonNoReplica),
+      kRetryMs);
 }
 
-absl::StatusOr<ReplicaUse> ReplicaSet::PickEncoder(absl::string_view sha256, const std::vector<size_t>& excluded,
-                                                   bool only_others) {
+absl::StatusOr<ReplicaUse> ReplicaSet::PickEncoder(absl::string_view sha256,
+                                                   const std::vector<size_t>& excluded, bool only_others) {
   PRISM_CHECK(options_.role == ReplicaRole::kVisionEncoder);
   return Pick(excluded, only_others, sha256);
 }
@@ -285,10 +289,11 @@ absl::StatusOr<ReplicaUse> ReplicaSet::Pick(const std::vector<size_t>& excluded,
   for (const size_t i : indices) {
     const Replica& replica = *replicas_[i];
     const double pages = static_cast<double>(replica.load.kv_pages_total());
-    known.push_back({.address = replica.address,
-                     .in_flight = replica.in_flight,
-                     .reported = int64_t{replica.load.running()} + replica.load.waiting(),
-                     .pages_used = pages > 0 ? static_cast<double>(replica.load.kv_pages_used()) / pages : 0});
+    known.push_back(
+        {.address = replica.address,
+         .in_flight = replica.in_flight,
+         .reported = int64_t{replica.load.running()} + replica.load.waiting(),
+         .pages_used = pages > 0 ? static_cast<double>(replica.load.kv_pages_used()) / pages : 0});
   }
   const size_t best = options_.role == ReplicaRole::kVisionEncoder ? RankEncoders(sha256, known).front()
                                                                    : RankDecoders(known, turn_++).front();

@@ -38,13 +38,13 @@ absl::string_view Name(ReplicaRole role);
 
 struct ReplicaSetOptions {
   ReplicaRole role = ReplicaRole::kDecoder;
-  std::vector<std::string> addresses;           // host:port
+  std::vector<std::string> addresses;  // host:port
   // What the router's checkpoint says; a replica that differs gets no work.
   uint64_t hidden_size = 0;
   uint64_t num_deepstack = 0;
   std::chrono::milliseconds poll_interval{250};
   std::chrono::milliseconds poll_timeout{2000};
-  Gauge ready;                                  // kept at the number that are ready
+  Gauge ready;  // kept at the number that are ready
 };
 
 class ReplicaSet;

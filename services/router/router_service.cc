@@ -117,7 +117,8 @@ class ChatUnaryReactor final : public grpc::ServerUnaryReactor, public ChatSink 
 // Takes a file in chunks and keeps it.
 class PutMediaReactor final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
  public:
-  PutMediaReactor(const RouterParts* parts, grpc::CallbackServerContext* context, v1::PutMediaResponse* response)
+  PutMediaReactor(const RouterParts* parts, grpc::CallbackServerContext* context,
+                  v1::PutMediaResponse* response)
       : parts_(parts), context_(context), response_(response) {
     StartRead(&chunk_);
   }
@@ -134,12 +135,13 @@ class PutMediaReactor final : public grpc::ServerReadReactor<v1::PutMediaRequest
   absl::Status Take() {
     const int64_t size = static_cast<int64_t>(chunk_.data().size());
     if (size == 0 || size > kMediaChunkBytesMax) {
-      return FieldViolation("data", absl::StrCat("chunk has ", size, " bytes, want 1 to ", kMediaChunkBytesMax));
+      return FieldViolation("data",
+                            absl::StrCat("chunk has ", size, " bytes, want 1 to ", kMediaChunkBytesMax));
     }
     const int64_t total = static_cast<int64_t>(bytes_.size()) + size;
     if (total > parts_->options->limit_media_bytes) {
-      return absl::ResourceExhaustedError(absl::StrCat("file has more than ", parts_->options->limit_media_bytes,
-                                                       " bytes, the most that is taken"));
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "file has more than ", parts_->options->limit_media_bytes, " bytes, the most that is taken"));
     }
     PRISM_RETURN_IF_ERROR(parts_->media->Reserve(size));
     bytes_ += chunk_.data();
@@ -151,8 +153,8 @@ class PutMediaReactor final : public grpc::ServerReadReactor<v1::PutMediaRequest
     if (bytes_.empty()) return End(FieldViolation("data", "file has 0 bytes"));
     const absl::Status submitted = parts_->pool->TrySubmit([this] { Keep(); });
     if (!submitted.ok()) {
-      End(RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted, "too many files wait for their digest",
-                                     kReasonQueueFull),
+      End(RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                                     "too many files wait for their digest", kReasonQueueFull),
                      kRetryMs));
     }
   }
@@ -190,8 +192,9 @@ class PutMediaReactor final : public grpc::ServerReadReactor<v1::PutMediaRequest
 RouterService::RouterService(const RouterParts* parts)
     : parts_(parts),
       incarnation_(absl::HexStringToBytes(NewId())),
-      created_unix_s_(static_cast<uint64_t>(
-          std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count())),
+      created_unix_s_(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(
+                                                std::chrono::system_clock::now().time_since_epoch())
+                                                .count())),
       sessions_(parts) {}
 
 SteadyTime RouterService::ChatDeadline(const grpc::CallbackServerContext& context) const {
@@ -199,10 +202,12 @@ SteadyTime RouterService::ChatDeadline(const grpc::CallbackServerContext& contex
 }
 
 absl::StatusOr<std::shared_ptr<ChatSession>> RouterService::Admit(const grpc::CallbackServerContext& context,
-                                                                  const v1::ChatRequest& request, ChatSink* sink) {
+                                                                  const v1::ChatRequest& request,
+                                                                  ChatSink* sink) {
   parts_->metrics->requests.Increment();
   if (!request.generation_id().empty() && request.generation_id().size() != 16) {
-    return FieldViolation("generation_id", absl::StrCat("has ", request.generation_id().size(), " bytes, want 16"));
+    return FieldViolation("generation_id",
+                          absl::StrCat("has ", request.generation_id().size(), " bytes, want 16"));
   }
   if (const absl::Status ready = parts_->decoders->ready(); !ready.ok()) {
     parts_->metrics->reject_no_replica.Increment();
@@ -227,7 +232,8 @@ grpc::ServerWriteReactor<v1::ChatEvent>* RouterService::Chat(grpc::CallbackServe
 }
 
 grpc::ServerUnaryReactor* RouterService::ChatUnary(grpc::CallbackServerContext* context,
-                                                   const v1::ChatRequest* request, v1::ChatResponse* response) {
+                                                   const v1::ChatRequest* request,
+                                                   v1::ChatResponse* response) {
   auto* const reactor = new ChatUnaryReactor(response);
   const absl::StatusOr<std::shared_ptr<ChatSession>> session = Admit(*context, *request, reactor);
   if (!session.ok()) {
@@ -244,11 +250,12 @@ grpc::ServerReadReactor<v1::PutMediaRequest>* RouterService::PutMedia(grpc::Call
   return new PutMediaReactor(parts_, context, response);
 }
 
-grpc::ServerUnaryReactor* RouterService::Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
-                                                v1::CancelResponse*) {
+grpc::ServerUnaryReactor* RouterService::Cancel(grpc::CallbackServerContext* context,
+                                                const v1::CancelRequest* request, v1::CancelResponse*) {
   if (request->generation_ids_size() > kCancelIdsMax) {
-    return FinishNow(context, FieldViolation("generation_ids", absl::StrCat("has ", request->generation_ids_size(),
-                                                                            " ids, at most ", kCancelIdsMax)));
+    return FinishNow(context,
+                     FieldViolation("generation_ids", absl::StrCat("has ", request->generation_ids_size(),
+                                                                   " ids, at most ", kCancelIdsMax)));
   }
   for (const std::string& id : request->generation_ids()) sessions_.Cancel(id);
   return FinishNow(context, absl::OkStatus());
@@ -259,9 +266,10 @@ grpc::ServerUnaryReactor* RouterService::CountTokens(grpc::CallbackServerContext
                                                      v1::CountTokensResponse* response) {
   if (counting_.fetch_add(1) >= parts_->options->max_waiting) {
     counting_.fetch_sub(1);
-    return FinishNow(context, RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted,
-                                                         "too many prompts are being counted", kReasonQueueFull),
-                                         kRetryMs));
+    return FinishNow(context,
+                     RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                                                "too many prompts are being counted", kReasonQueueFull),
+                                kRetryMs));
   }
   auto* const call = new UnaryCall();
   const auto cancellation = std::make_shared<Cancellation>();
@@ -280,7 +288,8 @@ grpc::ServerUnaryReactor* RouterService::CountTokens(grpc::CallbackServerContext
   return call;
 }
 
-grpc::ServerUnaryReactor* RouterService::ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
+grpc::ServerUnaryReactor* RouterService::ListModels(grpc::CallbackServerContext* context,
+                                                    const v1::ListModelsRequest*,
                                                     v1::ListModelsResponse* response) {
   v1::ListModelsResponse::Model* model = response->add_models();
   model->set_id(parts_->options->served_model_name);
@@ -292,14 +301,15 @@ grpc::ServerUnaryReactor* RouterService::ListModels(grpc::CallbackServerContext*
 }
 
 grpc::ServerUnaryReactor* RouterService::Tokenize(grpc::CallbackServerContext* context,
-                                                  const v1::TokenizeRequest* request, v1::TokenizeResponse* response) {
+                                                  const v1::TokenizeRequest* request,
+                                                  v1::TokenizeResponse* response) {
   return RunOnPool(context, parts_->pool, [this, request, response]() -> absl::Status {
     if (request->has_ids()) {
       std::vector<int32_t> ids;
       for (const uint32_t id : request->ids().ids()) {
         if (id >= static_cast<uint64_t>(parts_->model->text.vocab_size)) {
-          return FieldViolation("ids", absl::StrCat("names id ", id, ", the vocabulary has ",
-                                                    parts_->model->text.vocab_size));
+          return FieldViolation(
+              "ids", absl::StrCat("names id ", id, ", the vocabulary has ", parts_->model->text.vocab_size));
         }
         ids.push_back(static_cast<int32_t>(id));
       }
@@ -307,7 +317,8 @@ grpc::ServerUnaryReactor* RouterService::Tokenize(grpc::CallbackServerContext* c
       response->set_text(parts_->tokenizer->Decode(ids, !request->allow_special()));
       return absl::OkStatus();
     }
-    const SpecialTokens mode = request->allow_special() ? SpecialTokens::kMatchAdded : SpecialTokens::kPlainText;
+    const SpecialTokens mode =
+        request->allow_special() ? SpecialTokens::kMatchAdded : SpecialTokens::kPlainText;
     PRISM_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, parts_->tokenizer->Encode(request->text(), mode));
     response->mutable_ids()->Add(ids.begin(), ids.end());
     response->set_text(request->text());
@@ -315,7 +326,8 @@ grpc::ServerUnaryReactor* RouterService::Tokenize(grpc::CallbackServerContext* c
   });
 }
 
-grpc::ServerUnaryReactor* RouterService::Describe(grpc::CallbackServerContext* context, const v1::DescribeRequest*,
+grpc::ServerUnaryReactor* RouterService::Describe(grpc::CallbackServerContext* context,
+                                                  const v1::DescribeRequest*,
                                                   v1::DescribeResponse* response) {
   const v1::DescribeResponse decoder = parts_->decoders->AnyDescription();
   response->set_role("router");
@@ -331,8 +343,8 @@ grpc::ServerUnaryReactor* RouterService::Describe(grpc::CallbackServerContext* c
   return FinishNow(context, absl::OkStatus());
 }
 
-grpc::ServerUnaryReactor* RouterService::GetLoad(grpc::CallbackServerContext* context, const v1::GetLoadRequest*,
-                                                 v1::GetLoadResponse* response) {
+grpc::ServerUnaryReactor* RouterService::GetLoad(grpc::CallbackServerContext* context,
+                                                 const v1::GetLoadRequest*, v1::GetLoadResponse* response) {
   response->set_running(static_cast<uint32_t>(sessions_.running()));
   response->set_waiting(static_cast<uint32_t>(sessions_.waiting()));
   return FinishNow(context, absl::OkStatus());

@@ -28,7 +28,8 @@ class RouterService final : public v1::Router::CallbackService {
                                    v1::CancelResponse* response) override;
   grpc::ServerUnaryReactor* CountTokens(grpc::CallbackServerContext* context, const v1::ChatRequest* request,
                                         v1::CountTokensResponse* response) override;
-  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
+                                       const v1::ListModelsRequest* request,
                                        v1::ListModelsResponse* response) override;
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context, const v1::TokenizeRequest* request,
                                      v1::TokenizeResponse* response) override;
@@ -36,7 +37,8 @@ class RouterService final : public v1::Router::CallbackService {
                                      v1::DescribeResponse* response) override;
   grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context, const v1::GetLoadRequest* request,
                                     v1::GetLoadResponse* response) override;
-  grpc::ServerUnaryReactor* ListReplicas(grpc::CallbackServerContext* context, const v1::ListReplicasRequest* request,
+  grpc::ServerUnaryReactor* ListReplicas(grpc::CallbackServerContext* context,
+                                         const v1::ListReplicasRequest* request,
                                          v1::ListReplicasResponse* response) override;
 
   // OK when at least one encoder and one decoder are ready. Any thread.
@@ -53,7 +55,7 @@ class RouterService final : public v1::Router::CallbackService {
   const RouterParts* const parts_;
   const std::string incarnation_;  // 16 bytes
   const uint64_t created_unix_s_;
-  std::atomic<int> counting_{0};   // CountTokens under way
+  std::atomic<int> counting_{0};  // CountTokens under way
   SessionRegistry sessions_;
 };
 

@@ -28,8 +28,8 @@ SessionRegistry::~SessionRegistry() {
   watcher_.Join();
 }
 
-absl::StatusOr<std::shared_ptr<ChatSession>> SessionRegistry::Add(v1::ChatRequest request, SteadyTime deadline,
-                                                                  ChatSink* sink) {
+absl::StatusOr<std::shared_ptr<ChatSession>> SessionRegistry::Add(v1::ChatRequest request,
+                                                                  SteadyTime deadline, ChatSink* sink) {
   const std::string id = request.generation_id();
   PRISM_CHECK(id.size() == 16);
   MutexLock lock(&mutex_);

@@ -34,8 +34,8 @@ class SessionRegistry {
   // A new session, not started. ResourceExhausted (QUEUE_FULL, RetryInfo) when max_waiting chats
   // have no first token yet; InvalidArgument for a generation id that is in use.
   // REQUIRES: request.generation_id is 16 bytes.
-  absl::StatusOr<std::shared_ptr<ChatSession>> Add(v1::ChatRequest request, SteadyTime deadline, ChatSink* sink)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::shared_ptr<ChatSession>> Add(v1::ChatRequest request, SteadyTime deadline,
+                                                   ChatSink* sink) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Ends a chat; an unknown id is not an error.
   void Cancel(absl::string_view generation_id) ABSL_LOCKS_EXCLUDED(mutex_);

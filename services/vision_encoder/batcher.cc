@@ -43,8 +43,8 @@ struct Batcher::Batch {
   int64_t num_patches = 0;
 };
 
-Batcher::Batcher(const BatcherOptions& options, TowerFactory factory, EmbeddingStore* store, const Clock* clock,
-                 EncoderMetrics* metrics)
+Batcher::Batcher(const BatcherOptions& options, TowerFactory factory, EmbeddingStore* store,
+                 const Clock* clock, EncoderMetrics* metrics)
     : options_(options), store_(store), clock_(clock), metrics_(metrics) {
   PRISM_CHECK(options.batch_patches_max >= 4 && options.pictures_max >= 1);
   device_ = NamedThread("device", [this, factory = std::move(factory)] { Run(factory); });
@@ -75,8 +75,8 @@ absl::Status Batcher::Live() const {
   const int64_t silent_ms =
       (Nanoseconds(clock_->Now()) - progress_ns_.load(std::memory_order_acquire)) / 1'000'000;
   if (silent_ms <= options_.stall_max.count()) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("the device thread made no progress for ", silent_ms, " ms, limit ",
-                                             options_.stall_max.count()));
+  return absl::UnavailableError(absl::StrCat("the device thread made no progress for ", silent_ms,
+                                             " ms, limit ", options_.stall_max.count()));
 }
 
 void Batcher::MarkProgress(bool busy) {
@@ -113,7 +113,8 @@ absl::StatusOr<Batcher::WaiterId> Batcher::Submit(Picture picture, Waiter waiter
   if (entry == nullptr) {
     if (static_cast<int64_t>(queue_.size()) >= options_.pictures_max) {
       entries_.erase(picture.key);
-      return absl::ResourceExhaustedError(absl::StrCat(options_.pictures_max, " pictures wait for the device, the limit"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat(options_.pictures_max, " pictures wait for the device, the limit"));
     }
     entry = std::make_unique<Entry>();
     entry->image = std::move(picture.image);
@@ -308,7 +309,7 @@ void Batcher::Process(Tower& tower, Batch batch) {
     const RgbImage* frame = &item.image;
     const int64_t rows = item.grid.num_patches();
     PatchifyInto({&frame, 1}, patches.span<float>().subspan(static_cast<size_t>(row * kPatchValues),
-                                                           static_cast<size_t>(rows * kPatchValues)));
+                                                            static_cast<size_t>(rows * kPatchValues)));
     item.image = RgbImage();
     row += rows;
   }
@@ -321,15 +322,18 @@ void Batcher::Process(Tower& tower, Batch batch) {
   float* const values = whole.data<float>();
   const absl::Status status =
       tower.Forward(patches, grids, TensorView(values, {num_tokens, width}),
-                    TensorView(values + num_tokens * width, {levels - 1, num_tokens, width}), [this] { return Continue(); });
+                    TensorView(values + num_tokens * width, {levels - 1, num_tokens, width}),
+                    [this] { return Continue(); });
   const SteadyTime end = clock_->Now();
   MarkProgress(true);
 
-  BatchResult timing{.computed = true, .preprocess_s = SecondsBetween(start, cut), .encode_s = SecondsBetween(cut, end)};
+  BatchResult timing{
+      .computed = true, .preprocess_s = SecondsBetween(start, cut), .encode_s = SecondsBetween(cut, end)};
   if (status.ok()) {
     MutexLock lock(&mutex_);
     const double now_per_patch = SecondsBetween(start, end) / static_cast<double>(num_patches);
-    seconds_per_patch_ = seconds_per_patch_ == 0 ? now_per_patch : 0.8 * seconds_per_patch_ + 0.2 * now_per_patch;
+    seconds_per_patch_ =
+        seconds_per_patch_ == 0 ? now_per_patch : 0.8 * seconds_per_patch_ + 0.2 * now_per_patch;
   }
   metrics_->batch_images.Observe(static_cast<double>(batch.items.size()));
   metrics_->batch_patches.Observe(static_cast<double>(num_patches));

@@ -44,10 +44,10 @@ struct BatcherOptions {
 // What a waiter gets.
 struct BatchResult {
   SharedEmbedding embedding;
-  bool computed = false;     // false: it was in the store by the time the device came to it
-  double preprocess_s = 0;   // patches
-  double queue_s = 0;        // of the picture, before its pass
-  double encode_s = 0;       // the whole pass
+  bool computed = false;    // false: it was in the store by the time the device came to it
+  double preprocess_s = 0;  // patches
+  double queue_s = 0;       // of the picture, before its pass
+  double encode_s = 0;      // the whole pass
 };
 using BatchDone = std::function<void(absl::StatusOr<BatchResult>)>;
 

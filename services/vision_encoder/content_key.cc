@@ -39,7 +39,8 @@ ContentKey ComputeContentKey(const RgbImage& image, const ProcessorChoice& choic
   return Bytes(sha.Finish());
 }
 
-std::string ComputeFileKey(absl::string_view media_sha256, const ProcessorChoice& choice, absl::string_view salt) {
+std::string ComputeFileKey(absl::string_view media_sha256, const ProcessorChoice& choice,
+                           absl::string_view salt) {
   Sha256 sha;
   AddText(sha, "prism file 1");
   AddText(sha, media_sha256);

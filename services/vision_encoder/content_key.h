@@ -33,6 +33,7 @@ ContentKey ComputeContentKey(const RgbImage& image, const ProcessorChoice& choic
 
 // The same over the file instead of its pixels: equal keys mean equal content keys, so a file seen
 // before need not be decoded to know its content key.
-std::string ComputeFileKey(absl::string_view media_sha256, const ProcessorChoice& choice, absl::string_view salt);
+std::string ComputeFileKey(absl::string_view media_sha256, const ProcessorChoice& choice,
+                           absl::string_view salt);
 
 }  // namespace prism

@@ -17,8 +17,8 @@ HandleId NewHandleId() {
 }
 
 absl::Status UnknownHandle(const HandleId& handle) {
-  return absl::NotFoundError(absl::StrCat("embedding handle ", absl::BytesToHexString(handle.substr(0, 16)),
-                                          " is not known here"));
+  return absl::NotFoundError(
+      absl::StrCat("embedding handle ", absl::BytesToHexString(handle.substr(0, 16)), " is not known here"));
 }
 
 }  // namespace

@@ -67,7 +67,8 @@ class EmbeddingStore {
 
   // Keeps the embedding in the place of its reservation. One that is there already stays.
   // REQUIRES: the reservation is of as many bytes
-  void Insert(const ContentKey& key, SharedEmbedding embedding, Reservation reservation) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Insert(const ContentKey& key, SharedEmbedding embedding, Reservation reservation)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Null if it is not held. Counts as a use.
   SharedEmbedding Find(const ContentKey& key) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -95,9 +96,9 @@ class EmbeddingStore {
  private:
   struct Entry {
     SharedEmbedding embedding;
-    std::multiset<SteadyTime> leases;           // when each runs out
+    std::multiset<SteadyTime> leases;  // when each runs out
     std::set<HandleId> handles;
-    std::list<ContentKey>::iterator use;        // in uses_
+    std::list<ContentKey>::iterator use;  // in uses_
   };
   struct Handle {
     ContentKey key;

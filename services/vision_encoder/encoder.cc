@@ -35,10 +35,15 @@ void EncodeCall::Cancel() {
   if (spot.has_value()) encoder->batcher_->Leave(spot->first, spot->second);
 }
 
-Encoder::Encoder(const EncoderOptions& options, TowerFactory factory, const Clock* clock, EncoderMetrics* metrics)
-    : options_(options), clock_(clock), metrics_(metrics), store_(options.store, clock),
+Encoder::Encoder(const EncoderOptions& options, TowerFactory factory, const Clock* clock,
+                 EncoderMetrics* metrics)
+    : options_(options),
+      clock_(clock),
+      metrics_(metrics),
+      store_(options.store, clock),
       batcher_(std::make_unique<Batcher>(options.batch, std::move(factory), &store_, clock, metrics)),
-      pool_(std::make_unique<TaskPool>("image", options.image_threads, static_cast<size_t>(options.calls_max))) {}
+      pool_(std::make_unique<TaskPool>("image", options.image_threads,
+                                       static_cast<size_t>(options.calls_max))) {}
 
 Encoder::~Encoder() {
   pool_.reset();     // what is queued there is prepared and goes to the batcher
@@ -72,7 +77,8 @@ void Encoder::Start(const std::shared_ptr<EncodeCall>& call) {
   if (num_calls_.fetch_add(1) >= options_.calls_max) {
     num_calls_.fetch_sub(1);
     metrics_->rejected_queue_full.Increment();
-    call->End(absl::ResourceExhaustedError(absl::StrCat(options_.calls_max, " pictures are under way, the limit")));
+    call->End(
+        absl::ResourceExhaustedError(absl::StrCat(options_.calls_max, " pictures are under way, the limit")));
     return;
   }
   num_preparing_.fetch_add(1);
@@ -177,10 +183,10 @@ void Encoder::Prepare(const std::shared_ptr<EncodeCall>& call) {
     if (AnswerFromStore(*call, outcome)) return;
   }
 
-  absl::StatusOr<DecodedPicture> picture =
-      DecodePicture(*file, call->choice_,
-                    {.weights_digest = options_.weights_digest, .numerics_id = options_.numerics_id, .salt = call->salt_},
-                    options_.limits, &call->over_);
+  absl::StatusOr<DecodedPicture> picture = DecodePicture(
+      *file, call->choice_,
+      {.weights_digest = options_.weights_digest, .numerics_id = options_.numerics_id, .salt = call->salt_},
+      options_.limits, &call->over_);
   if (!picture.ok()) return Fail(*call, picture.status());
   const SteadyTime decoded = clock_->Now();
   outcome.key = picture->key;
@@ -221,7 +227,8 @@ void Encoder::Prepare(const std::shared_ptr<EncodeCall>& call) {
   if (call->over()) return;
   metrics_->cache_misses.Increment();
   const absl::StatusOr<Batcher::WaiterId> id = batcher_->Submit(
-      {.key = outcome.key, .image = std::move(resized), .reservation = *std::move(reservation)}, waiter_of(outcome));
+      {.key = outcome.key, .image = std::move(resized), .reservation = *std::move(reservation)},
+      waiter_of(outcome));
   if (!id.ok()) {
     if (absl::IsResourceExhausted(id.status())) metrics_->rejected_queue_full.Increment();
     return Fail(*call, id.status());

@@ -40,9 +40,9 @@ struct EncoderOptions {
   std::string weights_digest;  // of the vision half
   std::string numerics_id;
   int image_threads = 2;
-  int64_t calls_max = 64;                         // Encode calls at once
-  std::chrono::milliseconds lease{120'000};       // of an Encode's handle
-  size_t recent_files_max = 4096;                 // files whose content key is remembered
+  int64_t calls_max = 64;                    // Encode calls at once
+  std::chrono::milliseconds lease{120'000};  // of an Encode's handle
+  size_t recent_files_max = 4096;            // files whose content key is remembered
 };
 
 struct EncodeInput {
@@ -76,8 +76,12 @@ class EncodeCall {
  private:
   friend class Encoder;
   EncodeCall(Encoder* encoder, EncodeInput input, EncodeDone done)
-      : encoder_(encoder), choice_(input.choice), salt_(std::move(input.salt)), deadline_(input.deadline),
-        file_(std::move(input.file)), done_(std::move(done)) {}
+      : encoder_(encoder),
+        choice_(input.choice),
+        salt_(std::move(input.salt)),
+        deadline_(input.deadline),
+        file_(std::move(input.file)),
+        done_(std::move(done)) {}
 
   // Where the call waits in the batcher.
   using Spot = std::optional<std::pair<ContentKey, Batcher::WaiterId>>;
@@ -158,8 +162,8 @@ class Encoder {
   const Clock* const clock_;
   EncoderMetrics* const metrics_;
   EmbeddingStore store_;
-  std::atomic<int64_t> num_calls_{0};     // in a worker's queue or hands, or in the batcher
-  std::atomic<int64_t> num_preparing_{0}; // of these, not yet in the batcher
+  std::atomic<int64_t> num_calls_{0};      // in a worker's queue or hands, or in the batcher
+  std::atomic<int64_t> num_preparing_{0};  // of these, not yet in the batcher
   Mutex mutex_;
   std::list<std::string> seen_order_ ABSL_GUARDED_BY(mutex_);  // oldest first
   std::unordered_map<std::string, Seen> seen_ ABSL_GUARDED_BY(mutex_);

@@ -55,8 +55,8 @@ class PutMediaCall final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
     const std::string& piece = request_.data();
     absl::Status status;
     if (piece.empty() || piece.size() > kMediaPieceBytesMax) {
-      status = FieldViolation("data", absl::StrCat("a piece of ", piece.size(), " bytes; 1 to ", kMediaPieceBytesMax,
-                                                   " are taken"));
+      status = FieldViolation("data", absl::StrCat("a piece of ", piece.size(), " bytes; 1 to ",
+                                                   kMediaPieceBytesMax, " are taken"));
     } else {
       status = upload_->Add(piece);
     }
@@ -100,8 +100,11 @@ class PutMediaCall final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
 // costs one frame and a hold on the embedding. One write runs at a time, so nothing needs a lock.
 class FetchCall final : public grpc::ServerWriteReactor<v1::TensorFrame> {
  public:
-  FetchCall(SharedEmbedding embedding, uint64_t offset, std::atomic<int64_t>* num_fetches, EncoderMetrics* metrics)
-      : embedding_(std::move(embedding)), splitter_(embedding_->bytes(), offset), num_fetches_(num_fetches),
+  FetchCall(SharedEmbedding embedding, uint64_t offset, std::atomic<int64_t>* num_fetches,
+            EncoderMetrics* metrics)
+      : embedding_(std::move(embedding)),
+        splitter_(embedding_->bytes(), offset),
+        num_fetches_(num_fetches),
         metrics_(metrics) {
     Next();
   }
@@ -162,7 +165,8 @@ grpc::ServerReadReactor<v1::PutMediaRequest>* EncoderService::PutMedia(grpc::Cal
   return new PutMediaCall(context, *std::move(upload), response, media_, metrics_);
 }
 
-absl::StatusOr<EncodeInput> EncoderService::InputOf(const v1::EncodeRequest& request, SteadyTime deadline) const {
+absl::StatusOr<EncodeInput> EncoderService::InputOf(const v1::EncodeRequest& request,
+                                                    SteadyTime deadline) const {
   EncodeInput input{.deadline = deadline};
   switch (request.media().source_case()) {
     case v1::Media::kMediaId: {
@@ -172,15 +176,17 @@ absl::StatusOr<EncodeInput> EncoderService::InputOf(const v1::EncodeRequest& req
       }
       input.file = media_->Find(id);
       if (input.file == nullptr) {
-        return absl::NotFoundError(absl::StrCat("media ", absl::BytesToHexString(id), " is not held; put it again"));
+        return absl::NotFoundError(
+            absl::StrCat("media ", absl::BytesToHexString(id), " is not held; put it again"));
       }
       break;
     }
     case v1::Media::kInlineData: {
       const std::string& bytes = request.media().inline_data();
       if (static_cast<int64_t>(bytes.size()) > kInlineMediaBytesMax) {
-        return FieldViolation("media.inline_data", absl::StrCat(bytes.size(), " bytes, limit ", kInlineMediaBytesMax,
-                                                                "; larger files go through PutMedia"));
+        return FieldViolation("media.inline_data",
+                              absl::StrCat(bytes.size(), " bytes, limit ", kInlineMediaBytesMax,
+                                           "; larger files go through PutMedia"));
       }
       // The call may end while a worker still reads the file, and the request goes with the call.
       input.file = std::make_shared<const std::string>(bytes);
@@ -201,16 +207,21 @@ absl::StatusOr<EncodeInput> EncoderService::InputOf(const v1::EncodeRequest& req
       input.choice.alpha = AlphaMode::kDrop;
       break;
     default:
-      return FieldViolation("options.alpha", absl::StrCat(static_cast<int>(options.alpha()), " is no alpha policy"));
+      return FieldViolation("options.alpha",
+                            absl::StrCat(static_cast<int>(options.alpha()), " is no alpha policy"));
   }
-  if (options.has_min_pixels() && options.min_pixels() == 0) return FieldViolation("options.min_pixels", "0, want at least 1");
-  if (options.has_max_pixels() && options.max_pixels() == 0) return FieldViolation("options.max_pixels", "0, want at least 1");
+  if (options.has_min_pixels() && options.min_pixels() == 0)
+    return FieldViolation("options.min_pixels", "0, want at least 1");
+  if (options.has_max_pixels() && options.max_pixels() == 0)
+    return FieldViolation("options.max_pixels", "0, want at least 1");
   constexpr uint64_t kPixelsMax = uint64_t{1} << 62;  // far above every limit, safe to compare as int64
-  PRISM_ASSIGN_OR_RETURN(input.choice.bounds,
-                         ResolveBounds(options_.budget, static_cast<int64_t>(std::min(options.min_pixels(), kPixelsMax)),
-                                       static_cast<int64_t>(std::min(options.max_pixels(), kPixelsMax))));
+  PRISM_ASSIGN_OR_RETURN(
+      input.choice.bounds,
+      ResolveBounds(options_.budget, static_cast<int64_t>(std::min(options.min_pixels(), kPixelsMax)),
+                    static_cast<int64_t>(std::min(options.max_pixels(), kPixelsMax))));
   if (request.cache_salt().size() > kSaltBytesMax) {
-    return FieldViolation("cache_salt", absl::StrCat(request.cache_salt().size(), " bytes, limit ", kSaltBytesMax));
+    return FieldViolation("cache_salt",
+                          absl::StrCat(request.cache_salt().size(), " bytes, limit ", kSaltBytesMax));
   }
   input.salt = request.cache_salt();
   return input;
@@ -245,7 +256,8 @@ void EncoderService::Fill(const EncodeOutcome& outcome, v1::EncodeResponse* resp
 }
 
 grpc::ServerUnaryReactor* EncoderService::Encode(grpc::CallbackServerContext* context,
-                                                 const v1::EncodeRequest* request, v1::EncodeResponse* response) {
+                                                 const v1::EncodeRequest* request,
+                                                 v1::EncodeResponse* response) {
   absl::Status serving = CheckServing();
   if (!serving.ok()) return FinishNow(context, serving);
   absl::StatusOr<EncodeInput> input = InputOf(*request, DeadlineOf(*context));
@@ -285,8 +297,8 @@ absl::StatusOr<SharedEmbedding> EncoderService::Find(const v1::FetchEmbeddingReq
   return embedding;
 }
 
-grpc::ServerWriteReactor<v1::TensorFrame>* EncoderService::FetchEmbedding(grpc::CallbackServerContext*,
-                                                                          const v1::FetchEmbeddingRequest* request) {
+grpc::ServerWriteReactor<v1::TensorFrame>* EncoderService::FetchEmbedding(
+    grpc::CallbackServerContext*, const v1::FetchEmbeddingRequest* request) {
   if (num_fetches_.fetch_add(1) >= kFetchesMax) {
     return new FetchCall(WithDetails(absl::ResourceExhaustedError(
                              absl::StrCat(kFetchesMax, " embeddings are being sent, the limit"))),
@@ -297,7 +309,8 @@ grpc::ServerWriteReactor<v1::TensorFrame>* EncoderService::FetchEmbedding(grpc::
   return new FetchCall(*std::move(embedding), request->offset(), &num_fetches_, metrics_);
 }
 
-grpc::ServerUnaryReactor* EncoderService::Extend(grpc::CallbackServerContext* context, const v1::ExtendRequest* request,
+grpc::ServerUnaryReactor* EncoderService::Extend(grpc::CallbackServerContext* context,
+                                                 const v1::ExtendRequest* request,
                                                  v1::ExtendResponse* response) {
   absl::Status status = CheckCount("handle_ids", request->handle_ids_size());
   if (status.ok() && (request->lease_ms() < 1 || request->lease_ms() > kLeaseMsMax)) {
@@ -305,7 +318,8 @@ grpc::ServerUnaryReactor* EncoderService::Extend(grpc::CallbackServerContext* co
   }
   for (const std::string& id : request->handle_ids()) {
     if (!status.ok()) break;
-    const absl::Status extended = encoder_->store().Extend(id, std::chrono::milliseconds(request->lease_ms()));
+    const absl::Status extended =
+        encoder_->store().Extend(id, std::chrono::milliseconds(request->lease_ms()));
     if (!extended.ok()) status = Lost(extended.message());
   }
   response->set_lease_ms(request->lease_ms());
@@ -321,7 +335,8 @@ grpc::ServerUnaryReactor* EncoderService::Release(grpc::CallbackServerContext* c
   return FinishNow(context, absl::OkStatus());
 }
 
-grpc::ServerUnaryReactor* EncoderService::Describe(grpc::CallbackServerContext* context, const v1::DescribeRequest*,
+grpc::ServerUnaryReactor* EncoderService::Describe(grpc::CallbackServerContext* context,
+                                                   const v1::DescribeRequest*,
                                                    v1::DescribeResponse* response) {
   const absl::Status ready = encoder_->Ready();
   if (!ready.ok()) return FinishNow(context, ready);
@@ -340,8 +355,8 @@ grpc::ServerUnaryReactor* EncoderService::Describe(grpc::CallbackServerContext* 
   return FinishNow(context, absl::OkStatus());
 }
 
-grpc::ServerUnaryReactor* EncoderService::GetLoad(grpc::CallbackServerContext* context, const v1::GetLoadRequest*,
-                                                  v1::GetLoadResponse* response) {
+grpc::ServerUnaryReactor* EncoderService::GetLoad(grpc::CallbackServerContext* context,
+                                                  const v1::GetLoadRequest*, v1::GetLoadResponse* response) {
   const Encoder::Load load = encoder_->load();
   response->set_running(static_cast<uint32_t>(load.num_running));
   response->set_waiting(static_cast<uint32_t>(load.num_waiting));

@@ -21,11 +21,11 @@ inline constexpr int64_t kInlineMediaBytesMax = int64_t{8} << 20;  // of one Enc
 inline constexpr size_t kMediaPieceBytesMax = size_t{1} << 20;     // of one PutMedia message
 inline constexpr int kKeysPerCallMax = 256;                        // keys or handles of one call
 inline constexpr uint32_t kLeaseMsMax = 600'000;
-inline constexpr int64_t kFetchesMax = 256;                        // FetchEmbedding calls at once
+inline constexpr int64_t kFetchesMax = 256;  // FetchEmbedding calls at once
 
 struct EncoderServiceOptions {
-  std::string model;        // name clients ask for
-  std::string device;       // "cpu"
+  std::string model;                    // name clients ask for
+  std::string device;                   // "cpu"
   AlphaMode alpha = AlphaMode::kWhite;  // where a request leaves it open
   PixelBudget budget;
   std::string incarnation;  // 16 bytes, random at every start
@@ -33,7 +33,8 @@ struct EncoderServiceOptions {
 
 class EncoderService final : public v1::VisionEncoder::CallbackService {
  public:
-  EncoderService(const EncoderServiceOptions& options, Encoder* encoder, MediaStore* media, EncoderMetrics* metrics);
+  EncoderService(const EncoderServiceOptions& options, Encoder* encoder, MediaStore* media,
+                 EncoderMetrics* metrics);
 
   // host:port under which decoders reach this process; stands in every handle. Before the first call.
   void set_address(const std::string& address) { address_ = address; }
@@ -44,10 +45,11 @@ class EncoderService final : public v1::VisionEncoder::CallbackService {
                                                          v1::PutMediaResponse* response) override;
   grpc::ServerUnaryReactor* Encode(grpc::CallbackServerContext* context, const v1::EncodeRequest* request,
                                    v1::EncodeResponse* response) override;
-  grpc::ServerUnaryReactor* HasEmbedding(grpc::CallbackServerContext* context, const v1::HasEmbeddingRequest* request,
+  grpc::ServerUnaryReactor* HasEmbedding(grpc::CallbackServerContext* context,
+                                         const v1::HasEmbeddingRequest* request,
                                          v1::HasEmbeddingResponse* response) override;
-  grpc::ServerWriteReactor<v1::TensorFrame>* FetchEmbedding(grpc::CallbackServerContext* context,
-                                                            const v1::FetchEmbeddingRequest* request) override;
+  grpc::ServerWriteReactor<v1::TensorFrame>* FetchEmbedding(
+      grpc::CallbackServerContext* context, const v1::FetchEmbeddingRequest* request) override;
   grpc::ServerUnaryReactor* Extend(grpc::CallbackServerContext* context, const v1::ExtendRequest* request,
                                    v1::ExtendResponse* response) override;
   grpc::ServerUnaryReactor* Release(grpc::CallbackServerContext* context, const v1::ReleaseRequest* request,

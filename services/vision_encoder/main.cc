@@ -51,21 +51,26 @@ void Declare(FlagSet* set, Flags* flags) {
   set->Add("--model", &flags->model, "The Hugging Face folder of the model", {.required = true});
   set->Add("--device", &flags->device, "What the tower runs on; auto takes the best there is",
            {.choices = {"auto", "cpu"}});
-  set->Add("--load-format", &flags->load_format, "Where weights come from; synthetic makes them up from the configuration",
+  set->Add("--load-format", &flags->load_format,
+           "Where weights come from; synthetic makes them up from the configuration",
            {.choices = {"auto", "safetensors", "synthetic"}});
   set->Add("--synthetic-seed", &flags->synthetic_seed, "The seed of synthetic weights");
-  set->Add("--alpha", &flags->alpha, "What becomes of transparency where a request does not say: on white, or ignored",
+  set->Add("--alpha", &flags->alpha,
+           "What becomes of transparency where a request does not say: on white, or ignored",
            {.choices = {"white", "drop"}});
-  set->Add("--max-image-tokens", &flags->max_image_tokens, "Visual tokens of one picture; larger ones are scaled down",
+  set->Add("--max-image-tokens", &flags->max_image_tokens,
+           "Visual tokens of one picture; larger ones are scaled down",
            {.unit = "tokens", .min = 1, .max = 65536});
-  set->Add("--max-image-pixels", &flags->max_image_pixels, "Pixels of a picture as sent; larger ones are refused",
-           {.unit = "pixels", .min = 1, .max = 1e9});
-  set->Add("--limit-media-bytes", &flags->limit_media_bytes, "Bytes of a picture file; larger ones are refused",
-           {.unit = "bytes", .min = 1, .max = 1e9});
-  set->Add("--media-store-bytes", &flags->media_store_bytes, "Memory for files that were sent ahead of their Encode",
-           {.unit = "bytes", .min = 1, .max = 1e12});
-  set->Add("--store-bytes", &flags->store_bytes, "Memory for embeddings", {.unit = "bytes", .min = 1, .max = 1e13});
-  set->Add("--max-batch-patches", &flags->max_batch_patches, "Patches of one pass through the tower; a token has four",
+  set->Add("--max-image-pixels", &flags->max_image_pixels,
+           "Pixels of a picture as sent; larger ones are refused", {.unit = "pixels", .min = 1, .max = 1e9});
+  set->Add("--limit-media-bytes", &flags->limit_media_bytes,
+           "Bytes of a picture file; larger ones are refused", {.unit = "bytes", .min = 1, .max = 1e9});
+  set->Add("--media-store-bytes", &flags->media_store_bytes,
+           "Memory for files that were sent ahead of their Encode", {.unit = "bytes", .min = 1, .max = 1e12});
+  set->Add("--store-bytes", &flags->store_bytes, "Memory for embeddings",
+           {.unit = "bytes", .min = 1, .max = 1e13});
+  set->Add("--max-batch-patches", &flags->max_batch_patches,
+           "Patches of one pass through the tower; a token has four",
            {.unit = "patches", .min = 4, .max = 1 << 20});
   set->Add("--max-queue", &flags->max_queue, "Encode calls under way at once; more are refused",
            {.unit = "calls", .min = 1, .max = 65536});
@@ -73,14 +78,18 @@ void Declare(FlagSet* set, Flags* flags) {
            {.unit = "ms", .min = 1, .max = kLeaseMsMax});
   set->Add("--threads", &flags->threads, "Threads of the tower on a CPU; 0 takes one per CPU",
            {.unit = "threads", .min = 0, .max = 1024});
-  set->Add("--image-threads", &flags->image_threads, "Threads that decode and resize; 0 takes one per two CPUs",
+  set->Add("--image-threads", &flags->image_threads,
+           "Threads that decode and resize; 0 takes one per two CPUs",
            {.unit = "threads", .min = 0, .max = 1024});
   set->Add("--advertise-address", &flags->advertise_address,
-           "host:port under which decoders reach this encoder; needed where --host is a wildcard; none: --host and the port");
+           "host:port under which decoders reach this encoder; needed where --host is a wildcard; none: "
+           "--host and the port");
   AddServiceFlags(set, &flags->service);
 }
 
-bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "::" || host == "[::]" || host.empty(); }
+bool IsWildcard(const std::string& host) {
+  return host == "0.0.0.0" || host == "::" || host == "[::]" || host.empty();
+}
 
 // Settings that contradict each other or the model.
 absl::Status CheckFlags(const Flags& flags, const ModelConfig& config) {
@@ -93,8 +102,8 @@ absl::Status CheckFlags(const Flags& flags, const ModelConfig& config) {
                           config.vision.out_hidden_size * static_cast<int64_t>(sizeof(float));
   if (flags.store_bytes < largest) {
     return absl::InvalidArgumentError(absl::StrCat("--store-bytes is ", flags.store_bytes,
-                                                   ", too few for one embedding of --max-image-tokens, ", largest,
-                                                   " bytes"));
+                                                   ", too few for one embedding of --max-image-tokens, ",
+                                                   largest, " bytes"));
   }
   if (flags.media_store_bytes < flags.limit_media_bytes) {
     return absl::InvalidArgumentError(absl::StrCat("--media-store-bytes is ", flags.media_store_bytes,
@@ -105,7 +114,8 @@ absl::Status CheckFlags(const Flags& flags, const ModelConfig& config) {
     return absl::UnimplementedError("the model's patches are not of 3 x 2 x 16 x 16 merged 2 x 2");
   }
   if (flags.advertise_address.empty() && IsWildcard(flags.service.host)) {
-    return absl::InvalidArgumentError(absl::StrCat("--advertise-address is needed with --host ", flags.service.host));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--advertise-address is needed with --host ", flags.service.host));
   }
   return absl::OkStatus();
 }
@@ -122,10 +132,10 @@ std::string NewIncarnation() {
 
 absl::Status Run(const Flags& flags) {
   PRISM_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(flags.load_format));
-  PRISM_ASSIGN_OR_RETURN(
-      const std::unique_ptr<Checkpoint> checkpoint,
-      Checkpoint::Open(flags.model,
-                       {.format = format, .part = CheckpointPart::kVision, .synthetic_seed = flags.synthetic_seed}));
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                         Checkpoint::Open(flags.model, {.format = format,
+                                                        .part = CheckpointPart::kVision,
+                                                        .synthetic_seed = flags.synthetic_seed}));
   const ModelConfig& config = checkpoint->config();
   PRISM_RETURN_IF_ERROR(CheckFlags(flags, config));
   const int cpus = AvailableCpus();
@@ -143,7 +153,8 @@ absl::Status Run(const Flags& flags) {
   EncoderMetrics metrics(&registry);
   MediaStore media({.bytes_max = flags.media_store_bytes, .file_bytes_max = flags.limit_media_bytes});
 
-  EncoderOptions options{.weights_digest = weights_digest, .numerics_id = std::string(backend->numerics_id())};
+  EncoderOptions options{.weights_digest = weights_digest,
+                         .numerics_id = std::string(backend->numerics_id())};
   options.limits.image_tokens_max = flags.max_image_tokens;
   options.limits.picture.file_bytes_max = flags.limit_media_bytes;
   options.limits.picture.pixels_max = flags.max_image_pixels;
@@ -173,11 +184,11 @@ absl::Status Run(const Flags& flags) {
   std::unique_ptr<MetricsServer> metrics_server;
   std::unique_ptr<RpcServer> server;
   const auto listen = [&]() -> absl::Status {
-    PRISM_ASSIGN_OR_RETURN(metrics_server,
-                           MetricsServer::Start(&registry, {.host = flags.service.metrics_host,
-                                                            .port = flags.service.metrics_port,
-                                                            .live = [&encoder] { return encoder.Live(); },
-                                                            .ready = [&encoder] { return encoder.Ready(); }}));
+    PRISM_ASSIGN_OR_RETURN(
+        metrics_server, MetricsServer::Start(&registry, {.host = flags.service.metrics_host,
+                                                         .port = flags.service.metrics_port,
+                                                         .live = [&encoder] { return encoder.Live(); },
+                                                         .ready = [&encoder] { return encoder.Ready(); }}));
     PRISM_ASSIGN_OR_RETURN(server, RpcServer::Start({.host = flags.service.host,
                                                      .port = flags.service.port,
                                                      .reflection = flags.service.reflection,
@@ -191,9 +202,9 @@ absl::Status Run(const Flags& flags) {
   listening.set_value(is_up.ok());
   PRISM_RETURN_IF_ERROR(is_up);
 
-  LogInfo("listening", {{"address", server->address()},
-                        {"port", server->port()},
-                        {"metrics_port", metrics_server->port()}});
+  LogInfo(
+      "listening",
+      {{"address", server->address()}, {"port", server->port()}, {"metrics_port", metrics_server->port()}});
   PRISM_RETURN_IF_ERROR(encoder.WaitUntilReady());
   server->SetServing(true);
   LogInfo("ready", {{"model", NameOfModel(flags.model)},

@@ -12,8 +12,8 @@ MediaStore::Upload::~Upload() { store_->EndUpload(static_cast<int64_t>(bytes_.si
 absl::Status MediaStore::Upload::Add(absl::string_view piece) {
   const int64_t size = static_cast<int64_t>(bytes_.size() + piece.size());
   if (size > store_->options_.file_bytes_max) {
-    return absl::ResourceExhaustedError(absl::StrCat("the file has more than ", store_->options_.file_bytes_max,
-                                                     " bytes, the limit of one file"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the file has more than ", store_->options_.file_bytes_max, " bytes, the limit of one file"));
   }
   PRISM_RETURN_IF_ERROR(store_->Reserve(static_cast<int64_t>(piece.size())));
   sha_.Update(piece);
@@ -58,8 +58,8 @@ absl::Status MediaStore::Reserve(int64_t bytes) {
     use = uses_.erase(use);
   }
   if (used_bytes_ + bytes > options_.bytes_max) {
-    return absl::ResourceExhaustedError(absl::StrCat(used_bytes_, " of ", options_.bytes_max,
-                                                     " bytes for media are in use; ", bytes, " more do not fit"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        used_bytes_, " of ", options_.bytes_max, " bytes for media are in use; ", bytes, " more do not fit"));
   }
   used_bytes_ += bytes;
   return absl::OkStatus();

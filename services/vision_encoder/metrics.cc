@@ -13,32 +13,35 @@ Counter Rejected(MetricRegistry* registry, const char* reason) {
   return registry->AddCounter("prism_request_reject_total", "Requests refused.", {{"reason", reason}});
 }
 Counter Cache(MetricRegistry* registry, const char* result) {
-  return registry->AddCounter("prism_embedding_cache_total",
-                              "Pictures answered from the store (hit), by another call's work (joined), by work (miss).",
-                              {{"result", result}});
+  return registry->AddCounter(
+      "prism_embedding_cache_total",
+      "Pictures answered from the store (hit), by another call's work (joined), by work (miss).",
+      {{"result", result}});
 }
 
 }  // namespace
 
 EncoderMetrics::EncoderMetrics(MetricRegistry* registry)
     : media_bytes(registry->AddCounter("prism_media_bytes_total", "Bytes of media received by PutMedia.")),
-      media_store_bytes(registry->AddGauge("prism_media_store_bytes", "Bytes of stored media and of uploads under way.")),
+      media_store_bytes(
+          registry->AddGauge("prism_media_store_bytes", "Bytes of stored media and of uploads under way.")),
       waiting(registry->AddGauge("prism_encode_waiting", "Pictures waiting for the device.")),
       running(registry->AddGauge("prism_encode_running", "Pictures in the tower.")),
       rejected_queue_full(Rejected(registry, "queue_full")),
       rejected_store_full(Rejected(registry, "store_full")),
       rejected_picture(Rejected(registry, "picture")),
-      cancelled(registry->AddCounter("prism_encode_cancelled_total", "Calls ended by their caller or deadline.")),
+      cancelled(
+          registry->AddCounter("prism_encode_cancelled_total", "Calls ended by their caller or deadline.")),
       image_pixels(registry->AddHistogram("prism_image_pixels", "Pixels of a decoded picture.",
                                           OneTwoFiveBuckets(50e6))),
       decode_seconds(Stage(registry, "decode_image")),
       preprocess_seconds(Stage(registry, "preprocess")),
       queue_seconds(Stage(registry, "queue")),
       encode_seconds(Stage(registry, "encode")),
-      batch_images(registry->AddHistogram("prism_encode_batch_images", "Pictures of one pass through the tower.",
-                                          OneTwoFiveBuckets(128))),
-      batch_patches(registry->AddHistogram("prism_encode_batch_patches", "Patches of one pass through the tower.",
-                                           OneTwoFiveBuckets(131072))),
+      batch_images(registry->AddHistogram("prism_encode_batch_images",
+                                          "Pictures of one pass through the tower.", OneTwoFiveBuckets(128))),
+      batch_patches(registry->AddHistogram(
+          "prism_encode_batch_patches", "Patches of one pass through the tower.", OneTwoFiveBuckets(131072))),
       cache_hits(Cache(registry, "hit")),
       cache_joined(Cache(registry, "joined")),
       cache_misses(Cache(registry, "miss")),
@@ -49,7 +52,8 @@ EncoderMetrics::EncoderMetrics(MetricRegistry* registry)
       store_handles(registry->AddGauge("prism_embedding_store_handles", "Handles lent out.")),
       embedding_bytes_out(registry->AddCounter("prism_embedding_bytes_total", "Bytes of embeddings moved.",
                                                {{"dir", "out"}})),
-      last_step_timestamp_seconds(registry->AddGauge("prism_engine_last_step_timestamp_seconds",
-                                                     "When the device thread last made progress, in seconds since 1970.")) {}
+      last_step_timestamp_seconds(
+          registry->AddGauge("prism_engine_last_step_timestamp_seconds",
+                             "When the device thread last made progress, in seconds since 1970.")) {}
 
 }  // namespace prism

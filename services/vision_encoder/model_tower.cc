@@ -17,8 +17,9 @@ class ModelTower final : public Tower {
   int64_t hidden_size() const override { return model_->hidden_size(); }
   int64_t num_deepstack() const override { return model_->num_deepstack(); }
 
-  absl::Status Forward(const TensorView& patches, absl::Span<const PatchGridSize> grids, const TensorView& embeddings,
-                       const TensorView& deepstack, const std::function<absl::Status()>& after_block) override {
+  absl::Status Forward(const TensorView& patches, absl::Span<const PatchGridSize> grids,
+                       const TensorView& embeddings, const TensorView& deepstack,
+                       const std::function<absl::Status()>& after_block) override {
     std::vector<VisionGrid> model_grids;
     for (const PatchGridSize& grid : grids) {
       model_grids.push_back({.t = static_cast<int32_t>(grid.t),

@@ -13,7 +13,8 @@ absl::StatusOr<DecodedPicture> DecodePicture(absl::string_view file, const Proce
                                              const std::atomic<bool>* cancelled) {
   DecodedPicture picture;
   PRISM_ASSIGN_OR_RETURN(
-      picture.image, DecodeImage(file, {.alpha = choice.alpha, .limits = limits.picture, .cancelled = cancelled}));
+      picture.image,
+      DecodeImage(file, {.alpha = choice.alpha, .limits = limits.picture, .cancelled = cancelled}));
   PRISM_ASSIGN_OR_RETURN(picture.target, SmartResize(picture.image.size(), choice.bounds));
   // The rounding of sizes may step over a maximum, far over it where the picture is long and thin.
   const int64_t tokens = NumVisualTokens(picture.target);

@@ -39,9 +39,9 @@ absl::Status SelfTest(Tower& tower) {
   for (Tensor& result : results) {
     result = Tensor::HostZeros(DType::kF32, {1 + levels, tokens, width});
     float* values = result.data<float>();
-    PRISM_RETURN_IF_ERROR(tower.Forward(picture.patches.view(), {&picture.size, 1},
-                                        TensorView(values, {tokens, width}),
-                                        TensorView(values + tokens * width, {levels, tokens, width}), nullptr));
+    PRISM_RETURN_IF_ERROR(
+        tower.Forward(picture.patches.view(), {&picture.size, 1}, TensorView(values, {tokens, width}),
+                      TensorView(values + tokens * width, {levels, tokens, width}), nullptr));
     PRISM_RETURN_IF_ERROR(CheckFinite(result.span<float>()));
   }
   const absl::Span<const float> first = results[0].span<float>();

@@ -22,7 +22,9 @@ struct VisionEmbedding {
   int64_t num_tokens() const { return values.shape()[1]; }
   int64_t hidden_size() const { return values.shape()[2]; }
   int64_t num_deepstack() const { return values.shape()[0] - 1; }
-  int64_t size_bytes() const { return values.shape().num_elements() * static_cast<int64_t>(SizeOf(values.dtype())); }
+  int64_t size_bytes() const {
+    return values.shape().num_elements() * static_cast<int64_t>(SizeOf(values.dtype()));
+  }
   absl::Span<const uint8_t> bytes() const {
     return {static_cast<const uint8_t*>(values.view().raw()), static_cast<size_t>(size_bytes())};
   }

@@ -20,15 +20,15 @@ class InvarianceTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     auto opened = Checkpoint::Open(std::string(PRISM_SOURCE_DIR "/tests/oracle/models/") + GetParam(),
-                                         {.format = LoadFormat::kSynthetic, .part = CheckpointPart::kText});
+                                   {.format = LoadFormat::kSynthetic, .part = CheckpointPart::kText});
     ASSERT_TRUE(opened.ok()) << opened.status();
     checkpoint_ = *std::move(opened);
     const TextConfig& text = checkpoint_->config().text;
     std::mt19937 random(7);
     std::normal_distribution<float> normal;
     embeddings_ = Tensor::Host(DType::kF32, Shape{60, text.hidden_size});
-    deepstack_ = Tensor::Host(DType::kF32,
-                              Shape{checkpoint_->config().vision.num_deepstack(), 60, text.hidden_size});
+    deepstack_ =
+        Tensor::Host(DType::kF32, Shape{checkpoint_->config().vision.num_deepstack(), 60, text.hidden_size});
     for (float& value : embeddings_.span<float>()) value = normal(random);
     for (float& value : deepstack_.span<float>()) value = normal(random);
   }
@@ -63,7 +63,8 @@ class InvarianceTest : public testing::TestWithParam<const char*> {
     ASSERT_EQ(got.ids, want.ids);
     for (size_t i = 0; i < want.logits.size(); ++i) {
       ASSERT_EQ(got.logits[i].size(), want.logits[i].size());
-      ASSERT_EQ(0, std::memcmp(got.logits[i].data(), want.logits[i].data(), want.logits[i].size() * sizeof(float)))
+      ASSERT_EQ(
+          0, std::memcmp(got.logits[i].data(), want.logits[i].data(), want.logits[i].size() * sizeof(float)))
           << "token " << i;
     }
   }
@@ -101,13 +102,17 @@ TEST_P(InvarianceTest, LogitsDoNotDependOnTheBatch) {
       std::vector<HarnessChunk> chunks;
       for (size_t i = 0; i < others.size(); ++i) {
         const int64_t left = static_cast<int64_t>(others[i].ids.size()) - others[i].computed;
-        if (i == 4) chunks.push_back({&sequence, std::min<int64_t>(64, static_cast<int64_t>(sequence.ids.size()) - sequence.computed)});
-        if (left > 0) chunks.push_back({&others[i], std::min<int64_t>(left, static_cast<int64_t>(i) * 5 + 1)});
+        if (i == 4)
+          chunks.push_back({&sequence, std::min<int64_t>(64, static_cast<int64_t>(sequence.ids.size()) -
+                                                                 sequence.computed)});
+        if (left > 0)
+          chunks.push_back({&others[i], std::min<int64_t>(left, static_cast<int64_t>(i) * 5 + 1)});
         if (left == 0) harness->Free(others[i]);
       }
-      const size_t place = static_cast<size_t>(
-          std::find_if(chunks.begin(), chunks.end(), [&](const HarnessChunk& c) { return c.sequence == &sequence; }) -
-          chunks.begin());
+      const size_t place =
+          static_cast<size_t>(std::find_if(chunks.begin(), chunks.end(),
+                                           [&](const HarnessChunk& c) { return c.sequence == &sequence; }) -
+                              chunks.begin());
       const auto logits = harness->Step(chunks);
       ASSERT_TRUE(logits.ok()) << logits.status();
       if (sequence.computed < static_cast<int64_t>(sequence.ids.size())) continue;

@@ -42,7 +42,8 @@ RgbImage Crop(const RgbImage& image, int64_t x, int64_t y, ImageSize size) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<OracleCase>> OracleCase::Open(const std::string& model, const std::string& name) {
+absl::StatusOr<std::unique_ptr<OracleCase>> OracleCase::Open(const std::string& model,
+                                                             const std::string& name) {
   const std::string path = absl::StrCat(kFolder, "cases/", model, "/", name);
   PRISM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path + ".json"));
   const nlohmann::json json = nlohmann::json::parse(text);
@@ -89,7 +90,8 @@ absl::StatusOr<std::vector<PatchGrid>> PatchesOf(const OracleCase& oracle) {
     PRISM_ASSIGN_OR_RETURN(const RgbImage source, DecodePicture(video.pan_over));
     std::vector<RgbImage> frames;
     for (int64_t i = 0; i < video.frames; ++i) {
-      frames.push_back(Crop(source, video.step * i, video.step * i / 2, {.height = video.height, .width = video.width}));
+      frames.push_back(
+          Crop(source, video.step * i, video.step * i / 2, {.height = video.height, .width = video.width}));
     }
     PRISM_ASSIGN_OR_RETURN(PatchGrid grid, PatchifyVideo(std::move(frames), kVideoBounds));
     grids.push_back(std::move(grid));

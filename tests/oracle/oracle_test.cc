@@ -90,14 +90,15 @@ class OracleTest : public testing::TestWithParam<std::tuple<const char*, const c
     int64_t row = 0;
     for (const PatchGrid& grid : grids_) {
       const TensorView target = pixels.view().Rows(row, grid.size.num_patches());
-      std::copy(grid.patches.span<float>().begin(), grid.patches.span<float>().end(), target.span<float>().begin());
+      std::copy(grid.patches.span<float>().begin(), grid.patches.span<float>().end(),
+                target.span<float>().begin());
       row += grid.size.num_patches();
     }
     const int64_t hidden = model().vision->hidden_size();
     embeddings_ = Tensor::Host(DType::kF32, Shape{patches / 4, hidden});
     deepstack_ = Tensor::Host(DType::kF32, Shape{model().vision->num_deepstack(), patches / 4, hidden});
-    const absl::Status status = model().vision->Forward(*model().stream, pixels.view(), sizes, embeddings_.view(),
-                                                        deepstack_.view(), tap);
+    const absl::Status status = model().vision->Forward(*model().stream, pixels.view(), sizes,
+                                                        embeddings_.view(), deepstack_.view(), tap);
     ASSERT_TRUE(status.ok()) << status;
   }
 
@@ -175,8 +176,9 @@ TEST_P(OraclePictureTest, PixelsAndGridsAreEqual) {
           continue;
         }
         const int64_t channel = e / 512, inside = e % 256;
-        const uint8_t byte = one_frame.present() ? one_frame.data<uint8_t>()[row * 768 + channel * 256 + inside]
-                                                 : video.data<uint8_t>()[row * kPatchValues + e];
+        const uint8_t byte = one_frame.present()
+                                 ? one_frame.data<uint8_t>()[row * 768 + channel * 256 + inside]
+                                 : video.data<uint8_t>()[row * kPatchValues + e];
         mismatches += value != (static_cast<float>(byte) - 127.5f) / 127.5f;
       }
     }
@@ -291,10 +293,12 @@ INSTANTIATE_TEST_SUITE_P(Micro, OraclePictureTest,
                          CaseName);
 INSTANTIATE_TEST_SUITE_P(Other, OracleTest,
                          testing::Combine(testing::ValuesIn(kOther),
-                                          testing::Values("h_text", "h_long", "h_image", "h_three", "h_mixed")),
+                                          testing::Values("h_text", "h_long", "h_image", "h_three",
+                                                          "h_mixed")),
                          CaseName);
 INSTANTIATE_TEST_SUITE_P(Other, OraclePictureTest,
-                         testing::Combine(testing::ValuesIn(kOther), testing::Values("h_image", "h_three", "h_mixed")),
+                         testing::Combine(testing::ValuesIn(kOther),
+                                          testing::Values("h_image", "h_three", "h_mixed")),
                          CaseName);
 
 }  // namespace

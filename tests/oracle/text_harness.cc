@@ -19,13 +19,15 @@ Tensor HostOf(const std::vector<T>& values, Shape shape) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TextHarness>> TextHarness::Create(Backend& backend, const Checkpoint& checkpoint,
-                                                                 int num_ranks, int num_threads, int64_t num_pages) {
+absl::StatusOr<std::unique_ptr<TextHarness>> TextHarness::Create(Backend& backend,
+                                                                 const Checkpoint& checkpoint, int num_ranks,
+                                                                 int num_threads, int64_t num_pages) {
   auto harness = std::make_unique<TextHarness>();
   std::vector<std::unique_ptr<Communicator>> group = CreateInProcessGroup(num_ranks);
   for (int r = 0; r < num_ranks; ++r) {
     Rank rank;
-    PRISM_ASSIGN_OR_RETURN(rank.stream, backend.CreateStream({.device_index = 0, .num_threads = num_threads}));
+    PRISM_ASSIGN_OR_RETURN(rank.stream,
+                           backend.CreateStream({.device_index = 0, .num_threads = num_threads}));
     rank.comm = std::move(group[static_cast<size_t>(r)]);
     PRISM_ASSIGN_OR_RETURN(rank.model, TextModel::Load(*rank.stream, checkpoint, *rank.comm));
     for (int64_t layer = 0; layer < rank.model->num_layers(); ++layer) {
@@ -93,7 +95,8 @@ absl::StatusOr<Tensor> TextHarness::Step(const std::vector<HarnessChunk>& chunks
       }
       ids.push_back(s.ids[static_cast<size_t>(i)]);
       positions.push_back(walk.positions[static_cast<size_t>(i)]);
-      slots.push_back(static_cast<int32_t>(s.pages[static_cast<size_t>(i / kAttentionTile)] * kAttentionTile + i % kAttentionTile));
+      slots.push_back(static_cast<int32_t>(s.pages[static_cast<size_t>(i / kAttentionTile)] * kAttentionTile +
+                                           i % kAttentionTile));
       if (chunk.all_logits || i + 1 == end) logit_rows.push_back(row);
     }
     starts.push_back(static_cast<int32_t>(ids.size()));
@@ -112,7 +115,8 @@ absl::StatusOr<Tensor> TextHarness::Step(const std::vector<HarnessChunk>& chunks
   }
   for (int64_t t = 0; t < rows; ++t) {
     for (int64_t axis = 0; axis < 3; ++axis) {
-      axes[static_cast<size_t>(axis * rows + t)] = positions[static_cast<size_t>(t)][static_cast<size_t>(axis)];
+      axes[static_cast<size_t>(axis * rows + t)] =
+          positions[static_cast<size_t>(t)][static_cast<size_t>(axis)];
     }
   }
   const Tensor t_ids = HostOf(ids, Shape{rows}), t_positions = HostOf(axes, Shape{3, rows}),
@@ -163,7 +167,8 @@ absl::StatusOr<Tensor> TextHarness::Step(const std::vector<HarnessChunk>& chunks
   return logits;
 }
 
-absl::StatusOr<GreedyAnswer> Greedy(TextHarness& harness, HarnessSequence& sequence, int count, int64_t chunk_rows) {
+absl::StatusOr<GreedyAnswer> Greedy(TextHarness& harness, HarnessSequence& sequence, int count,
+                                    int64_t chunk_rows) {
   GreedyAnswer answer;
   for (int i = 0; i < count; ++i) {
     Tensor logits;

@@ -20,9 +20,9 @@ namespace prism {
 // A prompt with its pictures' embeddings, and what was generated after it.
 struct HarnessSequence {
   std::vector<int32_t> ids;
-  std::vector<VisualSpan> spans;   // embedding_index is 0: all rows lie in one tensor
-  TensorView embeddings;           // [N, D] f32
-  TensorView deepstack;            // [K, N, D] f32
+  std::vector<VisualSpan> spans;  // embedding_index is 0: all rows lie in one tensor
+  TensorView embeddings;          // [N, D] f32
+  TensorView deepstack;           // [K, N, D] f32
   // Kept by the harness.
   int64_t computed = 0;
   std::vector<int32_t> pages;
@@ -38,7 +38,8 @@ struct HarnessChunk {
 class TextHarness {
  public:
   static absl::StatusOr<std::unique_ptr<TextHarness>> Create(Backend& backend, const Checkpoint& checkpoint,
-                                                             int num_ranks, int num_threads, int64_t num_pages);
+                                                             int num_ranks, int num_threads,
+                                                             int64_t num_pages);
 
   // Computes the chunks in one step; the logits wanted, in order: [R, V].
   // `tap` sees rank 0's intermediate tensors.

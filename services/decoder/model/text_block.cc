@@ -26,7 +26,8 @@ struct RowsOf {
   std::string name;
   IndexRange rows;
 };
-absl::StatusOr<LinearLayer> LoadRows(Stream& stream, const Checkpoint& checkpoint, const std::vector<RowsOf>& parts) {
+absl::StatusOr<LinearLayer> LoadRows(Stream& stream, const Checkpoint& checkpoint,
+                                     const std::vector<RowsOf>& parts) {
   std::vector<LoadedTensor> loaded;
   std::vector<TensorView> views;
   for (const RowsOf& part : parts) {
@@ -39,8 +40,9 @@ absl::StatusOr<LinearLayer> LoadRows(Stream& stream, const Checkpoint& checkpoin
   return LinearLayer::Load(stream, joined.view(), TensorView(), SumOrder::kLeaves);
 }
 
-absl::StatusOr<RowParallelLinear> LoadColumns(Stream& stream, const Checkpoint& checkpoint, const std::string& name,
-                                              IndexRange columns, int64_t in_total, Communicator* comm) {
+absl::StatusOr<RowParallelLinear> LoadColumns(Stream& stream, const Checkpoint& checkpoint,
+                                              const std::string& name, IndexRange columns, int64_t in_total,
+                                              Communicator* comm) {
   PRISM_ASSIGN_OR_RETURN(LoadedTensor weight, checkpoint.GetColumns(name, columns));
   PRISM_ASSIGN_OR_RETURN(RowParallelLinear layer,
                          RowParallelLinear::Load(stream, weight.view(), columns.begin, in_total, comm));
@@ -67,9 +69,9 @@ absl::StatusOr<DenseMlp> DenseMlp::Load(Stream& stream, const Checkpoint& checkp
                          LoadRows(stream, checkpoint,
                                   {{LayerName(layer, "mlp.gate_proj.weight"), shard.intermediate},
                                    {LayerName(layer, "mlp.up_proj.weight"), shard.intermediate}}));
-  PRISM_ASSIGN_OR_RETURN(mlp.down_,
-                         LoadColumns(stream, checkpoint, LayerName(layer, "mlp.down_proj.weight"), shard.intermediate,
-                                     checkpoint.config().text.intermediate_size, comm));
+  PRISM_ASSIGN_OR_RETURN(
+      mlp.down_, LoadColumns(stream, checkpoint, LayerName(layer, "mlp.down_proj.weight"), shard.intermediate,
+                             checkpoint.config().text.intermediate_size, comm));
   return mlp;
 }
 
@@ -77,7 +79,8 @@ absl::Status DenseMlp::Forward(Stream& stream, const TensorView& x, const Tensor
   const int64_t rows = x.dim(0);
   PRISM_ASSIGN_OR_RETURN(const TensorView gate_up,
                          stream.workspace().Take(DType::kF32, Shape{rows, gate_up_.out_features()}));
-  PRISM_ASSIGN_OR_RETURN(const TensorView h, stream.workspace().Take(DType::kF32, Shape{rows, down_.in_features()}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView h,
+                         stream.workspace().Take(DType::kF32, Shape{rows, down_.in_features()}));
   // gate, up = x Wgate^T, x Wup^T                          [T, 2 I]
   PRISM_RETURN_IF_ERROR(gate_up_.Forward(stream, x, gate_up));
   // h = silu(gate) * up                                    [T, I]
@@ -86,16 +89,16 @@ absl::Status DenseMlp::Forward(Stream& stream, const TensorView& x, const Tensor
   return down_.Forward(stream, h, y);
 }
 
-absl::StatusOr<MoeMlp> MoeMlp::Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer, const TpShard& shard,
-                                    Communicator* comm) {
+absl::StatusOr<MoeMlp> MoeMlp::Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
+                                    const TpShard& shard, Communicator* comm) {
   const TextConfig& text = checkpoint.config().text;
   MoeMlp mlp;
   mlp.comm_ = comm;
   mlp.num_experts_ = text.num_experts;
   mlp.num_experts_per_tok_ = text.num_experts_per_tok;
   mlp.first_expert_ = shard.experts.begin;
-  PRISM_ASSIGN_OR_RETURN(
-      mlp.gate_, LoadRows(stream, checkpoint, {{LayerName(layer, "mlp.gate.weight"), {0, text.num_experts}}}));
+  PRISM_ASSIGN_OR_RETURN(mlp.gate_, LoadRows(stream, checkpoint,
+                                             {{LayerName(layer, "mlp.gate.weight"), {0, text.num_experts}}}));
   for (int64_t expert = shard.experts.begin; expert < shard.experts.end; ++expert) {
     PRISM_ASSIGN_OR_RETURN(ExpertWeights loaded, checkpoint.GetExpert(layer, expert));
     MoeExpert packed;
@@ -110,7 +113,8 @@ absl::StatusOr<MoeMlp> MoeMlp::Load(Stream& stream, const Checkpoint& checkpoint
 
 absl::Status MoeMlp::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
   const int64_t rows = x.dim(0);
-  PRISM_ASSIGN_OR_RETURN(const TensorView logits, stream.workspace().Take(DType::kF32, Shape{rows, num_experts_}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView logits,
+                         stream.workspace().Take(DType::kF32, Shape{rows, num_experts_}));
   PRISM_ASSIGN_OR_RETURN(const TensorView ids,
                          stream.workspace().Take(DType::kI32, Shape{rows, num_experts_per_tok_}));
   PRISM_ASSIGN_OR_RETURN(const TensorView weights,
@@ -139,17 +143,22 @@ absl::StatusOr<TextBlock> TextBlock::Load(Stream& stream, const Checkpoint& chec
   block.num_kv_heads_ = shard.kv_heads.size();
   block.epsilon_ = static_cast<float>(text.rms_norm_eps);
   block.scale_ = static_cast<float>(1.0 / std::sqrt(static_cast<double>(text.head_dim)));
-  PRISM_ASSIGN_OR_RETURN(block.input_norm_, LoadNorm(stream, checkpoint, LayerName(layer, "input_layernorm.weight")));
+  PRISM_ASSIGN_OR_RETURN(block.input_norm_,
+                         LoadNorm(stream, checkpoint, LayerName(layer, "input_layernorm.weight")));
   PRISM_ASSIGN_OR_RETURN(block.post_norm_,
                          LoadNorm(stream, checkpoint, LayerName(layer, "post_attention_layernorm.weight")));
-  PRISM_ASSIGN_OR_RETURN(block.q_norm_, LoadNorm(stream, checkpoint, LayerName(layer, "self_attn.q_norm.weight")));
-  PRISM_ASSIGN_OR_RETURN(block.k_norm_, LoadNorm(stream, checkpoint, LayerName(layer, "self_attn.k_norm.weight")));
-  PRISM_ASSIGN_OR_RETURN(block.qkv_, LoadRows(stream, checkpoint,
-                                              {{LayerName(layer, "self_attn.q_proj.weight"), shard.q_rows},
-                                               {LayerName(layer, "self_attn.k_proj.weight"), shard.kv_rows},
-                                               {LayerName(layer, "self_attn.v_proj.weight"), shard.kv_rows}}));
-  PRISM_ASSIGN_OR_RETURN(block.o_proj_, LoadColumns(stream, checkpoint, LayerName(layer, "self_attn.o_proj.weight"),
-                                                    shard.q_rows, text.q_size(), comm));
+  PRISM_ASSIGN_OR_RETURN(block.q_norm_,
+                         LoadNorm(stream, checkpoint, LayerName(layer, "self_attn.q_norm.weight")));
+  PRISM_ASSIGN_OR_RETURN(block.k_norm_,
+                         LoadNorm(stream, checkpoint, LayerName(layer, "self_attn.k_norm.weight")));
+  PRISM_ASSIGN_OR_RETURN(block.qkv_,
+                         LoadRows(stream, checkpoint,
+                                  {{LayerName(layer, "self_attn.q_proj.weight"), shard.q_rows},
+                                   {LayerName(layer, "self_attn.k_proj.weight"), shard.kv_rows},
+                                   {LayerName(layer, "self_attn.v_proj.weight"), shard.kv_rows}}));
+  PRISM_ASSIGN_OR_RETURN(block.o_proj_,
+                         LoadColumns(stream, checkpoint, LayerName(layer, "self_attn.o_proj.weight"),
+                                     shard.q_rows, text.q_size(), comm));
   if (text.IsMoeLayer(layer)) {
     PRISM_ASSIGN_OR_RETURN(block.moe_, MoeMlp::Load(stream, checkpoint, layer, shard, comm));
   } else {
@@ -158,7 +167,8 @@ absl::StatusOr<TextBlock> TextBlock::Load(Stream& stream, const Checkpoint& chec
   return block;
 }
 
-absl::Status TextBlock::Forward(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& x) const {
+absl::Status TextBlock::Forward(Stream& stream, const TextStep& step, const KvLayer& kv,
+                                const TensorView& x) const {
   PRISM_ASSIGN_OR_RETURN(const TensorView y, stream.workspace().Take(DType::kF32, x.shape()));
   // y = norm(x);  x += attention(y)                        [T, H]
   PRISM_RETURN_IF_ERROR(RmsNorm(stream, {.x = x, .weight = input_norm_.view(), .y = y, .epsilon = epsilon_}));
@@ -171,7 +181,8 @@ absl::Status TextBlock::Forward(Stream& stream, const TextStep& step, const KvLa
   return Add(stream, {.x = x, .y = mlp});
 }
 
-absl::Status TextBlock::Attend(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& y) const {
+absl::Status TextBlock::Attend(Stream& stream, const TextStep& step, const KvLayer& kv,
+                               const TensorView& y) const {
   const int64_t rows = y.dim(0);
   const int64_t q_columns = num_heads_ * head_dim_;
   const int64_t kv_columns = num_kv_heads_ * head_dim_;
@@ -182,7 +193,8 @@ absl::Status TextBlock::Attend(Stream& stream, const TextStep& step, const KvLay
   PRISM_RETURN_IF_ERROR(qkv_.Forward(stream, y, qkv));
   // q, k = rope(norm(q)), rope(norm(k)), head by head      in place
   PRISM_RETURN_IF_ERROR(HeadRmsNorm(
-      stream, {.x = qkv, .weight = q_norm_.view(), .column = 0, .num_heads = num_heads_, .epsilon = epsilon_}));
+      stream,
+      {.x = qkv, .weight = q_norm_.view(), .column = 0, .num_heads = num_heads_, .epsilon = epsilon_}));
   PRISM_RETURN_IF_ERROR(HeadRmsNorm(stream, {.x = qkv,
                                              .weight = k_norm_.view(),
                                              .column = q_columns,

@@ -45,8 +45,8 @@ class MoeMlp {
   absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
 
  private:
-  LinearLayer gate_;                    // [E, H], replicated
-  std::vector<MoeExpert> experts_;      // of ids [first_expert_, ...)
+  LinearLayer gate_;                // [E, H], replicated
+  std::vector<MoeExpert> experts_;  // of ids [first_expert_, ...)
   int64_t first_expert_ = 0;
   int64_t num_experts_ = 0;
   int64_t num_experts_per_tok_ = 0;

@@ -24,8 +24,8 @@ struct TextModel::Weights {
   Tensor rope_axis;       // [head_dim / 2] i32
   Tensor rope_frequency;  // [head_dim / 2] f32
   std::vector<TextBlock> blocks;
-  Tensor norm;            // [H] f32
-  LinearLayer lm_head;    // [this rank's share of V, H]; the last rank's is filled up with zero rows
+  Tensor norm;          // [H] f32
+  LinearLayer lm_head;  // [this rank's share of V, H]; the last rank's is filled up with zero rows
 };
 
 namespace {
@@ -53,7 +53,8 @@ Tensor RopeFrequency(const TextConfig& text) {
 }
 
 // This rank's rows of the head, filled up with zero rows to the width of rank 0.
-absl::StatusOr<LinearLayer> LoadHead(Stream& stream, const Checkpoint& checkpoint, IndexRange rows, int64_t width) {
+absl::StatusOr<LinearLayer> LoadHead(Stream& stream, const Checkpoint& checkpoint, IndexRange rows,
+                                     int64_t width) {
   PRISM_ASSIGN_OR_RETURN(LoadedTensor loaded, checkpoint.GetRows("lm_head.weight", rows));
   const TensorView& weight = loaded.view();
   if (rows.size() == width) return LinearLayer::Load(stream, weight, TensorView(), SumOrder::kLeaves);
@@ -109,16 +110,19 @@ absl::Status TextModel::Forward(Stream& stream, const StepInput& input, absl::Sp
   const int64_t half_dim = w.config.head_dim / 2;
   const bool visual = input.visual_rows.present() && input.visual_rows.dim(0) > 0;
   if (static_cast<int64_t>(kv.size()) != num_layers()) {
-    return absl::InvalidArgumentError(absl::StrCat("TextModel: ", kv.size(), " KV layers, want ", num_layers()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("TextModel: ", kv.size(), " KV layers, want ", num_layers()));
   }
   Workspace& workspace = stream.workspace();
   workspace.Reset();
 
   // x = embed(ids), pictures' rows overwritten             [T, H]
   PRISM_ASSIGN_OR_RETURN(const TensorView x, workspace.Take(DType::kF32, Shape{rows, hidden}));
-  PRISM_RETURN_IF_ERROR(EmbeddingGather(stream, {.table = w.embed_tokens.view(), .ids = input.token_ids, .y = x}));
+  PRISM_RETURN_IF_ERROR(
+      EmbeddingGather(stream, {.table = w.embed_tokens.view(), .ids = input.token_ids, .y = x}));
   if (visual) {
-    PRISM_RETURN_IF_ERROR(ScatterRows(stream, {.y = input.visual_embeddings, .rows = input.visual_rows, .x = x}));
+    PRISM_RETURN_IF_ERROR(
+        ScatterRows(stream, {.y = input.visual_embeddings, .rows = input.visual_rows, .x = x}));
   }
   // cos, sin of the three-axis positions                   [T, head_dim / 2]
   PRISM_ASSIGN_OR_RETURN(const TensorView cos, workspace.Take(DType::kF32, Shape{rows, half_dim}));
@@ -135,7 +139,8 @@ absl::Status TextModel::Forward(Stream& stream, const StepInput& input, absl::Sp
                          .context_lengths = input.context_lengths,
                          .page_tables = input.page_tables};
   for (int64_t layer = 0; layer < num_layers(); ++layer) {
-    PRISM_RETURN_IF_ERROR(w.blocks[static_cast<size_t>(layer)].Forward(stream, step, kv[static_cast<size_t>(layer)], x));
+    PRISM_RETURN_IF_ERROR(
+        w.blocks[static_cast<size_t>(layer)].Forward(stream, step, kv[static_cast<size_t>(layer)], x));
     if (tap) PRISM_RETURN_IF_ERROR(tap(absl::StrCat("layer.", layer), x));
     // x[visual rows] += deepstack[layer]
     if (visual && layer < w.num_deepstack) {

@@ -32,9 +32,9 @@ enum class AlphaMode { kWhite, kDrop };
 
 struct PictureLimits {
   int64_t file_bytes_max = int64_t{32} << 20;
-  int64_t pixels_max = 50'000'000;       // width * height
-  double aspect_max = 200.0;             // long side / short side
-  int jpeg_scans_max = 100;              // scans of one JPEG
+  int64_t pixels_max = 50'000'000;               // width * height
+  double aspect_max = 200.0;                     // long side / short side
+  int jpeg_scans_max = 100;                      // scans of one JPEG
   int64_t jpeg_scan_pixels_max = 1'000'000'000;  // scans * width * height of one progressive JPEG
   int64_t codec_bytes_max = int64_t{512} << 20;  // memory of libjpeg-turbo beside the picture
 };

@@ -35,12 +35,12 @@ int ReadOrientation(ImageFormat format, absl::string_view file);
 
 // Chunks of a WebP file that are needed before its pixels are decoded.
 struct WebpChunks {
-  bool complete = false;         // the file is as long as its header says
+  bool complete = false;  // the file is as long as its header says
   bool animated = false;
-  int64_t canvas_width = 0;      // 0 where the file has no extended header
+  int64_t canvas_width = 0;  // 0 where the file has no extended header
   int64_t canvas_height = 0;
-  absl::string_view exif;        // empty where absent
-  absl::string_view first_frame; // payload of the first ANMF chunk, 16 byte header included
+  absl::string_view exif;         // empty where absent
+  absl::string_view first_frame;  // payload of the first ANMF chunk, 16 byte header included
 };
 WebpChunks ReadWebpChunks(absl::string_view file);
 

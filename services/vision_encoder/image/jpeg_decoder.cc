@@ -1,14 +1,14 @@
 // libjpeg-turbo reports errors by longjmp. The only frames it may jump over are C's and those of
 // the functions marked "jumps" here, which hold nothing with a destructor; what owns memory lives
 // in DecodeJpeg(), which never calls the library outside a guarded function.
+#include <jerror.h>
+#include <jpeglib.h>
+
 #include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <memory>
 #include <vector>
-
-#include <jpeglib.h>
-#include <jerror.h>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -24,7 +24,7 @@ struct JpegReader {
   std::jmp_buf jump;
   char message[JMSG_LENGTH_MAX];
   const DecodeOptions* options;
-  int64_t pixels;      // of the picture, once the header is read
+  int64_t pixels;  // of the picture, once the header is read
   bool was_cancelled;
   bool too_many_scans;
   int scans_max;
@@ -143,11 +143,12 @@ absl::StatusOr<RgbImage> DecodeJpeg(absl::string_view file, const DecodeOptions&
   const ImageSize size{.height = reader->codec.image_height, .width = reader->codec.image_width};
   PRISM_RETURN_IF_ERROR(CheckSize(size, limits));
   reader->pixels = size.height * size.width;
-  reader->scans_max = static_cast<int>(
-      std::min<int64_t>(limits.jpeg_scans_max, std::max<int64_t>(1, limits.jpeg_scan_pixels_max / reader->pixels)));
+  reader->scans_max = static_cast<int>(std::min<int64_t>(
+      limits.jpeg_scans_max, std::max<int64_t>(1, limits.jpeg_scan_pixels_max / reader->pixels)));
   const int components = reader->codec.num_components;
   if (components != 1 && components != 3 && components != 4) {
-    return absl::InvalidArgumentError(absl::StrCat("the JPEG has ", components, " components; 1, 3 and 4 are read"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the JPEG has ", components, " components; 1, 3 and 4 are read"));
   }
 
   RgbImage image(size);

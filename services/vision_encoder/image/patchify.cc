@@ -5,8 +5,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/vision_encoder/image/patchify.cc"
-#include "hwy/foreach_target.h"  // compiles what follows once for each instruction set
 #include "hwy/cache_control.h"
+#include "hwy/foreach_target.h"  // compiles what follows once for each instruction set
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -91,7 +91,8 @@ bool ChooseForm(PngReader* reader, AlphaMode alpha, RowForm* form) {  // jumps
     *form = composites ? RowForm::kGreyAlpha16 : RowForm::kGrey16;
   } else {
     if (reader->bit_depth == 16) png_set_strip_16(codec);
-    if (reader->colour_type == PNG_COLOR_TYPE_GRAY && reader->bit_depth < 8) png_set_expand_gray_1_2_4_to_8(codec);
+    if (reader->colour_type == PNG_COLOR_TYPE_GRAY && reader->bit_depth < 8)
+      png_set_expand_gray_1_2_4_to_8(codec);
     if ((reader->colour_type & PNG_COLOR_MASK_COLOR) == 0) png_set_gray_to_rgb(codec);
     *form = composites ? RowForm::kRgba8 : RowForm::kRgb8;
   }

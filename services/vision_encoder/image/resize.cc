@@ -76,10 +76,10 @@ void WidthPassRows(const uint8_t* from, int64_t from_stride, const AxisWeights& 
   const hn::Full128<uint8_t> d8;
   const hn::Full128<int16_t> d16;
   const hn::Full128<int32_t> d32;
-  alignas(16) static constexpr uint8_t kFirst[16] = {0,   128, 3,   128, 1,   128, 4,   128,
-                                                     2,   128, 5,   128, 128, 128, 128, 128};
-  alignas(16) static constexpr uint8_t kSecond[16] = {6,   128, 9,   128, 7,   128, 10,  128,
-                                                      8,   128, 11,  128, 128, 128, 128, 128};
+  alignas(16) static constexpr uint8_t kFirst[16] = {0, 128, 3, 128, 1,   128, 4,   128,
+                                                     2, 128, 5, 128, 128, 128, 128, 128};
+  alignas(16) static constexpr uint8_t kSecond[16] = {6, 128, 9,  128, 7,   128, 10,  128,
+                                                      8, 128, 11, 128, 128, 128, 128, 128};
   const auto first_pair = hn::Load(d8, kFirst);
   const auto second_pair = hn::Load(d8, kSecond);
   const auto rounding = hn::Set(d32, 1 << (axis.precision - 1));
@@ -218,7 +218,8 @@ AxisWeights ComputeAxisWeights(int64_t in, int64_t out) {
   for (int64_t i = 0; i < out; ++i) {
     const double centre = scale * (static_cast<double>(i) + 0.5);
     const int64_t x0 = std::max<int64_t>(static_cast<int64_t>(centre - support + 0.5), 0);
-    const int64_t n = std::clamp<int64_t>(std::min(static_cast<int64_t>(centre + support + 0.5), in) - x0, 0, taps_max);
+    const int64_t n =
+        std::clamp<int64_t>(std::min(static_cast<int64_t>(centre + support + 0.5), in) - x0, 0, taps_max);
     double* w = exact.data() + i * axis.stride;
     double sum = 0.0;
     for (int64_t j = 0; j < n; ++j) {
@@ -235,7 +236,8 @@ AxisWeights ComputeAxisWeights(int64_t in, int64_t out) {
 
   constexpr int kPrecisionMax = 21;
   while (axis.precision < kPrecisionMax &&
-         static_cast<int64_t>(0.5 + largest * static_cast<double>(int64_t{1} << (axis.precision + 1))) < 32768) {
+         static_cast<int64_t>(0.5 + largest * static_cast<double>(int64_t{1} << (axis.precision + 1))) <
+             32768) {
     ++axis.precision;
   }
   const double one = static_cast<double>(int64_t{1} << axis.precision);

@@ -18,7 +18,8 @@ absl::Status CheckAspect(ImageSize size) {
   const int64_t shorter = std::min(size.height, size.width);
   if (static_cast<double>(longer) / static_cast<double>(shorter) > kAspectMax) {
     return absl::InvalidArgumentError(absl::StrCat("the picture is ", size.width, " x ", size.height,
-                                                   " pixels; its aspect ratio is above the limit of ", kAspectMax));
+                                                   " pixels; its aspect ratio is above the limit of ",
+                                                   kAspectMax));
   }
   return absl::OkStatus();
 }
@@ -39,7 +40,8 @@ ImageSize Fit(ImageSize size, PixelBounds bounds, Area area) {
     h = std::max(block, std::floor(height / beta / block) * block);
     w = std::max(block, std::floor(width / beta / block) * block);
   } else if (area.frames_counted * h * w < static_cast<double>(bounds.min_pixels)) {
-    const double beta = std::sqrt(static_cast<double>(bounds.min_pixels) / (area.frames_true * height * width));
+    const double beta =
+        std::sqrt(static_cast<double>(bounds.min_pixels) / (area.frames_true * height * width));
     h = std::ceil(height * beta / block) * block;
     w = std::ceil(width * beta / block) * block;
   }
@@ -83,10 +85,11 @@ absl::StatusOr<PixelBounds> ResolveBounds(const PixelBudget& budget, int64_t min
   bounds.max_pixels = std::min(max_pixels != 0 ? max_pixels : budget.checkpoint.max_pixels,
                                budget.image_tokens_max * kBlockPixels);
   if (min_pixels > bounds.max_pixels) {
-    return absl::InvalidArgumentError(absl::StrCat("min_pixels is ", min_pixels, ", above the largest size of ",
-                                                   bounds.max_pixels, " pixels"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "min_pixels is ", min_pixels, ", above the largest size of ", bounds.max_pixels, " pixels"));
   }
-  bounds.min_pixels = min_pixels != 0 ? min_pixels : std::min(budget.checkpoint.min_pixels, bounds.max_pixels);
+  bounds.min_pixels =
+      min_pixels != 0 ? min_pixels : std::min(budget.checkpoint.min_pixels, bounds.max_pixels);
   return bounds;
 }
 

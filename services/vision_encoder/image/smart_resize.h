@@ -14,10 +14,10 @@
 
 namespace prism {
 
-inline constexpr int64_t kPatchSide = 16;                          // pixels
-inline constexpr int64_t kMergeSide = 2;                           // patches
-inline constexpr int64_t kBlockSide = kPatchSide * kMergeSide;     // pixels of one visual token's side
-inline constexpr int64_t kBlockPixels = kBlockSide * kBlockSide;   // pixels of one visual token
+inline constexpr int64_t kPatchSide = 16;                         // pixels
+inline constexpr int64_t kMergeSide = 2;                          // patches
+inline constexpr int64_t kBlockSide = kPatchSide * kMergeSide;    // pixels of one visual token's side
+inline constexpr int64_t kBlockPixels = kBlockSide * kBlockSide;  // pixels of one visual token
 inline constexpr double kAspectMax = 200.0;
 
 // Rounds both sides to multiples of 32 (half to even); then, above the maximum, scales down and
@@ -27,14 +27,16 @@ inline constexpr double kAspectMax = 200.0;
 // REQUIRES: sides >= 1, bounds >= 1
 absl::StatusOr<ImageSize> SmartResize(ImageSize size, PixelBounds bounds);
 
-// The same for `num_frames` frames whose pixels count together: `bounds` are for all of them. A frame below 32 pixels on a side
-// is first enlarged to 32. The budget is compared with the frames rounded to an even number, half
-// to even, while the scale is taken from their true number, as the reference does.
-// REQUIRES: num_frames >= 1, sides >= 1, bounds >= 1
+// The same for `num_frames` frames whose pixels count together: `bounds` are for all of them. A frame below
+// 32 pixels on a side is first enlarged to 32. The budget is compared with the frames rounded to an even
+// number, half to even, while the scale is taken from their true number, as the reference does. REQUIRES:
+// num_frames >= 1, sides >= 1, bounds >= 1
 absl::StatusOr<ImageSize> SmartResizeVideo(int64_t num_frames, ImageSize size, PixelBounds bounds);
 
 // Visual tokens of a picture of that size. REQUIRES: sides are multiples of 32
-inline int64_t NumVisualTokens(ImageSize size) { return size.height / kBlockSide * (size.width / kBlockSide); }
+inline int64_t NumVisualTokens(ImageSize size) {
+  return size.height / kBlockSide * (size.width / kBlockSide);
+}
 
 // What a server and a request say about the budget of one picture.
 struct PixelBudget {

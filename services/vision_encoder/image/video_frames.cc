@@ -11,7 +11,8 @@ namespace prism {
 absl::StatusOr<PatchGrid> PatchifyVideo(std::vector<RgbImage> frames, PixelBounds bounds) {
   constexpr size_t kFramesMin = 2;
   if (frames.size() < kFramesMin) {
-    return absl::InvalidArgumentError(absl::StrCat("the video has ", frames.size(), " frames, want at least ", kFramesMin));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the video has ", frames.size(), " frames, want at least ", kFramesMin));
   }
   const ImageSize size = frames[0].size();
   for (size_t f = 0; f < frames.size(); ++f) {

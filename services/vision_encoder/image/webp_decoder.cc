@@ -60,7 +60,8 @@ absl::StatusOr<RgbImage> DecodeWebp(absl::string_view file, const DecodeOptions&
 
   WebPBitstreamFeatures features;
   if (!chunks.animated) {
-    if (WebPGetFeatures(Bytes(file), file.size(), &features) != VP8_STATUS_OK) return Corrupt("no valid header");
+    if (WebPGetFeatures(Bytes(file), file.size(), &features) != VP8_STATUS_OK)
+      return Corrupt("no valid header");
     const ImageSize size{.height = features.height, .width = features.width};
     PRISM_RETURN_IF_ERROR(CheckSize(size, options.limits));
     RgbImage image(size);

@@ -17,7 +17,8 @@ std::string VisualName(absl::string_view name) { return absl::StrCat("model.visu
 
 }  // namespace
 
-absl::StatusOr<LayerNormWeights> LoadLayerNorm(Stream& stream, const Checkpoint& checkpoint, const std::string& name) {
+absl::StatusOr<LayerNormWeights> LoadLayerNorm(Stream& stream, const Checkpoint& checkpoint,
+                                               const std::string& name) {
   LayerNormWeights norm;
   PRISM_ASSIGN_OR_RETURN(const Tensor weight, checkpoint.GetF32(VisualName(name + ".weight")));
   PRISM_ASSIGN_OR_RETURN(norm.weight, Upload(stream, weight.view()));
@@ -26,7 +27,8 @@ absl::StatusOr<LayerNormWeights> LoadLayerNorm(Stream& stream, const Checkpoint&
   return norm;
 }
 
-absl::StatusOr<LinearLayer> LoadVisionLinear(Stream& stream, const Checkpoint& checkpoint, const std::string& name) {
+absl::StatusOr<LinearLayer> LoadVisionLinear(Stream& stream, const Checkpoint& checkpoint,
+                                             const std::string& name) {
   PRISM_ASSIGN_OR_RETURN(LoadedTensor weight, checkpoint.Get(VisualName(name + ".weight")));
   PRISM_ASSIGN_OR_RETURN(const Tensor bias, checkpoint.GetF32(VisualName(name + ".bias")));
   const int64_t out_features = weight.view().dim(0);
@@ -63,8 +65,8 @@ absl::Status VisionBlock::Forward(Stream& stream, const VisionStep& step, const 
   // qkv = y Wqkv^T + b                                     [P, 3 C]
   PRISM_RETURN_IF_ERROR(qkv_.Forward(stream, s.y, s.qkv));
   // q, k = rope(q, k): neighbours, so one call             in place
-  PRISM_RETURN_IF_ERROR(
-      RopeApply(stream, {.x = s.qkv, .cos = step.cos, .sin = step.sin, .column = 0, .num_heads = 2 * num_heads_}));
+  PRISM_RETURN_IF_ERROR(RopeApply(
+      stream, {.x = s.qkv, .cos = step.cos, .sin = step.sin, .column = 0, .num_heads = 2 * num_heads_}));
   // att = softmax(q k^T scale) v, one temporal patch at a time [P, C]
   PRISM_RETURN_IF_ERROR(AttentionVarlen(stream, {.qkv = s.qkv,
                                                  .num_heads = num_heads_,
@@ -88,8 +90,8 @@ absl::Status VisionBlock::Forward(Stream& stream, const VisionStep& step, const 
   return Add(stream, {.x = x, .y = s.y});
 }
 
-absl::StatusOr<PatchMerger> PatchMerger::Load(Stream& stream, const Checkpoint& checkpoint, const std::string& name,
-                                              NormPlace place) {
+absl::StatusOr<PatchMerger> PatchMerger::Load(Stream& stream, const Checkpoint& checkpoint,
+                                              const std::string& name, NormPlace place) {
   PatchMerger merger;
   merger.place_ = place;
   PRISM_ASSIGN_OR_RETURN(merger.norm_, LoadLayerNorm(stream, checkpoint, name + ".norm"));

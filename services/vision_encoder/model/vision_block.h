@@ -16,9 +16,11 @@ struct LayerNormWeights {
   Tensor weight;  // [C] f32
   Tensor bias;    // [C] f32
 };
-absl::StatusOr<LayerNormWeights> LoadLayerNorm(Stream& stream, const Checkpoint& checkpoint, const std::string& name);
+absl::StatusOr<LayerNormWeights> LoadLayerNorm(Stream& stream, const Checkpoint& checkpoint,
+                                               const std::string& name);
 // A linear layer with bias, as one ascending chain. A weight of more than two axes is [N, the rest].
-absl::StatusOr<LinearLayer> LoadVisionLinear(Stream& stream, const Checkpoint& checkpoint, const std::string& name);
+absl::StatusOr<LinearLayer> LoadVisionLinear(Stream& stream, const Checkpoint& checkpoint,
+                                             const std::string& name);
 
 // What all blocks of one pass share.
 struct VisionStep {
@@ -40,7 +42,8 @@ class VisionBlock {
   static absl::StatusOr<VisionBlock> Load(Stream& stream, const Checkpoint& checkpoint, int64_t block);
 
   // x += proj(attention(rope(qkv(norm1(x)))));  x += fc2(gelu_tanh(fc1(norm2(x))));   x [P, C]
-  absl::Status Forward(Stream& stream, const VisionStep& step, const VisionScratch& s, const TensorView& x) const;
+  absl::Status Forward(Stream& stream, const VisionStep& step, const VisionScratch& s,
+                       const TensorView& x) const;
 
  private:
   int64_t num_heads_ = 0;
@@ -57,8 +60,8 @@ class PatchMerger {
     kAfterShuffle,   // over 4 C, on the four together (DeepStack)
   };
   // `name` is "merger" or "deepstack_merger_list.k".
-  static absl::StatusOr<PatchMerger> Load(Stream& stream, const Checkpoint& checkpoint, const std::string& name,
-                                          NormPlace place);
+  static absl::StatusOr<PatchMerger> Load(Stream& stream, const Checkpoint& checkpoint,
+                                          const std::string& name, NormPlace place);
 
   // y = fc2(gelu_erf(fc1(shuffle and norm of x)));  x [P, C], y [P / 4, D]
   absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;

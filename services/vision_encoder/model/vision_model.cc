@@ -16,10 +16,10 @@ namespace prism {
 
 struct VisionModel::Weights {
   VisionConfig config;
-  LinearLayer patch_embed;   // [C, 3 * 2 * 16 * 16]
-  Tensor position_table;     // [side^2, C], as stored
-  Tensor rope_axis;          // [head_dim / 2] i32
-  Tensor rope_frequency;     // [head_dim / 2] f32
+  LinearLayer patch_embed;  // [C, 3 * 2 * 16 * 16]
+  Tensor position_table;    // [side^2, C], as stored
+  Tensor rope_axis;         // [head_dim / 2] i32
+  Tensor rope_frequency;    // [head_dim / 2] f32
   std::vector<VisionBlock> blocks;
   std::vector<PatchMerger> deepstack;
   PatchMerger merger;
@@ -62,9 +62,10 @@ absl::StatusOr<std::unique_ptr<VisionModel>> VisionModel::Load(Stream& stream, c
     w.blocks.push_back(std::move(loaded));
   }
   for (int64_t level = 0; level < w.config.num_deepstack(); ++level) {
-    PRISM_ASSIGN_OR_RETURN(PatchMerger merger,
-                           PatchMerger::Load(stream, checkpoint, absl::StrCat("deepstack_merger_list.", level),
-                                             PatchMerger::NormPlace::kAfterShuffle));
+    PRISM_ASSIGN_OR_RETURN(
+        PatchMerger merger,
+        PatchMerger::Load(stream, checkpoint, absl::StrCat("deepstack_merger_list.", level),
+                          PatchMerger::NormPlace::kAfterShuffle));
     w.deepstack.push_back(std::move(merger));
   }
   PRISM_ASSIGN_OR_RETURN(
@@ -72,19 +73,25 @@ absl::StatusOr<std::unique_ptr<VisionModel>> VisionModel::Load(Stream& stream, c
   return std::unique_ptr<VisionModel>(new VisionModel(std::move(weights)));
 }
 
-absl::Status VisionModel::Forward(Stream& stream, const TensorView& patches, absl::Span<const VisionGrid> grids,
-                                  const TensorView& embeddings, const TensorView& deepstack,
-                                  const VisionTap& tap) const {
+absl::Status VisionModel::Forward(Stream& stream, const TensorView& patches,
+                                  absl::Span<const VisionGrid> grids, const TensorView& embeddings,
+                                  const TensorView& deepstack, const VisionTap& tap) const {
   const Weights& w = *w_;
   PRISM_ASSIGN_OR_RETURN(const VisionPacking packing, PackGrids(grids, w.config.position_grid()));
   const int64_t num_patches = packing.positions.shape()[1];
   const int64_t num_tokens = num_patches / 4;
   ShapeCheck check("VisionModel");
-  check.Bind('P', num_patches).Bind('E', patch_elements()).Bind('N', num_tokens).Bind('D', hidden_size())
+  check.Bind('P', num_patches)
+      .Bind('E', patch_elements())
+      .Bind('N', num_tokens)
+      .Bind('D', hidden_size())
       .Bind('K', num_deepstack())
-      .Match("patches", patches, "PE").Type(DType::kF32)
-      .Match("embeddings", embeddings, "ND").Type(DType::kF32)
-      .Match("deepstack", deepstack, "KND").Type(DType::kF32);
+      .Match("patches", patches, "PE")
+      .Type(DType::kF32)
+      .Match("embeddings", embeddings, "ND")
+      .Type(DType::kF32)
+      .Match("deepstack", deepstack, "KND")
+      .Type(DType::kF32);
   PRISM_RETURN_IF_ERROR(check.status());
 
   const int64_t channels = w.config.hidden_size;

@@ -31,8 +31,8 @@ absl::StatusOr<VisionPacking> PackGrids(absl::Span<const VisionGrid> grids, int6
   int64_t patches = 0, segments = 0;
   for (const VisionGrid& grid : grids) {
     if (grid.t < 1 || grid.h < 2 || grid.w < 2 || grid.h % 2 != 0 || grid.w % 2 != 0) {
-      return absl::InvalidArgumentError(absl::StrCat("grid is ", grid.t, " x ", grid.h, " x ", grid.w,
-                                                     ", want t >= 1 and even h, w >= 2"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("grid is ", grid.t, " x ", grid.h, " x ", grid.w, ", want t >= 1 and even h, w >= 2"));
     }
     patches += grid.num_patches();
     segments += grid.t;

@@ -47,8 +47,9 @@ TEST(MetricsServerTest, ServesMetricsAndProbes) {
   MetricRegistry registry;
   registry.AddCounter("prism_x_total", "X.").Increment(7);
   std::atomic<bool> ready = false;
-  auto server = MetricsServer::Start(
-      &registry, {.ready = [&] { return ready ? absl::OkStatus() : absl::UnavailableError("no decoder is ready"); }});
+  auto server = MetricsServer::Start(&registry, {.ready = [&] {
+    return ready ? absl::OkStatus() : absl::UnavailableError("no decoder is ready");
+  }});
   ASSERT_TRUE(server.ok()) << server.status();
   const int port = (*server)->port();
   EXPECT_GT(port, 0);
@@ -68,7 +69,8 @@ TEST(MetricsServerTest, RefusesWhatIsNotAGetOfItsPages) {
   const int port = (*server)->port();
   EXPECT_THAT(Get(port, "/other"), StartsWith("HTTP/1.1 404 "));
   EXPECT_THAT(Exchange(port, "POST /metrics HTTP/1.1\r\n\r\n"), StartsWith("HTTP/1.1 405 "));
-  EXPECT_THAT(Exchange(port, "GET /" + std::string(MetricsServer::kHeadBytesMax, 'a')), StartsWith("HTTP/1.1 431 "));
+  EXPECT_THAT(Exchange(port, "GET /" + std::string(MetricsServer::kHeadBytesMax, 'a')),
+              StartsWith("HTTP/1.1 431 "));
 }
 
 TEST(MetricsServerTest, SilentClientsDoNotStopOthers) {
@@ -89,8 +91,8 @@ TEST(MetricsServerTest, APortInUseIsSaid) {
   ASSERT_TRUE(first.ok());
   const auto second = MetricsServer::Start(&registry, {.port = (*first)->port()});
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(second.status().message(),
-            absl::StrCat("cannot listen on 127.0.0.1:", (*first)->port(), " for metrics: Address already in use"));
+  EXPECT_EQ(second.status().message(), absl::StrCat("cannot listen on 127.0.0.1:", (*first)->port(),
+                                                    " for metrics: Address already in use"));
 }
 
 TEST(MetricsServerTest, BadAddressesAreSaid) {

@@ -17,7 +17,8 @@ TEST(MetricsTest, ValuesStandInTheText) {
   MetricRegistry registry;
   Counter counter = registry.AddCounter("prism_things_total", "Things.", {{"kind", "a"}});
   Gauge gauge = registry.AddGauge("vllm:num_requests_running", "Running.");
-  Histogram histogram = registry.AddHistogram("prism_stage_seconds", "Stages.", kStageBuckets, {{"stage", "queue"}});
+  Histogram histogram =
+      registry.AddHistogram("prism_stage_seconds", "Stages.", kStageBuckets, {{"stage", "queue"}});
   counter.Increment();
   counter.Increment(2);
   gauge.Set(5);

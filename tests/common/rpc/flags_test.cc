@@ -59,8 +59,8 @@ TEST_F(FlagsTest, DefaultsStay) {
 }
 
 TEST_F(FlagsTest, ReadsEveryKind) {
-  EXPECT_EQ(Parse({"--model", "/m", "--num-things=3", "--bytes", "8589934592", "--rate", "0.25", "--no-shiny", "--peers",
-                   "x:1,y:2", "--mode", "slow"}),
+  EXPECT_EQ(Parse({"--model", "/m", "--num-things=3", "--bytes", "8589934592", "--rate", "0.25", "--no-shiny",
+                   "--peers", "x:1,y:2", "--mode", "slow"}),
             std::nullopt)
       << err_;
   EXPECT_EQ(options_.model, "/m");

@@ -52,14 +52,16 @@ class TestDecoder final : public v1::Decoder::CallbackService {
   }
   grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest*,
                                    v1::CancelResponse*) override {
-    return FinishNow(context, RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted, "full", "QUEUE_FULL"), 70));
+    return FinishNow(
+        context, RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted, "full", "QUEUE_FULL"), 70));
   }
   grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context, const v1::GetLoadRequest*,
                                     v1::GetLoadResponse* response) override {
     return RunOnPool(context, &pool, [this, context, response] {
       if (work) work();
       response->set_running(7);
-      left = DeadlineOf(*context) == kNoDeadline ? -1 : SecondsBetween(Clock::Real().Now(), DeadlineOf(*context));
+      left = DeadlineOf(*context) == kNoDeadline ? -1
+                                                 : SecondsBetween(Clock::Real().Now(), DeadlineOf(*context));
       return absl::OkStatus();
     });
   }
@@ -83,7 +85,8 @@ class TestDecoder final : public v1::Decoder::CallbackService {
 class RpcTest : public testing::Test {
  protected:
   void SetUp() override {
-    auto server = RpcServer::Start({.health_names = {"prism.v1.Decoder"}, .metrics = &registry_}, {&decoder_});
+    auto server =
+        RpcServer::Start({.health_names = {"prism.v1.Decoder"}, .metrics = &registry_}, {&decoder_});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     channel_ = NewChannel(server_->address());
@@ -97,10 +100,13 @@ class RpcTest : public testing::Test {
   };
   using Stream = ClientStream<v1::GenerateRequest, v1::GenerateEvent>;
 
-  std::shared_ptr<Stream> Listen(Heard* heard, StreamNext next = StreamNext::kRead, SteadyTime deadline = kNoDeadline) {
+  std::shared_ptr<Stream> Listen(Heard* heard, StreamNext next = StreamNext::kRead,
+                                 SteadyTime deadline = kNoDeadline) {
     return Stream::Start(
         {}, deadline,
-        [this](auto* context, auto* request, auto* reactor) { stub_->async()->Generate(context, request, reactor); },
+        [this](auto* context, auto* request, auto* reactor) {
+          stub_->async()->Generate(context, request, reactor);
+        },
         [heard, next](v1::GenerateEvent& event) {
           heard->steps.push_back(event.heartbeat().engine_steps());
           if (heard->steps.size() == 1) heard->first.set_value();
@@ -128,7 +134,8 @@ class RpcTest : public testing::Test {
 
   static absl::Status Wait(Heard* heard) {
     std::future<absl::Status> done = heard->done.get_future();
-    if (done.wait_for(kSoon) != std::future_status::ready) return absl::InternalError("the test waited in vain");
+    if (done.wait_for(kSoon) != std::future_status::ready)
+      return absl::InternalError("the test waited in vain");
     return done.get();
   }
 
@@ -147,7 +154,8 @@ class RpcTest : public testing::Test {
     std::vector<grpc::Slice> slices;
     EXPECT_TRUE(out.Dump(&slices).ok());
     std::string bytes;
-    for (const grpc::Slice& part : slices) bytes.append(reinterpret_cast<const char*>(part.begin()), part.size());
+    for (const grpc::Slice& part : slices)
+      bytes.append(reinterpret_cast<const char*>(part.begin()), part.size());
     return bytes.size() == 2 ? bytes[1] : 0;
   }
 
@@ -227,7 +235,9 @@ TEST_F(RpcTest, ACancelledUnaryCallIsToldSo) {
       [this](auto* context, auto* request, auto* response, auto then) {
         stub_->async()->Describe(context, request, response, std::move(then));
       },
-      [](absl::Status status, v1::DescribeResponse) { EXPECT_EQ(status.code(), absl::StatusCode::kCancelled); });
+      [](absl::Status status, v1::DescribeResponse) {
+        EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+      });
   UnaryCall* const served = decoder_.calls.get_future().get();
   call->Cancel();
   EXPECT_EQ(decoder_.cancelled.get_future().wait_for(kSoon), std::future_status::ready);
@@ -429,7 +439,8 @@ TEST_F(RpcTest, AnUnreachablePeerIsUnavailableWithinItsTimeout) {
 }
 
 TEST_F(RpcTest, AClientThatPingsAnIdleStreamIsNotCutOff) {
-  stub_ = v1::Decoder::NewStub(NewChannel(server_->address(), {.keepalive_time_ms = 1000, .keepalive_timeout_ms = 500}));
+  stub_ = v1::Decoder::NewStub(
+      NewChannel(server_->address(), {.keepalive_time_ms = 1000, .keepalive_timeout_ms = 500}));
   Heard heard;
   Listen(&heard);
   TestStream* const stream = ServerSide();
@@ -449,7 +460,8 @@ TEST_F(RpcTest, EveryMethodIsCounted) {
   server_->Shutdown(milliseconds(1000));
   const std::string text = registry_.Text();
   EXPECT_THAT(text, HasSubstr("prism_rpc_started_total{method=\"Decoder/Cancel\"} 3"));
-  EXPECT_THAT(text, HasSubstr("prism_rpc_handled_total{code=\"RESOURCE_EXHAUSTED\",method=\"Decoder/Cancel\"} 3"));
+  EXPECT_THAT(text,
+              HasSubstr("prism_rpc_handled_total{code=\"RESOURCE_EXHAUSTED\",method=\"Decoder/Cancel\"} 3"));
   EXPECT_THAT(text, HasSubstr("prism_rpc_seconds_count{method=\"Decoder/Cancel\"} 3"));
 }
 

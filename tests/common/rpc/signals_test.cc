@@ -31,7 +31,9 @@ TEST(ExitAtNextSignalTest, ASignalDuringTheDrainEndsTheProcess) {
 
 TEST(ExitAtNextSignalTest, LeavesSignalsAloneOnceTheDrainIsOver) {
   BlockTermination();
-  { const ExitAtNextSignal impatience; }
+  {
+    const ExitAtNextSignal impatience;
+  }
   RequestTermination();
   EXPECT_EQ(WaitForTermination(std::chrono::milliseconds(1000)), SIGTERM);
 }

@@ -17,8 +17,10 @@ TEST(StatusCodecTest, EveryCodeSurvivesTheRoundTrip) {
 }
 
 TEST(StatusCodecTest, DetailsSurviveTheRoundTrip) {
-  const absl::Status status = RetryAfter(
-      ErrorWithReason(absl::StatusCode::kResourceExhausted, "queue is full", kReasonQueueFull, {{"limit", "64"}}), 1500);
+  const absl::Status status =
+      RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted, "queue is full", kReasonQueueFull,
+                                 {{"limit", "64"}}),
+                 1500);
   const absl::Status back = FromGrpc(ToGrpc(status));
   EXPECT_EQ(back.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(back.message(), "queue is full");
@@ -39,7 +41,8 @@ TEST(StatusCodecTest, AnInvalidFieldNamesItsPath) {
 }
 
 TEST(StatusCodecTest, AnnotateKeepsCodeAndDetails) {
-  const absl::Status status = Annotate(RetryAfter(absl::UnavailableError("gone"), 20), "messages.1.content.0");
+  const absl::Status status =
+      Annotate(RetryAfter(absl::UnavailableError("gone"), 20), "messages.1.content.0");
   EXPECT_EQ(status.message(), "messages.1.content.0: gone");
   EXPECT_EQ(RetryDelayMsOf(status), 20);
   EXPECT_TRUE(Annotate(absl::OkStatus(), "x").ok());
@@ -75,8 +78,9 @@ TEST(StatusCodecTest, BytesThatAreNotUtf8BecomeQuestionMarks) {
 }
 
 TEST(StatusCodecTest, DetailsThatDoNotFitTheTrailerAreLeftOut) {
-  const absl::Status status = RetryAfter(
-      ErrorWithReason(absl::StatusCode::kUnavailable, "x", "BIG", {{"k", std::string(kWireDetailsBytesMax, 'v')}}), 7);
+  const absl::Status status = RetryAfter(ErrorWithReason(absl::StatusCode::kUnavailable, "x", "BIG",
+                                                         {{"k", std::string(kWireDetailsBytesMax, 'v')}}),
+                                         7);
   const absl::Status back = FromGrpc(ToGrpc(status));
   EXPECT_EQ(ReasonOf(back), "");
   EXPECT_EQ(RetryDelayMsOf(back), 7);

@@ -44,7 +44,8 @@ TEST_P(TensorFramesTest, BytesComeBackAsTheyWere) {
   EXPECT_TRUE(assembler.complete());
   EXPECT_TRUE(assembler.Finish(DigestOf(bytes)).ok());
   EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), out.begin()));
-  EXPECT_EQ(std::vector<uint8_t>(out.end() - 16, out.end()), std::vector<uint8_t>(16, 0xAB)) << "wrote past the end";
+  EXPECT_EQ(std::vector<uint8_t>(out.end() - 16, out.end()), std::vector<uint8_t>(16, 0xAB))
+      << "wrote past the end";
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, TensorFramesTest,
@@ -94,19 +95,23 @@ TEST_P(DamagedFramesTest, IsDataLossThatSaysWhat) {
 INSTANTIATE_TEST_SUITE_P(
     Kinds, DamagedFramesTest,
     testing::Values(
-        Damage{"FlippedBit", [](std::vector<v1::TensorFrame>* f) { (*f)[1].mutable_data()->at(77) ^= 1; }, "has crc32c"},
-        Damage{"WrongChecksum", [](std::vector<v1::TensorFrame>* f) { (*f)[1].set_crc32c(1); }, "announced 1"},
+        Damage{"FlippedBit", [](std::vector<v1::TensorFrame>* f) { (*f)[1].mutable_data()->at(77) ^= 1; },
+               "has crc32c"},
+        Damage{"WrongChecksum", [](std::vector<v1::TensorFrame>* f) { (*f)[1].set_crc32c(1); },
+               "announced 1"},
         Damage{"Gap", [](std::vector<v1::TensorFrame>* f) { f->erase(f->begin() + 1); },
                "frame at offset 2097152, want offset 1048576"},
         Damage{"Repeat", [](std::vector<v1::TensorFrame>* f) { f->insert(f->begin() + 1, (*f)[0]); },
                "frame at offset 0, want offset 1048576"},
-        Damage{"Swapped", [](std::vector<v1::TensorFrame>* f) { std::swap((*f)[0], (*f)[1]); }, "want offset 0"},
+        Damage{"Swapped", [](std::vector<v1::TensorFrame>* f) { std::swap((*f)[0], (*f)[1]); },
+               "want offset 0"},
         Damage{"HugeOffset", [](std::vector<v1::TensorFrame>* f) { (*f)[1].set_offset(UINT64_MAX - 10); },
                "want offset 1048576"},
         Damage{"Empty", [](std::vector<v1::TensorFrame>* f) { (*f)[1].clear_data(); }, "is empty"},
         Damage{"TooLarge", [](std::vector<v1::TensorFrame>* f) { (*f)[1].mutable_data()->push_back('x'); },
                "has 1048577 bytes, at most 1048576"},
-        Damage{"BeyondTheEnd", [](std::vector<v1::TensorFrame>* f) { (*f)[2].mutable_data()->append(1, 'x'); },
+        Damage{"BeyondTheEnd",
+               [](std::vector<v1::TensorFrame>* f) { (*f)[2].mutable_data()->append(1, 'x'); },
                "has 101 bytes, but the tensor only 2097252"},
         Damage{"Short", [](std::vector<v1::TensorFrame>* f) { f->pop_back(); },
                "tensor ended after 2097152 of 2097252 bytes"}),
@@ -132,7 +137,8 @@ TEST(DTypeCodecTest, OnlyFloatsThatTravelAreMapped) {
   }
   EXPECT_EQ(DataTypeOf(DType::kU8).status().message(), "dtype is u8, only f32 and bf16 travel");
   EXPECT_FALSE(DTypeOf(v1::DATA_TYPE_UNSPECIFIED).ok());
-  EXPECT_EQ(DTypeOf(static_cast<v1::DataType>(9)).status().message(), "dtype is number 9, want 1 (f32) or 2 (bf16)");
+  EXPECT_EQ(DTypeOf(static_cast<v1::DataType>(9)).status().message(),
+            "dtype is number 9, want 1 (f32) or 2 (bf16)");
 }
 
 }  // namespace

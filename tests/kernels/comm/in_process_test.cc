@@ -25,7 +25,9 @@ class HostBackend final : public Backend {
 class HostStream final : public Stream {
  public:
   using Stream::Stream;
-  absl::StatusOr<Tensor> Allocate(DType dtype, const Shape& shape) override { return Tensor::Host(dtype, shape); }
+  absl::StatusOr<Tensor> Allocate(DType dtype, const Shape& shape) override {
+    return Tensor::Host(dtype, shape);
+  }
   absl::Status CopyToDevice(const TensorView&, const TensorView&) override { return absl::OkStatus(); }
   absl::Status CopyToHost(const TensorView&, const TensorView&) override { return absl::OkStatus(); }
   absl::Status Synchronize() override { return synchronized; }
@@ -85,7 +87,8 @@ TEST_P(InProcessTest, AllGatherTakesAPartThatLiesInItsPlaceAlready) {
       for (int64_t i = 0; i < 3; ++i) part.data<float>()[i] = Value(round, comm.rank(), i);
       EXPECT_EQ(comm.AllGather(stream, part, view), absl::OkStatus());
       for (int rank = 0; rank < size; ++rank) {
-        for (int64_t i = 0; i < 3; ++i) EXPECT_EQ(gathered[static_cast<size_t>(rank * 3 + i)], Value(round, rank, i));
+        for (int64_t i = 0; i < 3; ++i)
+          EXPECT_EQ(gathered[static_cast<size_t>(rank * 3 + i)], Value(round, rank, i));
       }
     }
   });
@@ -96,7 +99,8 @@ TEST_P(InProcessTest, AbortReleasesThoseWhoWaitAndAllWhoComeLater) {
   OnEveryRank(size, [&](Communicator& comm, HostStream& stream) {
     std::vector<float> part(2), gathered(static_cast<size_t>(size) * 2);
     const auto gather = [&] {
-      return comm.AllGather(stream, TensorView(part.data(), Shape{2}), TensorView(gathered.data(), Shape{size, 2}));
+      return comm.AllGather(stream, TensorView(part.data(), Shape{2}),
+                            TensorView(gathered.data(), Shape{size, 2}));
     };
     EXPECT_EQ(gather(), absl::OkStatus());
     // The last rank fails; the others are waiting for it, or come after.
@@ -112,8 +116,8 @@ TEST_P(InProcessTest, AGatheredTensorOfTheWrongSizeOrTypeIsRefusedBeforeAnyoneIs
     std::vector<float> part(2), gathered(static_cast<size_t>(size) * 2 + 1);
     EXPECT_EQ(comm.AllGather(stream, TensorView(part.data(), Shape{2}),
                              TensorView(gathered.data(), Shape{size * 2 + 1})),
-              absl::InvalidArgumentError("AllGather: gathered has " + std::to_string(size * 8 + 4) + " bytes, want " +
-                                         std::to_string(size) + " x 8"));
+              absl::InvalidArgumentError("AllGather: gathered has " + std::to_string(size * 8 + 4) +
+                                         " bytes, want " + std::to_string(size) + " x 8"));
     EXPECT_EQ(comm.AllGather(stream, TensorView(part.data(), Shape{2}),
                              TensorView(gathered.data(), DType::kI32, Shape{size, 2}))
                   .code(),
@@ -128,8 +132,8 @@ TEST(InProcessGroupTest, RanksThatBringDifferentSizesAreAllTold) {
   OnEveryRank(2, [&](Communicator& comm, HostStream& stream) {
     const int64_t count = comm.rank() == 0 ? 2 : 3;
     std::vector<float> part(3), gathered(6);
-    const absl::Status status =
-        comm.AllGather(stream, TensorView(part.data(), Shape{count}), TensorView(gathered.data(), Shape{2, count}));
+    const absl::Status status = comm.AllGather(stream, TensorView(part.data(), Shape{count}),
+                                               TensorView(gathered.data(), Shape{2, count}));
     const std::string want = comm.rank() == 0 ? "AllGather: rank 1 brought 12 bytes, rank 0 8"
                                               : "AllGather: rank 0 brought 8 bytes, rank 1 12";
     if (status == absl::InternalError(want)) ++told;
@@ -148,7 +152,8 @@ TEST(InProcessGroupTest, AStreamThatFailedBringsNothingAndItsErrorComesBack) {
 }
 
 TEST(InProcessGroupTest, GroupsDoNotHearOfEachOther) {
-  std::vector<std::unique_ptr<Communicator>> first = CreateInProcessGroup(1), second = CreateInProcessGroup(1);
+  std::vector<std::unique_ptr<Communicator>> first = CreateInProcessGroup(1),
+                                             second = CreateInProcessGroup(1);
   HostBackend backend;
   HostStream stream(&backend);
   float part = 1.0f, gathered = 0.0f;

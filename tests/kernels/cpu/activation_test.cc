@@ -34,7 +34,8 @@ TEST(ExpTest, IsWithinTwoRoundingsOfDoublePrecision) {
 
 TEST(ExpTest, KeepsItsEnds) {
   const float infinity = std::numeric_limits<float>::infinity();
-  const std::vector<float> x = {0.0f, -0.0f, -infinity, infinity, -88.0f, 89.0f, -1e30f, 1e30f, test::kPoison};
+  const std::vector<float> x = {0.0f,  -0.0f,  -infinity, infinity,     -88.0f,
+                                89.0f, -1e30f, 1e30f,     test::kPoison};
   std::vector<float> y(x.size());
   cpu::ExpRange(x.data(), static_cast<int64_t>(x.size()), y.data());
   EXPECT_THAT(std::vector<float>(y.begin(), y.end() - 1),
@@ -85,7 +86,8 @@ TEST_F(ActivationTest, SiluMulAgreesWithDoublePrecision) {
     const int64_t rows = 5;
     Guarded x(RandomFloats(rows * 2 * columns, 3, 20.0f));
     Guarded y(rows * columns);
-    ASSERT_EQ(SiluMul(*stream_, {.x = x.view({rows, 2 * columns}), .y = y.view({rows, columns})}), absl::OkStatus());
+    ASSERT_EQ(SiluMul(*stream_, {.x = x.view({rows, 2 * columns}), .y = y.view({rows, columns})}),
+              absl::OkStatus());
     EXPECT_TRUE(y.Intact());
     for (int64_t t = 0; t < rows; ++t) {
       for (int64_t i = 0; i < columns; ++i) {
@@ -116,7 +118,8 @@ TEST_F(ActivationTest, ManyRowsOnTwoThreadsGiveTheSameBitsAsOneRowOnOne) {
   const int64_t rows = 300, columns = 130;
   const std::vector<float> x = RandomFloats(rows * 2 * columns, 5, 5.0f);
   Guarded in(x), together(rows * columns);
-  ASSERT_EQ(SiluMul(*two, {.x = in.view({rows, 2 * columns}), .y = together.view({rows, columns})}), absl::OkStatus());
+  ASSERT_EQ(SiluMul(*two, {.x = in.view({rows, 2 * columns}), .y = together.view({rows, columns})}),
+            absl::OkStatus());
   Guarded alone(rows * columns);
   for (int64_t t = 0; t < rows; ++t) {
     ASSERT_EQ(SiluMul(*stream_, {.x = in.view({rows, 2 * columns}).Rows(t, 1),

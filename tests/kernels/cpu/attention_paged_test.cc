@@ -38,12 +38,14 @@ using Step = std::vector<int64_t>;
 // Runs the steps over paged memory whose unused slots and pages are poison, and returns every
 // sequence's rows of output, [length, width] each.
 std::vector<std::vector<float>> Attend(const Heads& heads, const std::vector<Rows>& sequences,
-                                       const std::vector<Step>& steps, int num_threads, uint32_t page_seed = 1) {
+                                       const std::vector<Step>& steps, int num_threads,
+                                       uint32_t page_seed = 1) {
   auto backend = CreateCpuBackend();
   auto stream = test::MakeStream(*backend, num_threads);
   const int64_t num_sequences = static_cast<int64_t>(sequences.size());
   int64_t pages_max = 1;
-  for (const Rows& rows : sequences) pages_max = std::max(pages_max, (rows.length + kAttentionTile - 1) / kAttentionTile);
+  for (const Rows& rows : sequences)
+    pages_max = std::max(pages_max, (rows.length + kAttentionTile - 1) / kAttentionTile);
   pages_max += 1;
   const int64_t num_pages = num_sequences * pages_max + 3;
   std::vector<int32_t> pages(static_cast<size_t>(num_pages));
@@ -66,7 +68,8 @@ std::vector<std::vector<float>> Attend(const Heads& heads, const std::vector<Row
       const float* rows = sequences[s].qkv.data() + done[s] * heads.columns();
       qkv.insert(qkv.end(), rows, rows + count * heads.columns());
       for (int64_t i = done[s]; i < done[s] + count; ++i) {
-        slots.push_back(static_cast<int32_t>(table[i / kAttentionTile] * kAttentionTile + i % kAttentionTile));
+        slots.push_back(
+            static_cast<int32_t>(table[i / kAttentionTile] * kAttentionTile + i % kAttentionTile));
       }
       done[s] += count;
       starts.push_back(starts.back() + static_cast<int32_t>(count));
@@ -84,15 +87,16 @@ std::vector<std::vector<float>> Attend(const Heads& heads, const std::vector<Row
                                 .kv = kv}),
               absl::OkStatus());
     Guarded out(num_rows * heads.width());
-    EXPECT_EQ(AttentionPaged(*stream, {.qkv = qkv_view,
-                                       .num_heads = heads.num_heads,
-                                       .kv = kv,
-                                       .query_starts = TensorView(starts.data(), Shape{num_sequences + 1}),
-                                       .context_lengths = TensorView(lengths.data(), Shape{num_sequences}),
-                                       .page_tables = TensorView(tables.data(), Shape{num_sequences, pages_max}),
-                                       .out = out.view({num_rows, heads.width()}),
-                                       .scale = heads.scale()}),
-              absl::OkStatus());
+    EXPECT_EQ(
+        AttentionPaged(*stream, {.qkv = qkv_view,
+                                 .num_heads = heads.num_heads,
+                                 .kv = kv,
+                                 .query_starts = TensorView(starts.data(), Shape{num_sequences + 1}),
+                                 .context_lengths = TensorView(lengths.data(), Shape{num_sequences}),
+                                 .page_tables = TensorView(tables.data(), Shape{num_sequences, pages_max}),
+                                 .out = out.view({num_rows, heads.width()}),
+                                 .scale = heads.scale()}),
+        absl::OkStatus());
     EXPECT_TRUE(out.Intact());
     for (size_t s = 0; s < sequences.size(); ++s) {
       outputs[s].insert(outputs[s].end(), out.data() + starts[s] * heads.width(),
@@ -126,7 +130,8 @@ std::vector<double> Reference(const Heads& heads, const Rows& rows) {
         p[static_cast<size_t>(j)] = score * static_cast<double>(heads.scale());
         most = std::max(most, p[static_cast<size_t>(j)]);
       }
-      for (int64_t j = 0; j <= i; ++j) sum += p[static_cast<size_t>(j)] = std::exp(p[static_cast<size_t>(j)] - most);
+      for (int64_t j = 0; j <= i; ++j)
+        sum += p[static_cast<size_t>(j)] = std::exp(p[static_cast<size_t>(j)] - most);
       for (int64_t j = 0; j <= i; ++j) {
         const float* v = rows.qkv.data() + j * heads.columns() + heads.width() + heads.num_kv_heads * size +
                          h / heads.group() * size;
@@ -201,11 +206,12 @@ class KvWriteTest : public testing::Test {
  protected:
   // Two tokens of one head of two elements, and two pages.
   absl::Status Write(std::vector<int32_t> slots) {
-    return KvWrite(*stream_, {.qkv = TensorView(qkv_.data(), Shape{2, 5}),
-                              .k_column = 1,
-                              .v_column = 3,
-                              .slots = TensorView(slots.data(), Shape{2}),
-                              .kv = {.k = k_.view({2, 1, 2, kAttentionTile}), .v = v_.view({2, 1, kAttentionTile, 2})}});
+    return KvWrite(
+        *stream_, {.qkv = TensorView(qkv_.data(), Shape{2, 5}),
+                   .k_column = 1,
+                   .v_column = 3,
+                   .slots = TensorView(slots.data(), Shape{2}),
+                   .kv = {.k = k_.view({2, 1, 2, kAttentionTile}), .v = v_.view({2, 1, kAttentionTile, 2})}});
   }
   int CountWritten() {
     int written = 0;
@@ -249,15 +255,15 @@ absl::Status AttendWith(std::vector<int32_t> starts, int32_t length, std::vector
   auto backend = CreateCpuBackend();
   auto stream = test::MakeStream(*backend);
   Guarded qkv(2 * 4, 1.0f), k(2 * 4 * kAttentionTile, 1.0f), v(2 * 4 * kAttentionTile, 1.0f), out(2 * 4);
-  absl::Status status =
-      AttentionPaged(*stream, {.qkv = qkv.view({2, 4}),
-                               .num_heads = 1,
-                               .kv = {.k = k.view({2, 1, 4, kAttentionTile}), .v = v.view({2, 1, kAttentionTile, 4})},
-                               .query_starts = TensorView(starts.data(), Shape{2}),
-                               .context_lengths = TensorView(&length, Shape{1}),
-                               .page_tables = TensorView(table.data(), Shape{1, 2}),
-                               .out = out.view({2, 4}),
-                               .scale = 0.5f});
+  absl::Status status = AttentionPaged(
+      *stream, {.qkv = qkv.view({2, 4}),
+                .num_heads = 1,
+                .kv = {.k = k.view({2, 1, 4, kAttentionTile}), .v = v.view({2, 1, kAttentionTile, 4})},
+                .query_starts = TensorView(starts.data(), Shape{2}),
+                .context_lengths = TensorView(&length, Shape{1}),
+                .page_tables = TensorView(table.data(), Shape{1, 2}),
+                .out = out.view({2, 4}),
+                .scale = 0.5f});
   if (!status.ok()) {
     EXPECT_TRUE(std::isnan(out[0])) << "wrote although it refused";
   }
@@ -267,10 +273,13 @@ absl::Status AttendWith(std::vector<int32_t> starts, int32_t length, std::vector
 TEST(AttentionPagedArgsTest, RefusesContextsPagesAndRowsThatDoNotExist) {
   EXPECT_EQ(AttendWith({0, 2}, 128, {1, 0}), absl::OkStatus());
   EXPECT_EQ(AttendWith({0, 2}, 64, {1, -5}), absl::OkStatus());
-  EXPECT_EQ(AttendWith({0, 2}, 1, {0, 1}).message(), "AttentionPaged: context_lengths[0] is 1, want 2 to 128");
-  EXPECT_EQ(AttendWith({0, 2}, 129, {0, 1}).message(), "AttentionPaged: context_lengths[0] is 129, want 2 to 128");
+  EXPECT_EQ(AttendWith({0, 2}, 1, {0, 1}).message(),
+            "AttentionPaged: context_lengths[0] is 1, want 2 to 128");
+  EXPECT_EQ(AttendWith({0, 2}, 129, {0, 1}).message(),
+            "AttentionPaged: context_lengths[0] is 129, want 2 to 128");
   EXPECT_EQ(AttendWith({0, 2}, 65, {0, 2}).message(), "AttentionPaged: page_tables[0, 1] is 2, want [0, 2)");
-  EXPECT_EQ(AttendWith({0, 2}, 65, {-1, 0}).message(), "AttentionPaged: page_tables[0, 0] is -1, want [0, 2)");
+  EXPECT_EQ(AttendWith({0, 2}, 65, {-1, 0}).message(),
+            "AttentionPaged: page_tables[0, 0] is -1, want [0, 2)");
   EXPECT_EQ(AttendWith({1, 2}, 64, {0, 1}).message(),
             "AttentionPaged: query_starts[0] is 1, want ascending from 0 to 2");
   EXPECT_EQ(AttendWith({0, 1}, 64, {0, 1}).message(),

@@ -32,7 +32,8 @@ std::vector<float> Attend(const Case& c, const std::vector<std::vector<float>>& 
   Guarded out(rows * c.width());
   EXPECT_EQ(AttentionVarlen(*stream, {.qkv = in.view({rows, 3 * c.width()}),
                                       .num_heads = c.num_heads,
-                                      .segment_starts = TensorView(starts.data(), Shape{static_cast<int64_t>(starts.size())}),
+                                      .segment_starts = TensorView(
+                                          starts.data(), Shape{static_cast<int64_t>(starts.size())}),
                                       .out = out.view({rows, c.width()}),
                                       .scale = c.scale()}),
             absl::OkStatus());
@@ -52,7 +53,8 @@ std::vector<double> Reference(const Case& c, const std::vector<float>& qkv) {
   std::vector<double> p(static_cast<size_t>(rows));
   for (int64_t h = 0; h < c.num_heads; ++h) {
     const auto at = [&](int64_t row, int64_t part, int64_t d) {
-      return static_cast<double>(qkv[static_cast<size_t>((row * 3 + part) * c.width() + h * c.head_size + d)]);
+      return static_cast<double>(
+          qkv[static_cast<size_t>((row * 3 + part) * c.width() + h * c.head_size + d)]);
     };
     for (int64_t i = 0; i < rows; ++i) {
       double most = -1e300, sum = 0.0;
@@ -189,7 +191,8 @@ TEST_P(AttentionVarlenTest, StaysFiniteWhenScoresAreFarApart) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, AttentionVarlenTest,
-                         testing::Values(Case{2, 16}, Case{3, 64}, Case{2, 72}, Case{1, 128}, Case{2, 5}, Case{1, 1}));
+                         testing::Values(Case{2, 16}, Case{3, 64}, Case{2, 72}, Case{1, 128}, Case{2, 5},
+                                         Case{1, 1}));
 
 TEST(AttentionVarlenArgsTest, RefusesSegmentsThatDoNotCoverTheRows) {
   auto backend = CreateCpuBackend();

@@ -25,7 +25,10 @@ struct Layer {
   std::vector<float> weight;  // [N, K]
 
   Layer(int64_t n, int64_t k, DType stored, SumOrder sum_order, uint32_t seed = 1)
-      : out_features(n), in_features(k), dtype(stored), order(sum_order),
+      : out_features(n),
+        in_features(k),
+        dtype(stored),
+        order(sum_order),
         weight(SpreadFloats(n * k, seed, stored == DType::kBF16)) {}
 
   // Columns [range) packed.
@@ -79,7 +82,8 @@ struct LinearCase {
 class LinearTest : public testing::TestWithParam<std::tuple<LinearCase, DType, SumOrder>> {
  protected:
   const LinearCase shape_ = std::get<0>(GetParam());
-  const Layer layer_{shape_.out_features, shape_.in_features, std::get<1>(GetParam()), std::get<2>(GetParam())};
+  const Layer layer_{shape_.out_features, shape_.in_features, std::get<1>(GetParam()),
+                     std::get<2>(GetParam())};
   const std::vector<float> x_ = SpreadFloats(shape_.rows * shape_.in_features, 2);
   const std::vector<float> bias_ = SpreadFloats(shape_.out_features, 3);
   std::unique_ptr<Backend> backend_ = CreateCpuBackend();
@@ -110,7 +114,8 @@ TEST_P(LinearTest, AgreesWithDoublePrecision) {
         sum += product;
         magnitude += std::abs(product);
       }
-      const double roundings = static_cast<double>(shape_.in_features) * (test::HasFusedMultiplyAdd() ? 1 : 2) + 3;
+      const double roundings =
+          static_cast<double>(shape_.in_features) * (test::HasFusedMultiplyAdd() ? 1 : 2) + 3;
       ASSERT_NEAR(y[static_cast<size_t>(t * shape_.out_features + n)], sum,
                   1.01 * roundings * test::kRounding * magnitude)
           << "row " << t << " feature " << n;
@@ -123,7 +128,8 @@ TEST_P(LinearTest, ARowAloneEqualsTheRowInItsBatch) {
   const LinearWeight weight = layer_.Pack(*stream);
   const std::vector<float> y = Multiply(*stream, weight, x_, bias_, shape_.rows);
   for (int64_t t = 0; t < shape_.rows; t += 1 + shape_.rows / 5) {
-    const std::vector<float> row(x_.begin() + t * shape_.in_features, x_.begin() + (t + 1) * shape_.in_features);
+    const std::vector<float> row(x_.begin() + t * shape_.in_features,
+                                 x_.begin() + (t + 1) * shape_.in_features);
     const std::vector<float> expected(y.begin() + t * shape_.out_features,
                                       y.begin() + (t + 1) * shape_.out_features);
     EXPECT_TRUE(SameBits(Multiply(*stream, weight, row, bias_, 1), expected)) << "row " << t;
@@ -175,17 +181,18 @@ TEST_P(LinearRanksTest, RanksChangeNoBit) {
 // Row counts on both sides of every block; K of one, around a unit, with short and empty leaves,
 // and over several column blocks; N around a panel.
 const auto kShapes = testing::Values(
-    LinearCase{0, 33, 96}, LinearCase{1, 1, 1}, LinearCase{1, 17, 15}, LinearCase{1, 33, 16}, LinearCase{1, 65, 100},
-    LinearCase{1, 160, 768}, LinearCase{2, 33, 100}, LinearCase{3, 32, 96}, LinearCase{4, 40, 17},
-    LinearCase{5, 1, 320}, LinearCase{6, 31, 64}, LinearCase{7, 33, 320}, LinearCase{8, 17, 100},
-    LinearCase{9, 33, 33}, LinearCase{10, 48, 96}, LinearCase{11, 64, 16}, LinearCase{12, 33, 768},
-    LinearCase{13, 1, 96}, LinearCase{23, 33, 100}, LinearCase{25, 65, 96}, LinearCase{37, 33, 15},
-    LinearCase{64, 17, 1}, LinearCase{64, 33, 2304}, LinearCase{65, 96, 100}, LinearCase{245, 33, 50},
-    LinearCase{1000, 9, 20});
+    LinearCase{0, 33, 96}, LinearCase{1, 1, 1}, LinearCase{1, 17, 15}, LinearCase{1, 33, 16},
+    LinearCase{1, 65, 100}, LinearCase{1, 160, 768}, LinearCase{2, 33, 100}, LinearCase{3, 32, 96},
+    LinearCase{4, 40, 17}, LinearCase{5, 1, 320}, LinearCase{6, 31, 64}, LinearCase{7, 33, 320},
+    LinearCase{8, 17, 100}, LinearCase{9, 33, 33}, LinearCase{10, 48, 96}, LinearCase{11, 64, 16},
+    LinearCase{12, 33, 768}, LinearCase{13, 1, 96}, LinearCase{23, 33, 100}, LinearCase{25, 65, 96},
+    LinearCase{37, 33, 15}, LinearCase{64, 17, 1}, LinearCase{64, 33, 2304}, LinearCase{65, 96, 100},
+    LinearCase{245, 33, 50}, LinearCase{1000, 9, 20});
 const auto kTypes = testing::Values(DType::kF32, DType::kBF16);
 
 INSTANTIATE_TEST_SUITE_P(Shapes, LinearTest,
-                         testing::Combine(kShapes, kTypes, testing::Values(SumOrder::kLeaves, SumOrder::kChain)),
+                         testing::Combine(kShapes, kTypes,
+                                          testing::Values(SumOrder::kLeaves, SumOrder::kChain)),
                          CaseName);
 INSTANTIATE_TEST_SUITE_P(Shapes, LinearRanksTest,
                          testing::Combine(kShapes, kTypes, testing::Values(SumOrder::kLeaves)), CaseName);
@@ -232,7 +239,8 @@ TEST(LinearTest, TheSignOfAZeroDoesNotDependOnRanks) {
       }
       Guarded in(partials);
       Guarded out(3);
-      ASSERT_EQ(SumPartials(*stream, {.partials = in.view({ranks, 1, 3}), .y = out.view({1, 3})}), absl::OkStatus());
+      ASSERT_EQ(SumPartials(*stream, {.partials = in.view({ranks, 1, 3}), .y = out.view({1, 3})}),
+                absl::OkStatus());
       EXPECT_TRUE(SameBits(out.values(), whole)) << "K " << k << ", " << ranks << " ranks";
     }
   }
@@ -271,11 +279,13 @@ TEST(LinearTest, InstructionSetsAgree) {
       hwy::SetSupportedTargetsForTest(target);
       hwy::GetChosenTarget().Update(hwy::SupportedTargets());
       SCOPED_TRACE(hwy::TargetName(target));
-      EXPECT_EQ(std::string(backend->numerics_id()), test::HasFusedMultiplyAdd() ? "cpu-f32-1" : "cpu-f32-1-nofma");
+      EXPECT_EQ(std::string(backend->numerics_id()),
+                test::HasFusedMultiplyAdd() ? "cpu-f32-1" : "cpu-f32-1-nofma");
       const std::vector<float> y = Multiply(*stream, weight, x, bias, 67);
       EXPECT_TRUE(SameBits(y, ScalarLinear(x, layer.weight, bias, 67, 65, 200, order)));
       const std::vector<float> last_row(x.end() - 200, x.end());
-      EXPECT_TRUE(SameBits(Multiply(*stream, weight, last_row, bias, 1), std::vector<float>(y.end() - 65, y.end())));
+      EXPECT_TRUE(
+          SameBits(Multiply(*stream, weight, last_row, bias, 1), std::vector<float>(y.end() - 65, y.end())));
     }
     hwy::SetSupportedTargetsForTest(0);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
@@ -291,16 +301,18 @@ TEST(SumPartialsTest, AddsInPairsAndMayOverwriteTheFirst) {
     std::vector<float> expected(static_cast<size_t>(size));
     for (int64_t i = 0; i < size; ++i) {
       const auto at = [&](int r) { return p[static_cast<size_t>(r * size + i)]; };
-      expected[static_cast<size_t>(i)] =
-          ranks == 1 ? at(0) : ranks == 2 ? at(0) + at(1) : (at(0) + at(1)) + (at(2) + at(3));
+      expected[static_cast<size_t>(i)] = ranks == 1   ? at(0)
+                                         : ranks == 2 ? at(0) + at(1)
+                                                      : (at(0) + at(1)) + (at(2) + at(3));
     }
     Guarded in(std::vector<float>(p.begin(), p.begin() + ranks * size));
     Guarded out(size);
     ASSERT_EQ(SumPartials(*stream, {.partials = in.view({ranks, 3, 7001}), .y = out.view({3, 7001})}),
               absl::OkStatus());
     EXPECT_TRUE(SameBits(out.values(), expected));
-    ASSERT_EQ(SumPartials(*stream, {.partials = in.view({ranks, 3, 7001}), .y = TensorView(in.data(), {3, 7001})}),
-              absl::OkStatus());
+    ASSERT_EQ(
+        SumPartials(*stream, {.partials = in.view({ranks, 3, 7001}), .y = TensorView(in.data(), {3, 7001})}),
+        absl::OkStatus());
     EXPECT_TRUE(SameBits(std::vector<float>(in.data(), in.data() + size), expected));
     EXPECT_TRUE(in.Intact() && out.Intact());
   }

@@ -24,7 +24,8 @@ struct Choice {
   std::vector<float> weights;
 };
 
-Choice Route(const std::vector<float>& logits, int64_t tokens, int64_t experts, int64_t chosen, int num_threads = 1) {
+Choice Route(const std::vector<float>& logits, int64_t tokens, int64_t experts, int64_t chosen,
+             int num_threads = 1) {
   auto backend = CreateCpuBackend();
   auto stream = MakeStream(*backend, num_threads);
   Guarded in(logits);
@@ -52,7 +53,8 @@ TEST_P(MoeRouterTest, AgreesWithDoublePrecision) {
   const double tolerance = (2.0 * (16 + 2) + 2.0 * static_cast<double>(experts) + 4) * test::kRounding;
   for (int64_t t = 0; t < tokens; ++t) {
     std::vector<double> p(static_cast<size_t>(experts));
-    for (int64_t e = 0; e < experts; ++e) p[static_cast<size_t>(e)] = std::exp(double{logits[static_cast<size_t>(t * experts + e)]});
+    for (int64_t e = 0; e < experts; ++e)
+      p[static_cast<size_t>(e)] = std::exp(double{logits[static_cast<size_t>(t * experts + e)]});
     std::vector<int32_t> order(static_cast<size_t>(experts));
     std::iota(order.begin(), order.end(), 0);
     std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
@@ -72,7 +74,8 @@ TEST_P(MoeRouterTest, AgreesWithDoublePrecision) {
 
 INSTANTIATE_TEST_SUITE_P(Sizes, MoeRouterTest,
                          testing::Values(std::pair<int64_t, int64_t>{1, 1}, std::pair<int64_t, int64_t>{5, 2},
-                                         std::pair<int64_t, int64_t>{12, 12}, std::pair<int64_t, int64_t>{128, 8}));
+                                         std::pair<int64_t, int64_t>{12, 12},
+                                         std::pair<int64_t, int64_t>{128, 8}));
 
 TEST(MoeRouterTiesTest, GoToTheLowerId) {
   const Choice choice = Route({1, 3, 3, 0, 3, 1}, 1, 6, 5);
@@ -91,7 +94,8 @@ TEST(MoeRouterTiesTest, NeitherBatchNorThreadsChangeABit) {
   const std::vector<float> logits = RandomFloats(50 * 20, 2, 8.0f);
   const Choice whole = Route(logits, 50, 20, 4, 3);
   for (int64_t t = 0; t < 50; ++t) {
-    const Choice alone = Route(std::vector<float>(logits.begin() + t * 20, logits.begin() + (t + 1) * 20), 1, 20, 4);
+    const Choice alone =
+        Route(std::vector<float>(logits.begin() + t * 20, logits.begin() + (t + 1) * 20), 1, 20, 4);
     EXPECT_TRUE(std::equal(alone.ids.begin(), alone.ids.end(), whole.ids.begin() + t * 4));
     EXPECT_TRUE(SameBits(alone.weights, std::vector<float>(whole.weights.begin() + t * 4,
                                                            whole.weights.begin() + (t + 1) * 4)));
@@ -134,8 +138,9 @@ struct MoeLayer {
   explicit MoeLayer(const MoeCase& shape) : c(shape) {
     for (int64_t e = 0; e < c.experts; ++e) {
       const uint32_t seed = static_cast<uint32_t>(100 + 2 * e);
-      experts.push_back({PackBFloat16(*stream, RandomFloats(2 * c.inner * c.hidden, seed), 2 * c.inner, c.hidden),
-                         PackBFloat16(*stream, RandomFloats(c.hidden * c.inner, seed + 1), c.hidden, c.inner)});
+      experts.push_back(
+          {PackBFloat16(*stream, RandomFloats(2 * c.inner * c.hidden, seed), 2 * c.inner, c.hidden),
+           PackBFloat16(*stream, RandomFloats(c.hidden * c.inner, seed + 1), c.hidden, c.inner)});
     }
     x = RandomFloats(c.tokens * c.hidden, 3);
     weights = SpreadFloats(c.tokens * c.chosen, 4);
@@ -152,7 +157,8 @@ struct MoeLayer {
   std::vector<float> Run(IndexRange tokens, IndexRange held, int num_threads = 1) const {
     auto own = MakeStream(*backend, num_threads);
     Guarded in(std::vector<float>(x.begin() + tokens.begin * c.hidden, x.begin() + tokens.end * c.hidden));
-    Guarded w(std::vector<float>(weights.begin() + tokens.begin * c.chosen, weights.begin() + tokens.end * c.chosen));
+    Guarded w(std::vector<float>(weights.begin() + tokens.begin * c.chosen,
+                                 weights.begin() + tokens.end * c.chosen));
     std::vector<int32_t> chosen(ids.begin() + tokens.begin * c.chosen, ids.begin() + tokens.end * c.chosen);
     Guarded out(tokens.size() * c.hidden);
     // An empty vector's data may be null, which would be an absent tensor.
@@ -160,8 +166,8 @@ struct MoeLayer {
     EXPECT_EQ(MoeExperts(*own, {.x = in.view({tokens.size(), c.hidden}),
                                 .ids = TensorView(chosen.data(), Shape{tokens.size(), c.chosen}),
                                 .weights = w.view({tokens.size(), c.chosen}),
-                                .experts = absl::MakeConstSpan(experts).subspan(static_cast<size_t>(held.begin),
-                                                                                static_cast<size_t>(held.size())),
+                                .experts = absl::MakeConstSpan(experts).subspan(
+                                    static_cast<size_t>(held.begin), static_cast<size_t>(held.size())),
                                 .first_expert = held.begin,
                                 .num_experts = c.experts,
                                 .y = out.view({tokens.size(), c.hidden})}),
@@ -169,7 +175,9 @@ struct MoeLayer {
     EXPECT_TRUE(out.Intact());
     return out.values();
   }
-  std::vector<float> RunAll(int num_threads = 1) const { return Run({0, c.tokens}, {0, c.experts}, num_threads); }
+  std::vector<float> RunAll(int num_threads = 1) const {
+    return Run({0, c.tokens}, {0, c.experts}, num_threads);
+  }
 
   // The same by the unfused ops, one token and one expert after the other.
   std::vector<float> Unfused() const {
@@ -188,11 +196,13 @@ struct MoeLayer {
           Tensor gate_up = Tensor::Host(DType::kF32, {1, 2 * c.inner});
           Tensor product = Tensor::Host(DType::kF32, {1, c.inner});
           Tensor down = Tensor::Host(DType::kF32, {1, c.hidden});
-          EXPECT_EQ(Linear(*stream, {.x = row.view(), .weight = &expert.gate_up, .bias = {}, .y = gate_up.view()}),
-                    absl::OkStatus());
+          EXPECT_EQ(
+              Linear(*stream, {.x = row.view(), .weight = &expert.gate_up, .bias = {}, .y = gate_up.view()}),
+              absl::OkStatus());
           EXPECT_EQ(SiluMul(*stream, {.x = gate_up.view(), .y = product.view()}), absl::OkStatus());
-          EXPECT_EQ(Linear(*stream, {.x = product.view(), .weight = &expert.down, .bias = {}, .y = down.view()}),
-                    absl::OkStatus());
+          EXPECT_EQ(
+              Linear(*stream, {.x = product.view(), .weight = &expert.down, .bias = {}, .y = down.view()}),
+              absl::OkStatus());
           std::vector<float>& sum = quarters[QuarterOfExpert(c.experts, e)];
           for (int64_t h = 0; h < c.hidden; ++h) {
             const float value = down.data<float>()[h];
@@ -219,7 +229,9 @@ class MoeExpertsTest : public testing::TestWithParam<MoeCase> {
   const MoeLayer layer_{GetParam()};
 };
 
-TEST_P(MoeExpertsTest, EqualsTheUnfusedOpsBitForBit) { EXPECT_TRUE(SameBits(layer_.RunAll(), layer_.Unfused())); }
+TEST_P(MoeExpertsTest, EqualsTheUnfusedOpsBitForBit) {
+  EXPECT_TRUE(SameBits(layer_.RunAll(), layer_.Unfused()));
+}
 
 TEST_P(MoeExpertsTest, ThreadsChangeNoBit) { EXPECT_TRUE(SameBits(layer_.RunAll(1), layer_.RunAll(3))); }
 
@@ -279,9 +291,9 @@ TEST_P(MoeExpertsTest, AgreesWithDoublePrecision) {
         const double silu = gate / (1 + std::exp(-gate));
         const double roundings = 2.0 * static_cast<double>(c.hidden) + 3;
         product[static_cast<size_t>(n)] = silu * up;
-        error[static_cast<size_t>(n)] =
-            test::kRounding * (1.1 * roundings * gate_size * std::abs(up) + roundings * up_size * std::abs(silu) +
-                               (8 + std::abs(gate)) * std::abs(silu * up));
+        error[static_cast<size_t>(n)] = test::kRounding * (1.1 * roundings * gate_size * std::abs(up) +
+                                                           roundings * up_size * std::abs(silu) +
+                                                           (8 + std::abs(gate)) * std::abs(silu * up));
       }
       for (int64_t h = 0; h < c.hidden; ++h) {
         double down = 0, down_error = 0;
@@ -295,7 +307,8 @@ TEST_P(MoeExpertsTest, AgreesWithDoublePrecision) {
         const double weight = layer_.weights[i];
         expected[static_cast<size_t>(h)] += weight * down;
         bound[static_cast<size_t>(h)] +=
-            std::abs(weight) * (down_error + (2.0 * static_cast<double>(c.chosen) + 3) * test::kRounding * std::abs(down));
+            std::abs(weight) *
+            (down_error + (2.0 * static_cast<double>(c.chosen) + 3) * test::kRounding * std::abs(down));
       }
     }
     for (int64_t h = 0; h < c.hidden; ++h) {
@@ -306,8 +319,9 @@ TEST_P(MoeExpertsTest, AgreesWithDoublePrecision) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, MoeExpertsTest,
-                         testing::Values(MoeCase{0, 12, 2, 32, 16}, MoeCase{1, 12, 3, 64, 48}, MoeCase{7, 20, 4, 40, 33},
-                                         MoeCase{9, 5, 2, 17, 15}, MoeCase{33, 5, 5, 96, 20}, MoeCase{64, 128, 8, 32, 16},
+                         testing::Values(MoeCase{0, 12, 2, 32, 16}, MoeCase{1, 12, 3, 64, 48},
+                                         MoeCase{7, 20, 4, 40, 33}, MoeCase{9, 5, 2, 17, 15},
+                                         MoeCase{33, 5, 5, 96, 20}, MoeCase{64, 128, 8, 32, 16},
                                          MoeCase{1030, 3, 2, 16, 8}),
                          [](const testing::TestParamInfo<MoeCase>& test_case) {
                            const MoeCase& c = test_case.param;

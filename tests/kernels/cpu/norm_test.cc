@@ -53,7 +53,8 @@ TEST_P(NormTest, RmsNormAgreesWithDoublePrecision) {
 
 TEST_P(NormTest, LayerNormAgreesWithDoublePrecision) {
   const auto [rows, columns] = GetParam();
-  Guarded x(RandomFloats(rows * columns, 3, 3.0f)), weight(RandomFloats(columns, 4)), bias(RandomFloats(columns, 5));
+  Guarded x(RandomFloats(rows * columns, 3, 3.0f)), weight(RandomFloats(columns, 4)),
+      bias(RandomFloats(columns, 5));
   // A mean far from zero must cost no precision.
   for (int64_t i = 0; i < rows * columns; ++i) x.data()[i] += 1000.0f;
   Guarded y(rows * columns);
@@ -71,12 +72,14 @@ TEST_P(NormTest, LayerNormAgreesWithDoublePrecision) {
     for (int64_t c = 0; c < columns; ++c) {
       variance += std::pow(static_cast<double>(x[t * columns + c]) - mean, 2);
     }
-    const double scale = 1.0 / std::sqrt(variance / static_cast<double>(columns) + static_cast<double>(kEpsilon));
+    const double scale =
+        1.0 / std::sqrt(variance / static_cast<double>(columns) + static_cast<double>(kEpsilon));
     for (int64_t c = 0; c < columns; ++c) {
       const double normal = (static_cast<double>(x[t * columns + c]) - mean) * scale;
       const double product = normal * static_cast<double>(weight[c]);
       const double want = product + static_cast<double>(bias[c]);
-      ASSERT_NEAR(static_cast<double>(y[t * columns + c]), want, Tolerance(std::abs(product) + std::abs(want)));
+      ASSERT_NEAR(static_cast<double>(y[t * columns + c]), want,
+                  Tolerance(std::abs(product) + std::abs(want)));
     }
   }
 }

@@ -28,19 +28,19 @@ TEST_P(RowsTest, GatherScatterAndAddTouchTheRowsTheyWereGiven) {
   const std::vector<float> y = RandomFloats(picked * columns, 2);
 
   Guarded from(x), gathered(picked * columns);
-  ASSERT_EQ(GatherRows(*stream_, {.x = from.view({rows, columns}),
-                                  .rows = index_view,
-                                  .y = gathered.view({picked, columns})}),
+  ASSERT_EQ(GatherRows(
+                *stream_,
+                {.x = from.view({rows, columns}), .rows = index_view, .y = gathered.view({picked, columns})}),
             absl::OkStatus());
   Guarded source(y), scattered(rows * columns), added(x);
   ASSERT_EQ(ScatterRows(*stream_, {.y = source.view({picked, columns}),
                                    .rows = index_view,
                                    .x = scattered.view({rows, columns})}),
             absl::OkStatus());
-  ASSERT_EQ(AddRows(*stream_, {.y = source.view({picked, columns}),
-                               .rows = index_view,
-                               .x = added.view({rows, columns})}),
-            absl::OkStatus());
+  ASSERT_EQ(
+      AddRows(*stream_,
+              {.y = source.view({picked, columns}), .rows = index_view, .x = added.view({rows, columns})}),
+      absl::OkStatus());
   EXPECT_TRUE(gathered.Intact() && scattered.Intact() && added.Intact());
   std::vector<int64_t> place(static_cast<size_t>(rows), -1);
   for (int64_t i = 0; i < picked; ++i) place[static_cast<size_t>(index[static_cast<size_t>(i)])] = i;
@@ -72,7 +72,8 @@ TEST_P(RowsTest, ARowOutOfRangeIsRefusedBeforeAnythingIsWritten) {
               absl::InvalidArgumentError("GatherRows" + tail));
     EXPECT_EQ(ScatterRows(*stream_, {.y = some, .rows = rows, .x = all}),
               absl::InvalidArgumentError("ScatterRows" + tail));
-    EXPECT_EQ(AddRows(*stream_, {.y = some, .rows = rows, .x = all}), absl::InvalidArgumentError("AddRows" + tail));
+    EXPECT_EQ(AddRows(*stream_, {.y = some, .rows = rows, .x = all}),
+              absl::InvalidArgumentError("AddRows" + tail));
     EXPECT_THAT(x.values(), testing::Each(1.0f));
     EXPECT_THAT(y.values(), testing::Each(2.0f));
   }
@@ -82,7 +83,8 @@ TEST_P(RowsTest, AddAddsEveryElement) {
   const int64_t rows = 321, columns = 129;
   const std::vector<float> x = RandomFloats(rows * columns, 3), y = RandomFloats(rows * columns, 4);
   Guarded sum(x), other(y);
-  ASSERT_EQ(Add(*stream_, {.x = sum.view({rows, columns}), .y = other.view({rows, columns})}), absl::OkStatus());
+  ASSERT_EQ(Add(*stream_, {.x = sum.view({rows, columns}), .y = other.view({rows, columns})}),
+            absl::OkStatus());
   EXPECT_TRUE(sum.Intact());
   for (int64_t i = 0; i < rows * columns; ++i) {
     ASSERT_EQ(sum[i], x[static_cast<size_t>(i)] + y[static_cast<size_t>(i)]);
@@ -95,7 +97,8 @@ TEST_P(RowsTest, EmbeddingGatherWidensExactlyAndReadsNoOtherRow) {
   for (int32_t t = 0; t < tokens; ++t) ids.push_back(t * 7 % 25 * 2);
   // Odd rows of the table are poison.
   std::vector<float> wide = RandomFloats(vocabulary * columns, 5);
-  for (int64_t id = 1; id < vocabulary; id += 2) std::fill_n(wide.begin() + id * columns, columns, test::kPoison);
+  for (int64_t id = 1; id < vocabulary; id += 2)
+    std::fill_n(wide.begin() + id * columns, columns, test::kPoison);
   std::vector<BFloat16> narrow;
   for (const float value : wide) narrow.push_back(BFloat16(value));
   const TensorView id_view(ids.data(), Shape{tokens});
@@ -123,10 +126,11 @@ TEST_P(RowsTest, EmbeddingGatherRefusesAnIdOutsideTheVocabulary) {
   for (const int32_t wrong : {-1, 5}) {
     std::vector<int32_t> ids = {4, wrong};
     Guarded table(5 * 2, 1.0f), y(2 * 2);
-    EXPECT_EQ(EmbeddingGather(*stream_, {.table = table.view({5, 2}),
-                                         .ids = TensorView(ids.data(), Shape{2}),
-                                         .y = y.view({2, 2})}),
-              absl::InvalidArgumentError("EmbeddingGather: ids[1] is " + std::to_string(wrong) + ", want [0, 5)"));
+    EXPECT_EQ(
+        EmbeddingGather(
+            *stream_,
+            {.table = table.view({5, 2}), .ids = TensorView(ids.data(), Shape{2}), .y = y.view({2, 2})}),
+        absl::InvalidArgumentError("EmbeddingGather: ids[1] is " + std::to_string(wrong) + ", want [0, 5)"));
     EXPECT_TRUE(std::isnan(y[0]));
   }
 }

@@ -65,7 +65,8 @@ inline std::vector<float> ScalarLinear(const std::vector<float>& x, const std::v
         sum = Chain(x_row, w_row, {0, in_features}, fused);
       } else {
         float leaves[kNumLeaves];
-        for (int i = 0; i < kNumLeaves; ++i) leaves[i] = Chain(x_row, w_row, LeafRange(in_features, i), fused);
+        for (int i = 0; i < kNumLeaves; ++i)
+          leaves[i] = Chain(x_row, w_row, LeafRange(in_features, i), fused);
         sum = AddLeaves(leaves[0], leaves[1], leaves[2], leaves[3]);
       }
       if (!bias.empty()) sum += bias[static_cast<size_t>(n)];

@@ -57,8 +57,8 @@ INSTANTIATE_TEST_SUITE_P(
                 for (int i = 0; i < 64; ++i) *r->add_messages() = r->messages(0);
               },
               "messages", "has 65 messages, at most 64"},
-        Wrong{"PartWithoutContent", [](auto* r) { r->mutable_messages(0)->add_content(); }, "messages.0.content.1",
-              "is neither text nor a picture"},
+        Wrong{"PartWithoutContent", [](auto* r) { r->mutable_messages(0)->add_content(); },
+              "messages.0.content.1", "is neither text nor a picture"},
         Wrong{"PictureWithoutSource", [](auto* r) { AddPicture(r); }, "messages.0.content.1",
               "names no picture: neither media_id nor inline_data"},
         Wrong{"EmptyPicture", [](auto* r) { AddPicture(r)->set_inline_data(""); }, "messages.0.content.1",
@@ -76,23 +76,26 @@ INSTANTIATE_TEST_SUITE_P(
               "messages.0.content.3", "is picture 3, at most 2 a request"},
         Wrong{"LargeTool", [](auto* r) { r->add_tools_json(std::string(kToolBytesMax + 1, ' ')); }, "tools.0",
               "has 65537 bytes, at most 65536"},
-        Wrong{"Temperature", [](auto* r) { r->mutable_sampling()->set_temperature(2.5); }, "sampling.temperature",
-              "is 2.5, want 0 to 2"},
-        Wrong{"TemperatureNan",
-              [](auto* r) { r->mutable_sampling()->set_temperature(std::numeric_limits<double>::quiet_NaN()); },
-              "sampling.temperature", "is nan, want 0 to 2"},
+        Wrong{"Temperature", [](auto* r) { r->mutable_sampling()->set_temperature(2.5); },
+              "sampling.temperature", "is 2.5, want 0 to 2"},
+        Wrong{
+            "TemperatureNan",
+            [](auto* r) { r->mutable_sampling()->set_temperature(std::numeric_limits<double>::quiet_NaN()); },
+            "sampling.temperature", "is nan, want 0 to 2"},
         Wrong{"TopP", [](auto* r) { r->mutable_sampling()->set_top_p(0); }, "sampling.top_p",
               "is 0, want above 0, at most 1"},
         Wrong{"TopK", [](auto* r) { r->mutable_sampling()->set_top_k(-2); }, "sampling.top_k",
               "is -2, want 1 or more, or 0 or -1 for all"},
-        Wrong{"MinP", [](auto* r) { r->mutable_sampling()->set_min_p(1.5); }, "sampling.min_p", "is 1.5, want 0 to 1"},
+        Wrong{"MinP", [](auto* r) { r->mutable_sampling()->set_min_p(1.5); }, "sampling.min_p",
+              "is 1.5, want 0 to 1"},
         Wrong{"RepetitionPenalty", [](auto* r) { r->mutable_sampling()->set_repetition_penalty(0); },
               "sampling.repetition_penalty", "is 0, want above 0, at most 10"},
         Wrong{"PresencePenalty", [](auto* r) { r->mutable_sampling()->set_presence_penalty(3); },
               "sampling.presence_penalty", "is 3, want -2 to 2"},
         Wrong{"FrequencyPenalty", [](auto* r) { r->mutable_sampling()->set_frequency_penalty(-3); },
               "sampling.frequency_penalty", "is -3, want -2 to 2"},
-        Wrong{"BiasBeyondVocabulary", [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[1024] = 1; },
+        Wrong{"BiasBeyondVocabulary",
+              [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[1024] = 1; },
               "sampling.logit_bias", "names id 1024, the vocabulary has 1024"},
         Wrong{"LargeBias", [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[5] = 101; },
               "sampling.logit_bias.5", "is 101, want -100 to 100"},
@@ -108,8 +111,8 @@ INSTANTIATE_TEST_SUITE_P(
               "sampling.stop_token_ids", "names id 5000, the vocabulary has 1024"},
         Wrong{"IgnoreEosWithoutBound", [](auto* r) { r->mutable_sampling()->set_ignore_eos(true); },
               "sampling.ignore_eos", "needs max_tokens of at most 4096"},
-        Wrong{"TopLogprobs", [](auto* r) { r->mutable_sampling()->set_top_logprobs(21); }, "sampling.top_logprobs",
-              "is 21, want 0 to 20"},
+        Wrong{"TopLogprobs", [](auto* r) { r->mutable_sampling()->set_top_logprobs(21); },
+              "sampling.top_logprobs", "is 21, want 0 to 20"},
         Wrong{"Choices", [](auto* r) { r->set_num_choices(5); }, "num_choices", "is 5, want 1 to 4"},
         Wrong{"MinPixels", [](auto* r) { r->mutable_processor()->set_min_pixels(0); }, "processor.min_pixels",
               "is 0, want at least 1"},
@@ -123,7 +126,8 @@ INSTANTIATE_TEST_SUITE_P(
               "processor.alpha", "is number 9"},
         Wrong{"GenerationId", [](auto* r) { r->set_generation_id("short"); }, "generation_id",
               "has 5 bytes, want 16"},
-        Wrong{"User", [](auto* r) { r->set_user(std::string(257, 'u')); }, "user", "has 257 bytes, at most 256"}),
+        Wrong{"User", [](auto* r) { r->set_user(std::string(257, 'u')); }, "user",
+              "has 257 bytes, at most 256"}),
     [](const testing::TestParamInfo<Wrong>& wrong) { return wrong.param.name; });
 
 TEST(ValidateChatTest, StopStringsAreBounded) {
@@ -165,7 +169,8 @@ TEST(CompleteSamplingTest, AZeroIsAValue) {
   asked.set_temperature(0);
   asked.set_top_k(0);
   asked.set_seed(0);
-  const auto sampling = CompleteSampling(asked, kDefaults, {.prompt_tokens = 1, .length_max = 2, .drawn_seed = 5});
+  const auto sampling =
+      CompleteSampling(asked, kDefaults, {.prompt_tokens = 1, .length_max = 2, .drawn_seed = 5});
   ASSERT_TRUE(sampling.ok());
   EXPECT_EQ(sampling->temperature(), 0);
   EXPECT_EQ(sampling->top_k(), 0);
@@ -199,8 +204,9 @@ TEST(CompleteSamplingTest, WhatDoesNotFitTheContextIsRefusedWithNumbers) {
 }
 
 TEST(WithFieldPathTest, OnlyAPathBecomesAField) {
-  EXPECT_EQ(InvalidFieldsOf(WithFieldPath(absl::InvalidArgumentError("messages.3.role: is \"x\""))).at(0).path,
-            "messages.3.role");
+  EXPECT_EQ(
+      InvalidFieldsOf(WithFieldPath(absl::InvalidArgumentError("messages.3.role: is \"x\""))).at(0).path,
+      "messages.3.role");
   EXPECT_TRUE(InvalidFieldsOf(WithFieldPath(absl::InvalidArgumentError("the prompt: no"))).empty());
   EXPECT_TRUE(InvalidFieldsOf(WithFieldPath(absl::UnavailableError("a: b"))).empty());
 }

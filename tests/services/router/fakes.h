@@ -87,7 +87,9 @@ class FakeEncoder final : public v1::VisionEncoder::CallbackService {
                                                          v1::PutMediaResponse* response) override {
     class Reactor final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
      public:
-      Reactor(FakeEncoder* encoder, v1::PutMediaResponse* out) : encoder_(encoder), out_(out) { StartRead(&chunk_); }
+      Reactor(FakeEncoder* encoder, v1::PutMediaResponse* out) : encoder_(encoder), out_(out) {
+        StartRead(&chunk_);
+      }
       void OnReadDone(bool ok) override {
         if (ok) {
           EXPECT_LE(chunk_.data().size(), size_t{1} << 20);
@@ -284,8 +286,9 @@ class FakeDecoder final : public v1::Decoder::CallbackService {
         }
       }
       for (uint32_t c = 0; c < choices; ++c) {
-        stream->EndChoice(c, length == ids.size() ? v1::GenerateEvent::FINISH_REASON_STOP
-                                                  : v1::GenerateEvent::FINISH_REASON_LENGTH,
+        stream->EndChoice(c,
+                          length == ids.size() ? v1::GenerateEvent::FINISH_REASON_STOP
+                                               : v1::GenerateEvent::FINISH_REASON_LENGTH,
                           static_cast<uint32_t>(length));
       }
       stream->Finished();

@@ -66,7 +66,8 @@ TEST_F(MediaStoreTest, WhatIsInUseIsRefusedRoomAndNeverGivenUp) {
   const std::shared_ptr<const MediaFile> used = Hold(900, 'a');
   const absl::Status full = store_.Hold(std::string(101, 'b')).status();
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(full.message(), "pictures of running chats have 900 bytes, with 101 more they are over the budget of 1000");
+  EXPECT_EQ(full.message(),
+            "pictures of running chats have 900 bytes, with 101 more they are over the budget of 1000");
   EXPECT_TRUE(RetryDelayMsOf(full).has_value());
   EXPECT_TRUE(store_.Hold(std::string(100, 'b')).ok());
 }
@@ -76,7 +77,9 @@ TEST_F(MediaStoreTest, IdleUploadsMakeRoomOldestFirst) {
   const std::string middle = Upload(300, 'b');
   const std::string newest = Upload(300, 'c');
   // Using the oldest makes it the youngest.
-  { const auto use = store_.Find(oldest); }
+  {
+    const auto use = store_.Find(oldest);
+  }
   const std::shared_ptr<const MediaFile> held = Hold(400, 'd');
   EXPECT_TRUE(store_.Find(oldest).ok());
   EXPECT_FALSE(store_.Find(middle).ok());

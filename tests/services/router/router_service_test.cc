@@ -46,15 +46,21 @@ struct Heard {
   std::string Text(uint32_t choice = 0, bool reasoning = false) const {
     std::string text;
     for (const v1::ChatEvent& event : events) {
-      if (event.delta().choice() == choice && event.delta().reasoning() == reasoning) text += event.delta().text();
+      if (event.delta().choice() == choice && event.delta().reasoning() == reasoning)
+        text += event.delta().text();
     }
     return text;
   }
-  v1::ChatEvent::Started Started() const { return events.empty() ? v1::ChatEvent::Started() : events.front().started(); }
-  v1::ChatEvent::Finished Finished() const { return events.empty() ? v1::ChatEvent::Finished() : events.back().finished(); }
+  v1::ChatEvent::Started Started() const {
+    return events.empty() ? v1::ChatEvent::Started() : events.front().started();
+  }
+  v1::ChatEvent::Finished Finished() const {
+    return events.empty() ? v1::ChatEvent::Finished() : events.back().finished();
+  }
   v1::ChatEvent::ChoiceFinished Choice(uint32_t choice = 0) const {
     for (const v1::ChatEvent& event : events) {
-      if (event.has_choice_finished() && event.choice_finished().choice() == choice) return event.choice_finished();
+      if (event.has_choice_finished() && event.choice_finished().choice() == choice)
+        return event.choice_finished();
     }
     return {};
   }
@@ -108,7 +114,8 @@ class RouterServiceTest : public testing::Test {
     decoder_set_ = std::make_unique<ReplicaSet>(replicas);
     registry_ = std::make_unique<MetricRegistry>();
     metrics_ = std::make_unique<RouterMetrics>(registry_.get());
-    media_ = std::make_unique<MediaStore>(options_.media_bytes, options_.media_idle, &Clock::Real(), metrics_.get());
+    media_ = std::make_unique<MediaStore>(options_.media_bytes, options_.media_idle, &Clock::Real(),
+                                          metrics_.get());
     pool_ = std::make_unique<TaskPool>("prompt", 2, 1024);
     parts_ = {.options = &options_,
               .model = &model_,
@@ -163,7 +170,8 @@ class RouterServiceTest : public testing::Test {
     v1::ChatMessage* message = request.add_messages();
     message->set_role("user");
     message->add_content()->set_text(question);
-    for (const std::string& picture : pictures) message->add_content()->mutable_image()->set_inline_data(picture);
+    for (const std::string& picture : pictures)
+      message->add_content()->mutable_image()->set_inline_data(picture);
     return request;
   }
 
@@ -480,7 +488,8 @@ TEST_F(RouterServiceTest, AnAnswerWithoutAReceiptForItsPictureIsAnError) {
 
 TEST_F(RouterServiceTest, ADecodersComplaintIsPassedOn) {
   for (const auto& decoder : decoders_) {
-    decoder->Plays([](FakeDecoder::Stream* stream) { stream->Done(absl::InvalidArgumentError("ids out of range")); });
+    decoder->Plays(
+        [](FakeDecoder::Stream* stream) { stream->Done(absl::InvalidArgumentError("ids out of range")); });
   }
   EXPECT_EQ(Chat(Ask("Hello")).status, absl::InvalidArgumentError("ids out of range"));
 }
@@ -558,7 +567,8 @@ TEST_F(RouterServiceTest, AStreamGoesOnFromAnotherDecoderWithTheSameTokens) {
   EXPECT_EQ(requests[1].generation_id(), requests[0].generation_id());
   EXPECT_EQ(requests[1].sampling().seed(), requests[0].sampling().seed());
   ASSERT_EQ(requests[1].emitted_size(), 1);
-  EXPECT_EQ(std::vector<uint32_t>(requests[1].emitted(0).token_ids().begin(), requests[1].emitted(0).token_ids().end()),
+  EXPECT_EQ(std::vector<uint32_t>(requests[1].emitted(0).token_ids().begin(),
+                                  requests[1].emitted(0).token_ids().end()),
             std::vector<uint32_t>(answer_ids_.begin(), answer_ids_.begin() + 4));
   EXPECT_EQ(metrics_->resumes.value(), 1);
 }
@@ -708,7 +718,8 @@ TEST_F(RouterServiceTest, ALostEmbeddingIsEncodedAgain) {
   for (const auto& decoder : decoders_) {
     decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
       if ((index != 0 && index != 3) || losses++ > 1) return true;
-      stream->Done(ErrorWithReason(absl::StatusCode::kFailedPrecondition, "handle is gone", kReasonEmbeddingLost));
+      stream->Done(
+          ErrorWithReason(absl::StatusCode::kFailedPrecondition, "handle is gone", kReasonEmbeddingLost));
       return false;
     });
   }
@@ -813,7 +824,8 @@ TEST_F(RouterServiceTest, ADeadlineEndsEveryStage) {
   EXPECT_TRUE(Eventually([&] { return stopped.load(); }));
   encoders_[0]->Hold();
   encoders_[1]->Hold();
-  EXPECT_EQ(Chat(Ask("What?", {"picture"}), milliseconds(200)).status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Chat(Ask("What?", {"picture"}), milliseconds(200)).status.code(),
+            absl::StatusCode::kDeadlineExceeded);
   EXPECT_TRUE(Eventually([&] { return encoders_[0]->num_cancelled + encoders_[1]->num_cancelled >= 1; }));
 }
 
@@ -843,8 +855,9 @@ TEST_F(RouterServiceTest, AUnaryChatIsTheSameAnswer) {
   ASSERT_EQ(response.choices_size(), 1);
   EXPECT_EQ(response.choices(0).text(), kAnswer);
   EXPECT_EQ(response.choices(0).finish_reason(), "stop");
-  EXPECT_EQ(std::vector<uint32_t>(response.choices(0).token_ids().begin(), response.choices(0).token_ids().end()),
-            answer_ids_);
+  EXPECT_EQ(
+      std::vector<uint32_t>(response.choices(0).token_ids().begin(), response.choices(0).token_ids().end()),
+      answer_ids_);
   EXPECT_EQ(response.started().prompt_tokens(), response.finished().usage().prompt_tokens());
   EXPECT_EQ(response.finished().receipts_size(), 1);
 }
@@ -881,7 +894,8 @@ TEST_F(RouterServiceTest, ALargeFileIsPutInChunksAndNamedById) {
   v1::ChatRequest request = Ask("What?");
   request.mutable_messages(0)->add_content()->mutable_image()->set_media_id(put.media_id());
   ExpectWholeAnswer(Chat(request));
-  EXPECT_EQ(encoders_[0]->media.size() + encoders_[1]->media.size(), 1u) << "it went in chunks to one encoder";
+  EXPECT_EQ(encoders_[0]->media.size() + encoders_[1]->media.size(), 1u)
+      << "it went in chunks to one encoder";
   request.mutable_messages(0)->mutable_content(1)->mutable_image()->set_media_id(std::string(32, 'x'));
   const absl::Status unknown = Chat(request).status;
   EXPECT_EQ(unknown.code(), absl::StatusCode::kNotFound);

@@ -18,8 +18,8 @@ using ::prism::testing::FakeTower;
 using ::prism::testing::ManualClock;
 using ::prism::testing::PictureOf;
 using ::prism::testing::TowerControl;
-using ::testing::HasSubstr;
 using std::chrono::milliseconds;
+using ::testing::HasSubstr;
 
 using Result = absl::StatusOr<BatchResult>;
 constexpr int kSelfTestPasses = 2;
@@ -31,7 +31,8 @@ struct Caller {
   Batcher::WaiterId id = 0;
 
   Batcher::Waiter waiter(SteadyTime deadline = SteadyTime::max()) {
-    return {.deadline = deadline, .done = [promise = promise](Result result) { promise->set_value(std::move(result)); }};
+    return {.deadline = deadline,
+            .done = [promise = promise](Result result) { promise->set_value(std::move(result)); }};
   }
   bool answered() { return answer.wait_for(milliseconds(0)) == std::future_status::ready; }
 };
@@ -44,13 +45,14 @@ class BatcherTest : public ::testing::Test {
   }
   ~BatcherTest() override { control_.Release(); }
 
-  absl::Status Submit(const std::string& key, uint8_t mark, Caller& caller, ImageSize size = {.height = 32, .width = 32},
-                      SteadyTime deadline = SteadyTime::max()) {
+  absl::Status Submit(const std::string& key, uint8_t mark, Caller& caller,
+                      ImageSize size = {.height = 32, .width = 32}, SteadyTime deadline = SteadyTime::max()) {
     RgbImage image = PictureOf(mark, size);
     auto reservation = store_.Reserve(batcher_->EmbeddingBytes(GridOf(1, size).num_patches()));
     if (!reservation.ok()) return reservation.status();
-    auto id = batcher_->Submit({.key = key, .image = std::move(image), .reservation = *std::move(reservation)},
-                               caller.waiter(deadline));
+    auto id =
+        batcher_->Submit({.key = key, .image = std::move(image), .reservation = *std::move(reservation)},
+                         caller.waiter(deadline));
     if (!id.ok()) return id.status();
     caller.id = *id;
     return absl::OkStatus();
@@ -198,7 +200,8 @@ TEST_F(BatcherTest, RefusesAPictureWhoseDeadlinePassedInTheQueue) {
   ASSERT_TRUE(Submit("running", 1, running).ok());
   control_.AwaitPasses(kSelfTestPasses + 1);
   ASSERT_TRUE(Submit("late", 2, late, {.height = 32, .width = 32}, clock_.Now() + milliseconds(50)).ok());
-  ASSERT_TRUE(Submit("in_time", 3, in_time, {.height = 32, .width = 32}, clock_.Now() + milliseconds(51)).ok());
+  ASSERT_TRUE(
+      Submit("in_time", 3, in_time, {.height = 32, .width = 32}, clock_.Now() + milliseconds(51)).ok());
   clock_.Advance(milliseconds(50));
   control_.Release();
   EXPECT_EQ(late.answer.get().status().code(), absl::StatusCode::kDeadlineExceeded);

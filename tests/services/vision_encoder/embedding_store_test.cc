@@ -9,8 +9,8 @@ namespace prism {
 namespace {
 
 using ::prism::testing::ManualClock;
-using ::testing::HasSubstr;
 using std::chrono::milliseconds;
+using ::testing::HasSubstr;
 
 constexpr int64_t kSize = 2 * 4 * 8 * 4;  // bytes of an embedding: [2, 4, 8] f32
 

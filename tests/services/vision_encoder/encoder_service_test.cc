@@ -22,8 +22,8 @@ using ::prism::testing::FactoryOf;
 using ::prism::testing::OraclePicture;
 using ::prism::testing::SmallPicture;
 using ::prism::testing::TowerControl;
-using ::testing::HasSubstr;
 using std::chrono::milliseconds;
+using ::testing::HasSubstr;
 
 constexpr int kSelfTestPasses = 2;
 
@@ -188,7 +188,8 @@ TEST_F(EncoderServiceTest, RefusesBadMediaNamingTheField) {
   request.mutable_options()->set_min_pixels(0);
   EXPECT_EQ(Encode(request, &response).message(), "options.min_pixels: 0, want at least 1");
   request.mutable_options()->set_min_pixels(~uint64_t{0});
-  EXPECT_THAT(std::string(Encode(request, &response).message()), HasSubstr("above the largest size of 4194304 pixels"));
+  EXPECT_THAT(std::string(Encode(request, &response).message()),
+              HasSubstr("above the largest size of 4194304 pixels"));
   request.mutable_options()->clear_min_pixels();
   request.mutable_options()->set_alpha(static_cast<v1::AlphaPolicy>(77));
   EXPECT_EQ(Encode(request, &response).message(), "options.alpha: 77 is no alpha policy");
@@ -224,7 +225,8 @@ TEST_F(EncoderServiceTest, KnowsItsHandlesOnly) {
   {
     Context context;
     extend.set_lease_ms(600001);
-    EXPECT_EQ(FromGrpc(stub_->Extend(&context, extend, &extended)).message(), "lease_ms: 600001, want 1 to 600000");
+    EXPECT_EQ(FromGrpc(stub_->Extend(&context, extend, &extended)).message(),
+              "lease_ms: 600001, want 1 to 600000");
   }
   v1::EmbeddingHandle foreign = handle;
   foreign.set_incarnation(std::string(16, 'j'));
@@ -250,7 +252,8 @@ TEST_F(EncoderServiceTest, KnowsItsHandlesOnly) {
   {
     Context context;
     for (int i = 0; i < 300; ++i) release.add_handle_ids("x");
-    EXPECT_EQ(FromGrpc(stub_->Release(&context, release, &released)).message(), "handle_ids: 302 given, limit 256");
+    EXPECT_EQ(FromGrpc(stub_->Release(&context, release, &released)).message(),
+              "handle_ids: 302 given, limit 256");
   }
 }
 
@@ -281,9 +284,8 @@ TEST_F(EncoderServiceTest, EndsACallAtItsDeadlineAndAtItsCancellationWithoutHarm
     return stub_->Encode(&first_context, Inline(SmallPicture("rgb8.png")), &first_response);
   });
   control_.AwaitPasses(kSelfTestPasses + 1);
-  std::future<absl::Status> second = std::async(std::launch::async, [&] {
-    return Encode(Inline(SmallPicture("rgb8.png")), &second_response);
-  });
+  std::future<absl::Status> second = std::async(
+      std::launch::async, [&] { return Encode(Inline(SmallPicture("rgb8.png")), &second_response); });
   while (metrics_.cache_joined.value() < 1) std::this_thread::yield();
   first_context.TryCancel();
   EXPECT_EQ(first.get().error_code(), grpc::StatusCode::CANCELLED);

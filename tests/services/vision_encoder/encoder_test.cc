@@ -17,8 +17,8 @@ using ::prism::testing::OraclePicture;
 using ::prism::testing::PngBomb;
 using ::prism::testing::SmallPicture;
 using ::prism::testing::TowerControl;
-using ::testing::HasSubstr;
 using std::chrono::milliseconds;
+using ::testing::HasSubstr;
 
 using Outcome = absl::StatusOr<EncodeOutcome>;
 constexpr int kSelfTestPasses = 2;
@@ -50,7 +50,8 @@ class EncoderTest : public ::testing::Test {
     auto promise = std::make_shared<std::promise<Outcome>>();
     input.file = std::make_shared<const std::string>(file);
     Running running{.outcome = promise->get_future()};
-    running.call = encoder_->NewCall(std::move(input), [promise](Outcome outcome) { promise->set_value(std::move(outcome)); });
+    running.call = encoder_->NewCall(std::move(input),
+                                     [promise](Outcome outcome) { promise->set_value(std::move(outcome)); });
     encoder_->Start(running.call);
     return running;
   }
@@ -149,8 +150,9 @@ TEST_F(EncoderTest, CancelsInTheWorkersQueueInTheBatchQueueAndInThePass) {
   AwaitQueued(0);
   // Cancelled before a worker takes it: never started.
   auto promise = std::make_shared<std::promise<Outcome>>();
-  const auto early = encoder_->NewCall({.file = std::make_shared<const std::string>("x")},
-                                       [promise](Outcome outcome) { promise->set_value(std::move(outcome)); });
+  const auto early =
+      encoder_->NewCall({.file = std::make_shared<const std::string>("x")},
+                        [promise](Outcome outcome) { promise->set_value(std::move(outcome)); });
   early->Cancel();
   encoder_->Start(early);
   EXPECT_EQ(promise->get_future().get().status().code(), absl::StatusCode::kCancelled);
@@ -171,7 +173,8 @@ TEST_F(EncoderTest, RefusesMoreCallsThanItsLimitAndTakesThemAgainAfterwards) {
   Running running = Begin(SmallPicture("rgb8.png"));
   control_.AwaitPasses(kSelfTestPasses + 1);
   std::vector<Running> waiting;
-  for (const std::string name : {"grey8.png", "palette8.png", "rgba8.png"}) waiting.push_back(Begin(SmallPicture(name)));
+  for (const std::string name : {"grey8.png", "palette8.png", "rgba8.png"})
+    waiting.push_back(Begin(SmallPicture(name)));
   AwaitQueued(3);
   const Outcome refused = Encode(SmallPicture("grey4.png"));
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
@@ -202,7 +205,8 @@ TEST_F(EncoderTest, RefusesAPictureWhoseEmbeddingFindsNoRoomBeforeItIsComputed) 
 
 TEST_F(EncoderTest, SaysWhatIsWrongWithAPicture) {
   Start();
-  EXPECT_EQ(Encode("GIF89a").status().message(), "the picture is a file of type GIF; JPEG, PNG and WebP are read");
+  EXPECT_EQ(Encode("GIF89a").status().message(),
+            "the picture is a file of type GIF; JPEG, PNG and WebP are read");
   EXPECT_THAT(std::string(Encode(PngBomb(20000, 20000)).status().message()), HasSubstr("limit 50000000"));
   EXPECT_THAT(std::string(Encode(SmallPicture("rgb8.png").substr(0, 500)).status().message()),
               HasSubstr("the PNG cannot be decoded"));
@@ -215,7 +219,8 @@ TEST_F(EncoderTest, SaysWhatIsWrongWithAPicture) {
 
 TEST_F(EncoderTest, RefusesACallWhoseDeadlinePassedBeforeItsTurn) {
   Start();
-  const Outcome late = Encode(SmallPicture("rgb8.png"), {.choice = {.bounds = kBounds}, .deadline = clock_.Now()});
+  const Outcome late =
+      Encode(SmallPicture("rgb8.png"), {.choice = {.bounds = kBounds}, .deadline = clock_.Now()});
   EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded);
 }
 
@@ -241,7 +246,12 @@ TEST_F(EncoderTest, IsUnavailableUntilTheTowerIsThere) {
   const std::shared_future<void> may_load = go.get_future().share();
   const TowerFactory inner = FactoryOf(&control_);
   encoder_ = std::make_unique<Encoder>(
-      Options(), [inner, may_load] { may_load.wait(); return inner(); }, &clock_, &metrics_);
+      Options(),
+      [inner, may_load] {
+        may_load.wait();
+        return inner();
+      },
+      &clock_, &metrics_);
   EXPECT_EQ(Encode(SmallPicture("rgb8.png")).status().message(), "the weights are being loaded");
   go.set_value();
   ASSERT_TRUE(encoder_->WaitUntilReady().ok());

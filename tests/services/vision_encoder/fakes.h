@@ -54,8 +54,8 @@ class TowerControl {
     return passes_;
   }
 
-  std::atomic<bool> gives_nan{false};    // in the first value of the last picture
-  std::atomic<bool> is_random{false};    // the same picture gives something else every time
+  std::atomic<bool> gives_nan{false};  // in the first value of the last picture
+  std::atomic<bool> is_random{false};  // the same picture gives something else every time
   std::atomic<bool> fails{false};
 
  private:
@@ -74,8 +74,9 @@ class FakeTower : public Tower {
   int64_t hidden_size() const override { return TowerControl::kHidden; }
   int64_t num_deepstack() const override { return TowerControl::kLevels; }
 
-  absl::Status Forward(const TensorView& patches, absl::Span<const PatchGridSize> grids, const TensorView& embeddings,
-                       const TensorView& deepstack, const std::function<absl::Status()>& after_block) override {
+  absl::Status Forward(const TensorView& patches, absl::Span<const PatchGridSize> grids,
+                       const TensorView& embeddings, const TensorView& deepstack,
+                       const std::function<absl::Status()>& after_block) override {
     {
       MutexLock lock(&control_->mutex_);
       control_->passes_.emplace_back(grids.begin(), grids.end());
@@ -89,17 +90,22 @@ class FakeTower : public Tower {
     return status;
   }
 
-  static float ValueOf(const float* first_patch_of_token, int64_t d) { return first_patch_of_token[101 * d % kPatchValues]; }
+  static float ValueOf(const float* first_patch_of_token, int64_t d) {
+    return first_patch_of_token[101 * d % kPatchValues];
+  }
 
  private:
-  absl::Status Compute(const TensorView& patches, absl::Span<const PatchGridSize> grids, const TensorView& embeddings,
-                       const TensorView& deepstack, const std::function<absl::Status()>& after_block) {
+  absl::Status Compute(const TensorView& patches, absl::Span<const PatchGridSize> grids,
+                       const TensorView& embeddings, const TensorView& deepstack,
+                       const std::function<absl::Status()>& after_block) {
     int64_t num_patches = 0;
     for (const PatchGridSize& grid : grids) num_patches += grid.num_patches();
-    if (patches.dim(0) != num_patches || patches.dim(1) != kPatchValues) return absl::InternalError("shape of patches");
+    if (patches.dim(0) != num_patches || patches.dim(1) != kPatchValues)
+      return absl::InternalError("shape of patches");
     const int64_t tokens = num_patches / 4;
     constexpr int64_t kHidden = TowerControl::kHidden;
-    if (embeddings.dim(0) != tokens || deepstack.dim(1) != tokens) return absl::InternalError("shape of embeddings");
+    if (embeddings.dim(0) != tokens || deepstack.dim(1) != tokens)
+      return absl::InternalError("shape of embeddings");
     if (after_block) {
       const absl::Status status = after_block();
       if (!status.ok()) return status;
@@ -127,7 +133,8 @@ class FakeTower : public Tower {
 };
 
 inline TowerFactory FactoryOf(TowerControl* control) {
-  return [control]() -> absl::StatusOr<std::unique_ptr<Tower>> { return std::make_unique<FakeTower>(control); };
+  return
+      [control]() -> absl::StatusOr<std::unique_ptr<Tower>> { return std::make_unique<FakeTower>(control); };
 }
 
 // A picture of that size whose first pixel tells it from others.

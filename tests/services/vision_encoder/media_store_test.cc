@@ -37,7 +37,8 @@ TEST(MediaStoreTest, GivesTheSameIdForTheSameBytesHoweverTheyCame) {
 TEST(MediaStoreTest, RefusesAFileAboveItsLimitAndAnEmptyOne) {
   MediaStore store({.file_bytes_max = 10});
   EXPECT_TRUE(Put(store, "0123456789").ok());
-  EXPECT_EQ(Put(store, "0123456789a").status().message(), "the file has more than 10 bytes, the limit of one file");
+  EXPECT_EQ(Put(store, "0123456789a").status().message(),
+            "the file has more than 10 bytes, the limit of one file");
   EXPECT_EQ(Put(store, "").status().message(), "the file has 0 bytes");
   EXPECT_EQ(store.used_bytes(), 10);
 }
@@ -71,7 +72,8 @@ TEST(MediaStoreTest, CountsUploadsUnderWayAndForgetsThoseThatStop) {
 
 TEST(ContentKeyTest, DependsOnEverythingThatAnEmbeddingDependsOn) {
   const RgbImage image = PictureOf(1);
-  const ProcessorChoice choice{.alpha = AlphaMode::kWhite, .bounds = {.min_pixels = 1024, .max_pixels = 4096}};
+  const ProcessorChoice choice{.alpha = AlphaMode::kWhite,
+                               .bounds = {.min_pixels = 1024, .max_pixels = 4096}};
   const KeyScope scope{.weights_digest = "w", .numerics_id = "n", .salt = "s"};
   std::vector<ContentKey> keys = {ComputeContentKey(image, choice, scope)};
   EXPECT_EQ(keys[0].size(), 32u);

@@ -29,9 +29,9 @@ namespace {
 
 using ::prism::testing::OraclePicture;
 using ::prism::testing::ReadFile;
-using ::testing::HasSubstr;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
+using ::testing::HasSubstr;
 
 // One run of the program; ended by force if the test did not end it.
 class Program {
@@ -49,7 +49,8 @@ class Program {
     argv.push_back(nullptr);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log_.c_str(), O_WRONLY | O_CREAT | O_TRUNC,
+                                     0600);
     EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ), 0);
     posix_spawn_file_actions_destroy(&actions);
   }
@@ -96,9 +97,11 @@ class Program {
 
 class Client {
  public:
-  explicit Client(int port) : stub_(v1::VisionEncoder::NewStub(NewChannel("127.0.0.1:" + std::to_string(port)))) {}
+  explicit Client(int port)
+      : stub_(v1::VisionEncoder::NewStub(NewChannel("127.0.0.1:" + std::to_string(port)))) {}
 
-  absl::StatusOr<v1::EncodeResponse> Encode(const std::string& file, uint64_t max_pixels = 0, uint64_t min_pixels = 0) {
+  absl::StatusOr<v1::EncodeResponse> Encode(const std::string& file, uint64_t max_pixels = 0,
+                                            uint64_t min_pixels = 0) {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     v1::EncodeRequest request;
@@ -139,7 +142,8 @@ TEST_P(ReferenceTest, GivesTheReferencesEmbeddingsOverGrpc) {
   Program program({"--port=0", "--alpha=drop"}, GetParam());
   Client client(program.AwaitReady());
   double worst = 0;
-  for (const std::string name : {"image_photo", "image_rgba", "image_small", "image_two_turns", "image_wide_gray"}) {
+  for (const std::string name :
+       {"image_photo", "image_rgba", "image_small", "image_two_turns", "image_wide_gray"}) {
     const auto oracle = OracleCase::Open(GetParam(), name);
     if (!oracle.ok()) continue;  // a model has not all of them
     int64_t row = 0;
@@ -255,9 +259,9 @@ TEST(ProgramTest, LivesOnAfterBadPictures) {
   Program program({"--port=0"});
   const int port = program.AwaitReady();
   const std::string jpeg = OraclePicture("rocket.jpg");
-  for (const std::string& bad : {std::string(), std::string("GIF89a"), std::string("\xff\xd8\xff"), jpeg.substr(0, 20000),
-                                 testing::PngBomb(20000, 20000), testing::PngBomb(28, 5601),
-                                 testing::JpegWithSize(jpeg, 64250, 64250)}) {
+  for (const std::string& bad : {std::string(), std::string("GIF89a"), std::string("\xff\xd8\xff"),
+                                 jpeg.substr(0, 20000), testing::PngBomb(20000, 20000),
+                                 testing::PngBomb(28, 5601), testing::JpegWithSize(jpeg, 64250, 64250)}) {
     const absl::Status status = Client(port).Encode(bad).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
   }

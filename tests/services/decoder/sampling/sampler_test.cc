@@ -1,5 +1,8 @@
 #include "services/decoder/sampling/sampler.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -8,9 +11,6 @@
 #include <random>
 #include <set>
 #include <vector>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include "services/decoder/sampling/philox.h"
 
@@ -44,14 +44,14 @@ TEST(SamplerTest, KeepsOneIdWithTopKOfOne) {
 
 TEST(SamplerTest, NamesALogitThatIsNotFinite) {
   SamplingScratch scratch;
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
-                          std::numeric_limits<float>::infinity(),
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                           -std::numeric_limits<float>::infinity()}) {
     std::vector<float> logits(100, 1.0f);
     logits[70] = bad;
     const absl::Status status = Sampler({}, 0, {}).Sample(logits, scratch).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
-    EXPECT_THAT(std::string(status.message()), testing::StartsWith("the logit of id 70 of answer token 0 is"));
+    EXPECT_THAT(std::string(status.message()),
+                testing::StartsWith("the logit of id 70 of answer token 0 is"));
   }
 }
 
@@ -59,9 +59,8 @@ TEST(SamplerTest, NamesALogitThatIsNotFinite) {
 std::set<int32_t> KeptPlainly(const SamplingParameters& p, const std::vector<float>& logits) {
   std::vector<int32_t> ids(logits.size());
   std::iota(ids.begin(), ids.end(), 0);
-  std::sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-  });
+  std::sort(ids.begin(), ids.end(),
+            [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
   const auto weight = [&](int32_t id) {
     return std::exp((static_cast<long double>(logits[id]) - logits[ids[0]]) / p.temperature);
   };
@@ -112,8 +111,7 @@ TEST(SamplerTest, DrawsTheGreatestScoreAmongWhatTheFiltersKeep) {
 
 TEST(SamplerTest, KeepsExactlyTheMassOfTopP) {
   // Probabilities 1/2, 1/4, 1/8, 1/8: the first three are needed for 0.8, the first for 0.5.
-  const std::vector<float> logits = {std::log(0.125f), std::log(0.5f), std::log(0.125f),
-                                     std::log(0.25f)};
+  const std::vector<float> logits = {std::log(0.125f), std::log(0.5f), std::log(0.125f), std::log(0.25f)};
   std::set<int32_t> seen_80, seen_30;
   for (uint64_t seed = 0; seed < 500; ++seed) {
     seen_80.insert(SampleOnce({.top_p = 0.8, .seed = seed}, logits));
@@ -165,8 +163,12 @@ TEST(SamplerTest, DrawsAsOftenAsTheProbabilitiesSay) {
 }
 
 TEST(SamplerTest, DrawsTheSameWhenResumed) {
-  const SamplingParameters parameters{.temperature = 0.8, .top_p = 0.9, .top_k = 40, .seed = 5,
-                                      .presence_penalty = 0.7, .frequency_penalty = 0.3};
+  const SamplingParameters parameters{.temperature = 0.8,
+                                      .top_p = 0.9,
+                                      .top_k = 40,
+                                      .seed = 5,
+                                      .presence_penalty = 0.7,
+                                      .frequency_penalty = 0.3};
   SamplingScratch scratch;
   Sampler whole(parameters, 1, {});
   std::vector<int32_t> ids;
@@ -201,7 +203,8 @@ TEST(SamplerTest, HoldsBackEndIdsUntilMinTokens) {
 
 TEST(SamplerTest, DoesNotLetABiasUnmaskAnEndId) {
   SamplingScratch scratch;
-  const Sampler sampler({.temperature = 0, .logit_bias = {{0, 100}}, .min_tokens = 1, .end_token_ids = {0}}, 0, {});
+  const Sampler sampler({.temperature = 0, .logit_bias = {{0, 100}}, .min_tokens = 1, .end_token_ids = {0}},
+                        0, {});
   EXPECT_EQ(*sampler.Sample(std::vector<float>{9, 1, 8}, scratch), 2);
 }
 

@@ -54,9 +54,18 @@ TEST(ImageDecoderTest, ReadsEveryKindOfPictureAsPillowDoes) {
 TEST(ImageDecoderTest, RefusesOtherTypesByName) {
   const std::pair<std::string, std::string> cases[] = {
       {"GIF89a;<script>", "GIF"},
-      {std::string("\0\0\0\x18" "ftypheic", 12), "HEIC"},
-      {std::string("\0\0\0\x18" "ftypavif", 12), "AVIF"},
-      {std::string("\0\0\0\x18" "ftypisom", 12), "MP4"},
+      {std::string("\0\0\0\x18"
+                   "ftypheic",
+                   12),
+       "HEIC"},
+      {std::string("\0\0\0\x18"
+                   "ftypavif",
+                   12),
+       "AVIF"},
+      {std::string("\0\0\0\x18"
+                   "ftypisom",
+                   12),
+       "MP4"},
       {"BM123456", "BMP"},
       {"%PDF-1.7\n\x89PNG\r\n\x1a\n", "PDF"},
       {std::string("II*\0", 4), "TIFF"},
@@ -71,7 +80,8 @@ TEST(ImageDecoderTest, RefusesOtherTypesByName) {
     EXPECT_EQ(Message(image), "the picture is a file of type " + name + "; JPEG, PNG and WebP are read");
   }
   EXPECT_EQ(Message(DecodeImage("")), "the picture has 0 bytes");
-  EXPECT_EQ(Message(DecodeImage("hello")), "the 5 bytes are no picture known here; JPEG, PNG and WebP are read");
+  EXPECT_EQ(Message(DecodeImage("hello")),
+            "the 5 bytes are no picture known here; JPEG, PNG and WebP are read");
 }
 
 TEST(ImageDecoderTest, DecidesByTheFirstBytesAndIgnoresWhatFollowsThePicture) {
@@ -112,16 +122,17 @@ TEST(ImageDecoderTest, RefusesBombsByTheirHeader) {
 TEST(ImageDecoderTest, RefusesAnAspectRatioAboveTwoHundredAndAPictureOfNoPixels) {
   EXPECT_EQ(Message(DecodeImage(PngBomb(100000, 1))),
             "the picture is 100000 x 1 pixels, aspect ratio 100000, limit 200");
-  EXPECT_EQ(Message(DecodeImage(PngBomb(28, 5601))), "the picture is 28 x 5601 pixels, aspect ratio 200+, limit 200");
+  EXPECT_EQ(Message(DecodeImage(PngBomb(28, 5601))),
+            "the picture is 28 x 5601 pixels, aspect ratio 200+, limit 200");
   EXPECT_FALSE(DecodeImage(PngBomb(0, 0)).ok());
   EXPECT_FALSE(DecodeImage(JpegWithSize(SmallPicture("baseline_420.jpg"), 0, 10)).ok());
   EXPECT_FALSE(DecodeImage(JpegWithSize(SmallPicture("baseline_420.jpg"), 10, 0)).ok());
 }
 
 TEST(ImageDecoderTest, RefusesAFileCutAtAnyByte) {
-  for (const std::string name : {"baseline_420.jpg", "progressive.jpg", "cmyk.jpg", "palette8_alpha.png",
-                                 "rgb8_interlaced.png", "lossy.webp", "lossless.webp", "lossy_alpha.webp",
-                                 "animated.webp"}) {
+  for (const std::string name :
+       {"baseline_420.jpg", "progressive.jpg", "cmyk.jpg", "palette8_alpha.png", "rgb8_interlaced.png",
+        "lossy.webp", "lossless.webp", "lossy_alpha.webp", "animated.webp"}) {
     const std::string file = SmallPicture(name);
     ASSERT_TRUE(DecodeImage(file).ok());
     for (size_t size = 0; size < file.size(); ++size) {
@@ -188,8 +199,9 @@ TEST(ImageDecoderTest, ReadsAPictureWhoseExifBlockIsMalformed) {
   const std::string plain = DigestOf(*DecodeImage(jpeg));
   std::string huge = std::string("Exif\0\0MM\0*\0\0\0\x08\xff\xff", 16) + std::string(60000, '\x7f');
   std::string looping = std::string("Exif\0\0II*\0\x08\0\0\0\0\0\x08\0\0\0", 20);
-  for (const std::string& block : {std::string("Exif\0\0", 6), std::string("Exif\0\0MM\0*\xff\xff\xff\xff", 14), huge,
-                                   looping, ExifBlock(0), ExifBlock(9), ExifBlock(65535)}) {
+  for (const std::string& block :
+       {std::string("Exif\0\0", 6), std::string("Exif\0\0MM\0*\xff\xff\xff\xff", 14), huge, looping,
+        ExifBlock(0), ExifBlock(9), ExifBlock(65535)}) {
     const auto image = DecodeImage(JpegWithApp1(jpeg, block));
     ASSERT_TRUE(image.ok()) << image.status();
     EXPECT_EQ(DigestOf(*image), plain);
@@ -240,7 +252,8 @@ std::string Animation(const std::string& webp, int left2, int top2, int canvas_w
   };
   const std::string bitstream = webp.substr(12);
   const std::string anmf = little(static_cast<uint32_t>(left2), 3) + little(static_cast<uint32_t>(top2), 3) +
-                           little(37 - 1, 3) + little(29 - 1, 3) + little(100, 3) + std::string(1, '\0') + bitstream;
+                           little(37 - 1, 3) + little(29 - 1, 3) + little(100, 3) + std::string(1, '\0') +
+                           bitstream;
   std::string body = "WEBPVP8X" + little(10, 4) + std::string("\x12\0\0\0", 4) +
                      little(static_cast<uint32_t>(canvas_width - 1), 3) +
                      little(static_cast<uint32_t>(canvas_height - 1), 3) + "ANIM" + little(6, 4) +

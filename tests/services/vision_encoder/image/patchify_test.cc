@@ -56,7 +56,8 @@ TEST(PatchifyTest, FollowsTheFormulaOnEveryInstructionSet) {
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     for (const std::vector<const RgbImage*>& frames :
          {std::vector<const RgbImage*>{&a}, std::vector<const RgbImage*>{&a, &b, &b, &a}}) {
-      const int64_t count = GridOf(static_cast<int64_t>(frames.size()), a.size()).num_patches() * kPatchValues;
+      const int64_t count =
+          GridOf(static_cast<int64_t>(frames.size()), a.size()).num_patches() * kPatchValues;
       const Tensor tensor = Tensor::Host(DType::kF32, {count + 16});
       const absl::Span<float> patches = tensor.span<float>();
       std::fill(patches.begin(), patches.end(), std::numeric_limits<float>::quiet_NaN());
@@ -112,12 +113,19 @@ TEST_P(OracleTest, GivesTheReferencesPatchesByteForByte) {
 INSTANTIATE_TEST_SUITE_P(
     Cases, OracleTest,
     ::testing::Values(
-        OracleCase{"astronaut.jpg", {1, 22, 30}, "834b47533b59d67a7b2df40712c9046bf37b869cb2bd510047abcfdd824028c8"},
-        OracleCase{"rgba.png", {1, 16, 16}, "3471902ad4015187e4c06ea01bbc76928624ece2126911beb1f85b328a165f8b"},
-        OracleCase{"tiny.png", {1, 14, 20}, "3d6938ade2532c0a01885fd801eacd971b58fa32d9c24567d636c36be7fca0b7"},
-        OracleCase{"coffee.jpg", {1, 24, 38}, "5fe7221ea89e0bdde0c7215299043a8d512f6ca018097d1fb02c9b01343799f7"},
-        OracleCase{"rocket.jpg", {1, 26, 40}, "5e86a8a82f2c86579298b489535a5e976ad2605f67f5496dc3876124638bd185"},
-        OracleCase{"wide_gray.png", {1, 6, 50}, "07d542b102e9492fe2dc334f2d610d80d401719b28251afbdeaa9db335ff7187"}));
+        OracleCase{
+            "astronaut.jpg", {1, 22, 30}, "834b47533b59d67a7b2df40712c9046bf37b869cb2bd510047abcfdd824028c8"},
+        OracleCase{
+            "rgba.png", {1, 16, 16}, "3471902ad4015187e4c06ea01bbc76928624ece2126911beb1f85b328a165f8b"},
+        OracleCase{
+            "tiny.png", {1, 14, 20}, "3d6938ade2532c0a01885fd801eacd971b58fa32d9c24567d636c36be7fca0b7"},
+        OracleCase{
+            "coffee.jpg", {1, 24, 38}, "5fe7221ea89e0bdde0c7215299043a8d512f6ca018097d1fb02c9b01343799f7"},
+        OracleCase{
+            "rocket.jpg", {1, 26, 40}, "5e86a8a82f2c86579298b489535a5e976ad2605f67f5496dc3876124638bd185"},
+        OracleCase{"wide_gray.png",
+                   {1, 6, 50},
+                   "07d542b102e9492fe2dc334f2d610d80d401719b28251afbdeaa9db335ff7187"}));
 
 TEST(OracleFloatTest, GivesTheReferencesPixelValuesBitForBit) {
   auto image = DecodeImage(OraclePicture("tiny.png"));
@@ -156,7 +164,8 @@ TEST(VideoFramesTest, RefusesTooFewFramesAndFramesOfDifferentSizes) {
   const PixelBounds bounds{.min_pixels = 4096, .max_pixels = 25165824};
   std::vector<RgbImage> one;
   one.emplace_back(ImageSize{.height = 64, .width = 64});
-  EXPECT_EQ(PatchifyVideo(std::move(one), bounds).status().message(), "the video has 1 frames, want at least 2");
+  EXPECT_EQ(PatchifyVideo(std::move(one), bounds).status().message(),
+            "the video has 1 frames, want at least 2");
   std::vector<RgbImage> two;
   two.push_back(Random({.height = 64, .width = 64}, 1));
   two.push_back(Random({.height = 64, .width = 32}, 1));

@@ -43,7 +43,8 @@ TEST(AxisWeightsTest, HasTheReferencesWeightsWhenEnlargingAlot) {
 }
 
 TEST(AxisWeightsTest, StaysInsideTheInput) {
-  for (const auto& [in, out] : {std::pair<int64_t, int64_t>{1, 256}, {65535, 32}, {33, 32}, {3, 1000}, {50000, 49984}}) {
+  for (const auto& [in, out] :
+       {std::pair<int64_t, int64_t>{1, 256}, {65535, 32}, {33, 32}, {3, 1000}, {50000, 49984}}) {
     const AxisWeights axis = ComputeAxisWeights(in, out);
     EXPECT_LE(axis.precision, 21);
     for (size_t i = 0; i < static_cast<size_t>(out); ++i) {
@@ -72,7 +73,8 @@ RgbImage Reference(const RgbImage& image, ImageSize to) {
   const auto apply = [](const AxisWeights& axis, int64_t i, auto sample) {
     int64_t sum = int64_t{1} << (axis.precision - 1);
     for (int64_t j = 0; j < axis.count[static_cast<size_t>(i)]; ++j) {
-      sum += axis.weights[static_cast<size_t>(i * axis.stride + j)] * sample(axis.first[static_cast<size_t>(i)] + j);
+      sum += axis.weights[static_cast<size_t>(i * axis.stride + j)] *
+             sample(axis.first[static_cast<size_t>(i)] + j);
     }
     return static_cast<uint8_t>(std::clamp<int64_t>(sum >> axis.precision, 0, 255));
   };
@@ -107,8 +109,9 @@ RgbImage Copy(const RgbImage& image) {
 TEST(ResizeTest, GivesTheFormulasBytesOnEveryInstructionSet) {
   std::mt19937 rng(3);
   std::vector<std::pair<ImageSize, ImageSize>> shapes = {
-      {{1, 1}, {256, 256}}, {{2, 3}, {1, 1}},   {{5, 1}, {3, 1}},     {{64, 64}, {64, 96}}, {{64, 64}, {96, 64}},
-      {{40, 384}, {96, 800}}, {{333, 500}, {32, 32}}, {{7, 1400}, {32, 320}}, {{33, 2}, {31, 5}},
+      {{1, 1}, {256, 256}},   {{2, 3}, {1, 1}},       {{5, 1}, {3, 1}},
+      {{64, 64}, {64, 96}},   {{64, 64}, {96, 64}},   {{40, 384}, {96, 800}},
+      {{333, 500}, {32, 32}}, {{7, 1400}, {32, 320}}, {{33, 2}, {31, 5}},
   };
   for (int i = 0; i < 12; ++i) {
     const auto side = [&rng] { return static_cast<int64_t>(1 + rng() % 90); };
@@ -128,8 +131,8 @@ TEST(ResizeTest, GivesTheFormulasBytesOnEveryInstructionSet) {
       const RgbImage got = ResizeBicubic(Copy(image), to);
       ASSERT_EQ(got.size(), to);
       ASSERT_EQ(std::memcmp(got.data(), want.data(), static_cast<size_t>(want.size_bytes())), 0)
-          << hwy::TargetName(target) << " from " << from.height << " x " << from.width << " to " << to.height << " x "
-          << to.width;
+          << hwy::TargetName(target) << " from " << from.height << " x " << from.width << " to " << to.height
+          << " x " << to.width;
     }
   }
   hwy::SetSupportedTargetsForTest(0);

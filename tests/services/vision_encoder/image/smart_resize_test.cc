@@ -43,7 +43,8 @@ TEST(SmartResizeBoundsTest, RefusesAnAspectRatioAboveTwoHundred) {
   EXPECT_TRUE(SmartResize({.height = 28, .width = 5600}, kCheckpoint).ok());
   const auto size = SmartResize({.height = 28, .width = 5601}, kCheckpoint);
   EXPECT_EQ(size.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(size.status().message(), "the picture is 5601 x 28 pixels; its aspect ratio is above the limit of 200");
+  EXPECT_EQ(size.status().message(),
+            "the picture is 5601 x 28 pixels; its aspect ratio is above the limit of 200");
 }
 
 TEST(SmartResizeBoundsTest, EnlargesOnePixel) {
@@ -84,7 +85,8 @@ INSTANTIATE_TEST_SUITE_P(Table, SmartResizeVideoTest,
 TEST(ResolveBoundsTest, TakesTheCheckpointsBoundsUnderTheServersLimit) {
   const PixelBudget budget{.checkpoint = kCheckpoint, .image_tokens_max = 4096};
   ExpectBounds(ResolveBounds(budget, 0, 0), 65536, 4096 * 1024);
-  ExpectBounds(ResolveBounds({.checkpoint = kCheckpoint, .image_tokens_max = 1 << 20}, 0, 0), 65536, 16777216);
+  ExpectBounds(ResolveBounds({.checkpoint = kCheckpoint, .image_tokens_max = 1 << 20}, 0, 0), 65536,
+               16777216);
 }
 
 TEST(ResolveBoundsTest, LetsARequestChooseBelowTheLimit) {
