@@ -1,12 +1,15 @@
 // libjpeg-turbo reports errors by longjmp. The only frames it may jump over are C's and those of
 // the functions marked "jumps" here, which hold nothing with a destructor; what owns memory lives
 // in DecodeJpeg(), which never calls the library outside a guarded function.
-#include <jerror.h>
+// clang-format off
+#include <cstdio>  // jpeglib.h needs it
+
 #include <jpeglib.h>
+#include <jerror.h>  // needs jpeglib.h
+// clang-format on
 
 #include <algorithm>
 #include <csetjmp>
-#include <cstdio>
 #include <memory>
 #include <vector>
 
