@@ -264,7 +264,7 @@ def _wobble(rng, points, amount):
             dense.append((x0 + (x1 - x0) * f, y0 + (y1 - y0) * f))
     waves = [(rng.randint(2, 4), rng.uniform(0, 6.283), amount * rng.uniform(0.3, 1.0)),
              (rng.randint(5, 8), rng.uniform(0, 6.283), amount * rng.uniform(0.2, 0.6)),
-             (rng.randint(9, 14), rng.uniform(0, 6.283), amount * rng.uniform(0.0, 0.35))]
+             (rng.randint(9, 14), rng.uniform(0, 6.283), amount * rng.uniform(0.0, 0.2))]
     out = []
     step = 2 * math.pi / len(dense)
     for i, (x, y) in enumerate(dense):
@@ -319,7 +319,7 @@ class Sketch:
 def random_sketch(rng, back):
     kind = rng.random()
     if back.paint:
-        hand = rng.uniform(0.015, 0.06) if rng.random() < 0.5 else 0.0
+        hand = rng.uniform(0.012, 0.05) if rng.random() < 0.5 else 0.0
         fill = "flat" if kind < 0.6 else "hollow" if kind < 0.82 else "edged"
         return Sketch(fill, hand, rng.random() < 0.35)
     hand = rng.uniform(0.01, 0.04) if rng.random() < 0.12 else 0.0
@@ -577,6 +577,89 @@ def ink(rng, ground):
         if abs(_luma(rgb) - _luma(ground)) > 85:
             return rgb
     return (0, 0, 0) if light else (255, 255, 255)
+
+
+# ---------------------------------------------------------------------------------------------- charts
+
+@dataclasses.dataclass
+class Chart:
+    """A bar chart. Values are multiples of `step` unless `printed` over the bars."""
+    labels: list
+    values: list
+    step: int
+    ticks: int  # the axis runs from 0 to step * ticks
+    printed: bool  # the values stand over the bars
+    axis: bool  # tick labels are drawn
+    title: str = ""
+
+
+def chart_font_size(width, height):
+    return max(12, min(22, round(min(width, height) / 19)))
+
+
+def label_width(text, size):
+    """How wide a chart's label is at the most, in pixels, whichever font is chosen for it."""
+    return max(_font(path, size).getlength(text) for path in _chart_fonts())
+
+
+@functools.lru_cache(maxsize=None)
+def _chart_fonts():
+    wanted = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "LiberationSans-Regular.ttf", "LiberationSans-Bold.ttf",
+              "FreeSans.ttf", "OpenSans-Regular.ttf", "Carlito-Regular.ttf", "Roboto-Regular.ttf",
+              "LiberationSerif-Regular.ttf")
+    found = [path for path in font_files() if os.path.basename(path) in wanted]
+    return tuple(found) or font_files()[:4]
+
+
+def draw_chart(rng, width, height, chart):
+    """The chart as a picture."""
+    dark = rng.random() < 0.15
+    back = backdrop(rng, width, height, dark=dark, paint=None if dark else rng.random() < 0.6)
+    image = back.image
+    draw = ImageDraw.Draw(image)
+    size = chart_font_size(width, height)
+    font = _font(rng.choice(_chart_fonts()), size)
+    line = (rng.randint(20, 90),) * 3 if not dark else (rng.randint(180, 240),) * 3
+    faint = (rng.randint(195, 220),) * 3 if not dark else (rng.randint(60, 85),) * 3
+    top_value = chart.step * chart.ticks
+    left = 8 + (int(font.getlength(str(top_value))) + 6 if chart.axis else 0)
+    bottom = height - size - 12
+    top = 10 + (size + 4 if chart.printed else size // 2) + (size + 6 if chart.title else 0)
+    right = width - 8
+    if chart.title:
+        draw.text(((width - font.getlength(chart.title)) / 2, 5), chart.title, font=font, fill=line)
+
+    def y_of(value):
+        return bottom - (bottom - top) * value / top_value
+
+    if chart.axis:
+        grid = rng.random() < 0.75 or not chart.printed
+        for k in range(chart.ticks + 1):
+            y = round(y_of(k * chart.step))
+            if grid:
+                draw.line((left, y, right, y), fill=faint)
+            draw.line((left - 4, y, left, y), fill=line)
+            text = str(k * chart.step)
+            draw.text((left - 6 - font.getlength(text), y - size * 0.62), text, font=font, fill=line)
+        draw.line((left, top - 4, left, bottom), fill=line)
+    column = (right - left) / len(chart.labels)
+    bar = column * rng.uniform(0.5, 0.8)
+    colors = [c for c in palette(dark) if c not in ("gray", "white", "black")]
+    one = rng.choice(colors)
+    plain = rng.random() < 0.5
+    shades = [pick_color(rng, one)] * len(chart.labels) if plain else [
+        pick_color(rng, c) for c in rng.sample(colors, len(chart.labels))]
+    edge = line if rng.random() < 0.2 else None
+    for i, (label, value) in enumerate(zip(chart.labels, chart.values)):
+        middle = left + column * (i + 0.5)
+        y = round(y_of(value))
+        draw.rectangle((round(middle - bar / 2), y, round(middle + bar / 2), bottom), fill=shades[i], outline=edge)
+        draw.text((middle - font.getlength(label) / 2, bottom + 4), label, font=font, fill=line)
+        if chart.printed:
+            text = str(value)
+            draw.text((middle - font.getlength(text) / 2, y - size - 4), text, font=font, fill=line)
+    draw.line((left, bottom, right, bottom), fill=line)
+    return image
 
 
 # ------------------------------------------------------------------------------------------------ sizes
