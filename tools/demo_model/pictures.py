@@ -484,7 +484,7 @@ def palette(dark):
 
 _FONT_FAMILIES = ("DejaVu", "Liberation", "Free", "Lato-", "OpenSans", "Hack-", "ComicNeue", "Roboto",
                   "Carlito", "Caladea")
-_FONT_UNWANTED = ("MathTeX", "ExtraLight", "Thin", "Hairline", "Light", "Condensed-Bold")
+_FONT_UNWANTED = ("MathTeX", "ExtraLight", "Thin", "Hairline", "Light", "Medium", "Semi", "Heavy", "Black")
 
 
 def font_folder():
