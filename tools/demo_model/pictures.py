@@ -125,7 +125,7 @@ def backdrop(rng, width, height, dark=None, paint=None):
 @functools.lru_cache(maxsize=None)
 def _noise_pool(level):
     generator = np.random.default_rng(7 + level)
-    side = SIDE_MAX + 128
+    side = SIDE_MAX + 256
     sigma = (3.0, 6.0, 10.0)[level]
     pixels = generator.normal(0.0, sigma, (side, side, 3)) + 128.0
     if level == 1:
@@ -535,33 +535,81 @@ def text_mask(rng, text, font, turn=0.0, spacing=0):
 _TEXT_MARGIN = 5  # pixels between the ink and the picture's edge
 
 
+@dataclasses.dataclass
+class Print:
+    """A way of printing a line: its font file, its turn in degrees and its letter spacing in font sizes."""
+    path: str
+    turn: float
+    spacing: float
+
+
+def random_print(rng):
+    return Print(rng.choice(font_files()), rng.uniform(-9, 9) if rng.random() < 0.4 else 0.0,
+                 rng.uniform(0.02, 0.15) if rng.random() < 0.25 else 0.0)
+
+
+def _largest_size(text, way, width, height):
+    """The largest font size at which the text fits width x height, or a little less."""
+    # Measured at one size and scaled: glyphs grow in proportion.
+    left, top, right, bottom = _font(way.path, 40).getbbox(text)
+    w1, h1 = (right - left) / 40 + way.spacing * (len(text) - 1), (bottom - top) / 40
+    c, s = math.cos(math.radians(way.turn)), abs(math.sin(math.radians(way.turn)))
+    return min(0.97 * width / (w1 * c + h1 * s), 0.97 * height / (h1 * c + w1 * s), 150)
+
+
+def _print_within(rng, image, text, way, size, box, rgb):
+    """Prints the text at a random place within `box`; shrinks it where it is too large. Returns the ink's box."""
+    x0, y0, x1, y1 = box
+    for _ in range(4):
+        mask = text_mask(rng, text, _font(way.path, int(size)), way.turn, int(way.spacing * size))
+        if mask.width <= x1 - x0 and mask.height <= y1 - y0:
+            break
+        size *= min((x1 - x0) / mask.width, (y1 - y0) / mask.height) * 0.97
+    x = rng.randint(x0, max(x0, x1 - mask.width))
+    y = rng.randint(y0, max(y0, y1 - mask.height))
+    ink_box = (x, y, x + mask.width, y + mask.height)
+    if callable(rgb):
+        rgb = rgb(ink_box)
+    image.paste(rgb, (x, y), mask)
+    return ink_box
+
+
 def draw_text_picture(rng, width, height, text):
     """A picture of one printed line."""
     back = backdrop(rng, width, height, dark=rng.random() < 0.25, paint=rng.random() < 0.3)
-    image = back.image
-    path = rng.choice(font_files())
-    turn = rng.uniform(-9, 9) if rng.random() < 0.4 else 0.0
-    spacing_share = rng.uniform(0.02, 0.15) if rng.random() < 0.25 else 0.0
-    # Measured at one size and scaled: glyphs grow in proportion.
-    left, top, right, bottom = _font(path, 40).getbbox(text)
-    w1, h1 = (right - left) / 40 + spacing_share * (len(text) - 1), (bottom - top) / 40
-    c, s = math.cos(math.radians(turn)), abs(math.sin(math.radians(turn)))
-    largest = min(0.9 * width / (w1 * c + h1 * s), 0.88 * height / (h1 * c + w1 * s), 150)
-    smallest = min(largest, max(22.0, 0.3 * largest))
-    size = int(rng.uniform(smallest, largest))
-    mask = text_mask(rng, text, _font(path, size), turn, int(spacing_share * size))
-    room_x, room_y = width - 2 * _TEXT_MARGIN, height - 2 * _TEXT_MARGIN
-    if mask.width > room_x or mask.height > room_y:
-        size = int(size * min(room_x / mask.width, room_y / mask.height) * 0.97)
-        mask = text_mask(rng, text, _font(path, size), turn, int(spacing_share * size))
-    x = rng.randint(_TEXT_MARGIN, max(_TEXT_MARGIN, width - _TEXT_MARGIN - mask.width))
-    y = rng.randint(_TEXT_MARGIN, max(_TEXT_MARGIN, height - _TEXT_MARGIN - mask.height))
-    ground = back.color
-    if rng.random() < 0.15:  # a label behind the text
-        ground = _tint(rng, not back.dark)
-        ImageDraw.Draw(image).rectangle((x - 9, y - 9, x + mask.width + 8, y + mask.height + 8), fill=ground)
-    image.paste(ink(rng, ground), (x, y), mask)
-    return image
+    way = random_print(rng)
+    box = (_TEXT_MARGIN, _TEXT_MARGIN, width - _TEXT_MARGIN, height - _TEXT_MARGIN)
+    largest = _largest_size(text, way, box[2] - box[0], box[3] - box[1])
+    size = rng.uniform(min(largest, max(22.0, 0.3 * largest)), largest)
+
+    def choose_ink(at):
+        ground = back.color
+        if rng.random() < 0.15:  # a label behind the text
+            ground = _tint(rng, not back.dark)
+            ImageDraw.Draw(back.image).rectangle((at[0] - 9, at[1] - 9, at[2] + 8, at[3] + 8), fill=ground)
+        return ink(rng, ground)
+
+    _print_within(rng, back.image, text, way, size, box, choose_ink)
+    return back.image
+
+
+def draw_lines_picture(rng, width, height, texts):
+    """A picture of several printed lines, one below the other."""
+    back = backdrop(rng, width, height, dark=rng.random() < 0.25, paint=rng.random() < 0.4)
+    alike = rng.random() < 0.5
+    way, rgb = random_print(rng), ink(rng, back.color)
+    way.turn = 0.0
+    band = (height - 2 * _TEXT_MARGIN) / len(texts)
+    for i, text in enumerate(texts):
+        if not alike:
+            way, rgb = random_print(rng), ink(rng, back.color)
+            way.turn *= 0.3
+        box = (_TEXT_MARGIN, round(_TEXT_MARGIN + i * band + 2), width - _TEXT_MARGIN,
+               round(_TEXT_MARGIN + (i + 1) * band - 2))
+        largest = _largest_size(text, way, box[2] - box[0], box[3] - box[1])
+        _print_within(rng, back.image, text, way, rng.uniform(max(min(largest, 20.0), 0.5 * largest), largest), box,
+                      rgb)
+    return back.image
 
 
 def _luma(rgb):
@@ -597,6 +645,7 @@ def chart_font_size(width, height):
     return max(12, min(22, round(min(width, height) / 19)))
 
 
+@functools.lru_cache(maxsize=None)
 def label_width(text, size):
     """How wide a chart's label is at the most, in pixels, whichever font is chosen for it."""
     return max(_font(path, size).getlength(text) for path in _chart_fonts())

@@ -696,15 +696,65 @@ def ask_text_describe(rng, language, text):
                 {"kind": "text", "text": text}, "describe")
 
 
+_Q_TEXT_PART = {
+    "en": {True: ("What is the first character?", "Which character comes first?", "What does the text start with?",
+                  "Give the first character of the text."),
+           False: ("What is the last character?", "Which character comes last?", "What does the text end with?",
+                   "Give the last character of the text.")},
+    "zh": {True: ("第一个字符是什么？", "首个字符是什么？", "文字以什么开头？", "请说出第一个字符。"),
+           False: ("最后一个字符是什么？", "末尾的字符是什么？", "文字以什么结尾？", "请说出最后一个字符。")},
+}
+_Q_LINE = {
+    "en": ("What does line {k} say?", "Read line {k}.", "What is written in line {k}?", "What is the text in line {k}?",
+           "What does the {o} line say?", "Read the {o} line.", "What is written in the {o} line?"),
+    "zh": ("第{k}行写了什么？", "请读出第{k}行。", "第{k}行的文字是什么？", "读一下第{k}行。", "第{z}行写着什么？", "第{z}行是什么文字？"),
+}
+_Q_LINES = {
+    "en": ("How many lines of text are there?", "How many lines do you see?", "Count the lines of text."),
+    "zh": ("有几行文字？", "图中有多少行文字？", "数一数有几行。"),
+}
+_ORDINALS = ("first", "second", "third", "fourth", "fifth")
+
+
+def ask_text_part(rng, language, text):
+    first = rng.random() < 0.5
+    part = text[0 if first else -1]
+    return Turn(_say(rng, language, {language: _Q_TEXT_PART[language][first]}), part,
+                {"kind": "text", "text": part}, "text")
+
+
+def ask_line(rng, language, lines):
+    i = rng.randrange(len(lines))
+    kind = rng.random()
+    if kind < 0.08:
+        return Turn(_say(rng, language, _Q_LINES), str(len(lines)), {"kind": "number", "number": len(lines)}, "text")
+    if kind < 0.3 and i in (0, len(lines) - 1):
+        words = (("top", "first") if i == 0 else ("bottom", "last")) if language == "en" else (
+            ("最上面一", "首") if i == 0 else ("最下面一", "最后一"))
+        o = rng.choice(words)
+        question = (_loosen(rng, language, rng.choice(_Q_LINE[language][4:]).format(o=o)) if language == "en" else
+                    rng.choice((f"{o}行写了什么？", f"{o}行的文字是什么？", f"请读出{o}行。")))
+    else:
+        question = _say(rng, language, _Q_LINE, k=i + 1, o=_ORDINALS[i], z="一二三四五"[i])
+    return Turn(question, lines[i], {"kind": "text", "text": lines[i]}, "text")
+
+
+_TEXT_EXTRAS = ((ask_text_part, 3), (ask_text_length, 2), (ask_text_json, 1.5), (ask_text_describe, 2))
+
+
 def _make_text(rng, language, size, turns):
     width, height = size or random_size(rng)
-    text = random_text(rng, max(1, min(8, width // 24)))
+    length_max = max(1, min(8, width // 24))
+    if turns != 1 and height >= 160 and rng.random() < 0.35:
+        lines = [random_text(rng, length_max) for _ in range(rng.randint(2, min(5, height // 56)))]
+        image = finish(rng, pictures.draw_lines_picture(rng, width, height, lines))
+        return Example("text", language, [image], None, 0.0, _ask(rng, language, lines, ((ask_line, 1),),
+                                                                 turns or len(lines)))
+    text = random_text(rng, length_max)
     image = finish(rng, pictures.draw_text_picture(rng, width, height, text))
     asked = [ask_text(rng, language, text)]
-    kind = rng.random()
-    if kind < 0.2 and (turns is None or turns > 1):
-        asker = ask_text_length if kind < 0.07 else ask_text_json if kind < 0.12 else ask_text_describe
-        asked.insert(rng.randrange(2) if turns is None else 1, asker(rng, language, text))
+    if turns != 1 and rng.random() < 0.35:
+        asked = _ask(rng, language, text, _TEXT_EXTRAS, turns or rng.randint(2, 3), asked)
     return Example("text", language, [image], None, 0.0, asked)
 
 
@@ -1171,7 +1221,7 @@ def _make_chart(rng, language, size, turns):
     chart = random_chart(rng, width, height)
     image = finish(rng, pictures.draw_chart(rng, width, height, chart), blur=False)
     asked = _ask(rng, language, chart, ((ask_chart, 1),), 1)
-    asked = _ask(rng, language, chart, _CHART_ASKERS, rng.randint(2, 5) if turns is None else turns, asked)
+    asked = _ask(rng, language, chart, _CHART_ASKERS, rng.randint(3, 7) if turns is None else turns, asked)
     return Example("chart", language, [image], None, 0.0, asked)
 
 
@@ -1680,8 +1730,8 @@ def _make_scene_example(rng, task, language, size, turns):
 
 
 def make_sitting(rng, language, size=None, turns=None):
-    """One scene with turns (3 to 6 unless told) of several tasks; example.task is "sitting"."""
-    turns = rng.randint(3, 6) if turns is None else turns
+    """One scene with turns (4 to 9 unless told) of several tasks; example.task is "sitting"."""
+    turns = rng.randint(4, 9) if turns is None else turns
     chosen = size or random_size(rng)
     while True:
         scene = _pick(rng, _SCENES)(rng, chosen)
@@ -1701,7 +1751,7 @@ def make_example(rng, task, language, size=None, turns=None):
     """An example of one of TASKS. `size` (width, height) forces the pictures' size; `turns` how many turns
     there are at the most (a few by chance if None)."""
     if task in _SCENE_TASKS:
-        return _make_scene_example(rng, task, language, size, rng.randint(1, 4) if turns is None else turns)
+        return _make_scene_example(rng, task, language, size, rng.randint(1, 5) if turns is None else turns)
     return _MAKERS[task](rng, language, size, turns)
 
 
