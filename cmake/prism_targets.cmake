@@ -1,4 +1,5 @@
 # prism_library(NAME n [HDRS ...] [SRCS ...] [DEPS ...])   -> prism::n
+# prism_cuda_library(NAME n [HDRS ...] [SRCS ... .cc and .cu] [DEPS ...])  -> prism::n (PRISM_CUDA)
 # prism_binary(NAME prog SRCS ... [DEPS ...])              -> build/PRESET/bin/prog
 # prism_test(NAME n SRCS ... [DEPS ...] [LABELS unit|integration] [TIMEOUT s] [ARGS ...])
 # prism_bench(NAME n SRCS ... [DEPS ...])                  -> build/PRESET/bin/n
@@ -16,6 +17,13 @@ function(prism_library)
     target_include_directories(prism_${A_NAME} INTERFACE ${CMAKE_SOURCE_DIR})
   endif()
   add_library(prism::${A_NAME} ALIAS prism_${A_NAME})
+endfunction()
+
+# The CUDA runtime is linked in; the driver is opened when a device is asked for, so that a program
+# with this library also starts where there is none.
+function(prism_cuda_library)
+  cmake_parse_arguments(A "" "NAME" "HDRS;SRCS;DEPS" ${ARGN})
+  prism_library(NAME ${A_NAME} HDRS ${A_HDRS} SRCS ${A_SRCS} DEPS ${A_DEPS} CUDA::cudart_static)
 endfunction()
 
 function(prism_binary)

@@ -12,6 +12,21 @@ if(PRISM_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${PRISM_CCACHE})
 endif()
 
+if(PRISM_CUDA)
+  # 90a is Hopper with its own instructions; a list such as "80;90a" builds for several.
+  set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "What the kernels are compiled for")
+  if(PRISM_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${PRISM_CCACHE})
+  endif()
+  enable_language(CUDA)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    # CMake 3.25 does not know that nvcc has had C++20 since 12.0.
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  endif()
+  find_package(CUDAToolkit 12.4 REQUIRED)
+endif()
+
 add_library(prism_flags INTERFACE)
 target_compile_options(prism_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wnon-virtual-dtor
@@ -27,6 +42,13 @@ else()
 endif()
 if(PRISM_WERROR)
   target_compile_options(prism_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+endif()
+# Kernels say themselves where a multiply and an add
+# are one instruction.
+target_compile_options(prism_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false -Xcompiler=-Wall,-Wextra,-Wno-sign-compare,-Wno-missing-field-initializers>)
+if(PRISM_WERROR)
+  target_compile_options(prism_flags INTERFACE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>")
 endif()
 target_include_directories(prism_flags INTERFACE ${CMAKE_SOURCE_DIR})
 

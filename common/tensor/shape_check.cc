@@ -47,6 +47,14 @@ ShapeCheck& ShapeCheck::Type(DType dtype) {
   return *this;
 }
 
+ShapeCheck& ShapeCheck::Type(DType dtype, DType other) {
+  if (dtype == other) return Type(dtype);
+  if (last_present_ && last_dtype_ != dtype && last_dtype_ != other) {
+    Fail(absl::StrCat(last_name_, " is ", Name(last_dtype_), ", want ", Name(dtype), " or ", Name(other)));
+  }
+  return *this;
+}
+
 ShapeCheck& ShapeCheck::Bind(char letter, int64_t size) {
   int64_t& want = sizes_[static_cast<size_t>(letter & 127)];
   if (want >= 0 && want != size) {

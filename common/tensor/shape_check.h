@@ -28,6 +28,8 @@ class ShapeCheck {
   ShapeCheck& MatchOptional(absl::string_view name, const TensorView& tensor, absl::string_view letters);
   // The tensor of the last Match() has this element type.
   ShapeCheck& Type(DType dtype);
+  // ... or one of two: "y is u8, want bf16 or f32".
+  ShapeCheck& Type(DType dtype, DType other);
   // `letter` stands for `size` from here on, or must already.
   ShapeCheck& Bind(char letter, int64_t size);
   // A condition of the op's own, with its message.

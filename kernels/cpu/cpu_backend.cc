@@ -15,7 +15,9 @@ constexpr OpTable kCpuOps = {
     .add = cpu::Add,
     .add_rows = cpu::AddRows,
     .attention_paged = cpu::AttentionPaged,
+    .attention_prepare = cpu::AttentionPrepare,
     .attention_varlen = cpu::AttentionVarlen,
+    .cast = cpu::Cast,
     .concat_columns = cpu::ConcatColumns,
     .embedding_gather = cpu::EmbeddingGather,
     .gather_rows = cpu::GatherRows,
@@ -42,6 +44,7 @@ class CpuBackend final : public Backend {
   absl::string_view numerics_id() const override {
     return cpu::FusesMultiplyAdd() ? "cpu-f32-1" : "cpu-f32-1-nofma";
   }
+  DType activation_dtype() const override { return DType::kF32; }
   const OpTable& ops() const override { return kCpuOps; }
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) override {
     if (options.device_index != 0) {

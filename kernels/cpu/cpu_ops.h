@@ -6,6 +6,8 @@
 #include "kernels/ops/activation.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/attention.h"
+#include "kernels/ops/attention_prepare.h"
+#include "kernels/ops/cast.h"
 #include "kernels/ops/concat_columns.h"
 #include "kernels/ops/embedding_gather.h"
 #include "kernels/ops/linear.h"
@@ -20,7 +22,9 @@ namespace prism::cpu {
 absl::Status Add(Stream& stream, const AddArgs& args);
 absl::Status AddRows(Stream& stream, const AddRowsArgs& args);
 absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args);
+absl::Status AttentionPrepare(Stream& stream, const AttentionPrepareArgs& args);
 absl::Status AttentionVarlen(Stream& stream, const AttentionVarlenArgs& args);
+absl::Status Cast(Stream& stream, const CastArgs& args);
 absl::Status ConcatColumns(Stream& stream, const ConcatColumnsArgs& args);
 absl::Status EmbeddingGather(Stream& stream, const EmbeddingGatherArgs& args);
 absl::Status GatherRows(Stream& stream, const GatherRowsArgs& args);

@@ -3,11 +3,16 @@
 // A Backend is one kind of hardware (the CPU, CUDA). A Stream is a queue of work on one device of
 // it; ops on one stream run in order. main() makes a Backend; nothing else names one.
 //
+// A backend keeps activations in one type, its activation type: f32 on the CPU, bf16 on CUDA. In
+// the shapes of op headers it is called A. The residual stream, norm weights, biases and rotary
+// tables are f32 everywhere.
+//
 // Thread safety: a Backend may be used from any thread; a Stream belongs to one thread.
 // Ownership: a Stream must not outlive its Backend, nor a tensor its Stream.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,12 +30,19 @@ struct StreamOptions {
   int num_threads = 1;   // CPU threads the stream may use, >= 1; devices ignore it
 };
 
+struct DeviceMemorySizes {
+  int64_t free_bytes = 0;  // as the driver has it: of all processes together
+  int64_t total_bytes = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual absl::string_view name() const = 0;  // "cpu"
   // Backend, dtype and revision of the order of sums (numerics.md 12), e.g. "cpu-f32-1".
   virtual absl::string_view numerics_id() const = 0;
+  // A: what activations, the KV memory and embeddings are kept in.
+  virtual DType activation_dtype() const = 0;
   virtual const OpTable& ops() const = 0;
   // InvalidArgument if the device does not exist or num_threads < 1.
   virtual absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) = 0;
@@ -45,6 +57,11 @@ class Workspace {
   // Not initialised; valid until Reset(). ResourceExhausted if the device has no more.
   absl::StatusOr<TensorView> Take(DType dtype, Shape shape);
   void Reset();
+  // Gives the memory back. A Stream whose memory ends with it calls this in its destructor.
+  void Clear() {
+    blocks_.clear();
+    used_bytes_ = 0;
+  }
 
  private:
   Stream* const stream_;
@@ -65,6 +82,13 @@ class Stream {
 
   // Memory on the stream's device, not initialised. ResourceExhausted if there is none.
   virtual absl::StatusOr<Tensor> Allocate(DType dtype, const Shape& shape) = 0;
+  // Host memory that copies fastest to and from the device; not initialised. Plain memory unless the
+  // backend knows better. ResourceExhausted if there is none.
+  virtual absl::StatusOr<Tensor> AllocateHost(DType dtype, const Shape& shape) {
+    return Tensor::Host(dtype, shape);
+  }
+  // What the device has, if its memory is its own; nullopt where it is the host's.
+  virtual absl::StatusOr<std::optional<DeviceMemorySizes>> MemorySizes() { return std::nullopt; }
   // Copies between host memory and the device, in stream order; blocks until `host` may be reused
   // (to) or read (from). REQUIRES: equal type and shape.
   virtual absl::Status CopyToDevice(const TensorView& host, const TensorView& device) = 0;
@@ -76,5 +100,8 @@ class Stream {
   Backend* const backend_;
   Workspace workspace_;
 };
+
+// The activation type of the stream's backend.
+inline DType ActivationType(Stream& stream) { return stream.backend().activation_dtype(); }
 
 }  // namespace prism

@@ -9,9 +9,9 @@ namespace prism {
 absl::Status SiluMul(Stream& stream, const SiluMulArgs& args) {
   ShapeCheck check("SiluMul");
   check.Match("x", args.x, "TJ")
-      .Type(DType::kF32)
+      .Type(ActivationType(stream))
       .Match("y", args.y, "TI")
-      .Type(DType::kF32)
+      .Type(ActivationType(stream))
       .Require(check.size('J') == 2 * check.size('I'), "x must have twice the columns of y");
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::silu_mul, "SiluMul", args);
@@ -19,7 +19,7 @@ absl::Status SiluMul(Stream& stream, const SiluMulArgs& args) {
 
 absl::Status Gelu(Stream& stream, const GeluArgs& args) {
   ShapeCheck check("Gelu");
-  check.Match("x", args.x, "TC").Type(DType::kF32);
+  check.Match("x", args.x, "TC").Type(ActivationType(stream));
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::gelu, "Gelu", args);
 }

@@ -8,8 +8,8 @@ namespace prism {
 
 // y[t, i] = silu(x[t, i]) * x[t, I + i],  silu(z) = z / (1 + exp(-z)): gate columns first, up second.
 struct SiluMulArgs {
-  TensorView x;  // [T, J] f32, J = 2 I
-  TensorView y;  // [T, I] f32
+  TensorView x;  // [T, J] A, J = 2 I
+  TensorView y;  // [T, I] A
 };
 absl::Status SiluMul(Stream& stream, const SiluMulArgs& args);
 
@@ -20,7 +20,7 @@ enum class GeluForm {
 
 // x = gelu(x), in place (Hendrycks, Gimpel 2016).
 struct GeluArgs {
-  TensorView x;  // [T, C] f32
+  TensorView x;  // [T, C] A
   GeluForm form;
 };
 absl::Status Gelu(Stream& stream, const GeluArgs& args);

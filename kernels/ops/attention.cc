@@ -7,16 +7,17 @@
 namespace prism {
 
 absl::Status KvWrite(Stream& stream, const KvWriteArgs& args) {
+  const DType a = ActivationType(stream);
   ShapeCheck check("KvWrite");
   check.Bind('W', kAttentionTile)
       .Match("qkv", args.qkv, "TC")
-      .Type(DType::kF32)
+      .Type(a)
       .Match("slots", args.slots, "T")
       .Type(DType::kI32)
       .Match("kv.k", args.kv.k, "PGDW")
-      .Type(DType::kF32)
+      .Type(a)
       .Match("kv.v", args.kv.v, "PGWD")
-      .Type(DType::kF32);
+      .Type(a);
   const int64_t width = check.size('G') * check.size('D');
   check.Require(args.k_column >= 0 && args.k_column + width <= check.size('C') && args.v_column >= 0 &&
                     args.v_column + width <= check.size('C'),
@@ -26,14 +27,15 @@ absl::Status KvWrite(Stream& stream, const KvWriteArgs& args) {
 }
 
 absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
+  const DType a = ActivationType(stream);
   ShapeCheck check("AttentionPaged");
   check.Bind('W', kAttentionTile)
       .Match("qkv", args.qkv, "TC")
-      .Type(DType::kF32)
+      .Type(a)
       .Match("kv.k", args.kv.k, "PGDW")
-      .Type(DType::kF32)
+      .Type(a)
       .Match("kv.v", args.kv.v, "PGWD")
-      .Type(DType::kF32)
+      .Type(a)
       .Match("context_lengths", args.context_lengths, "S")
       .Type(DType::kI32)
       .Match("page_tables", args.page_tables, "SQ")
@@ -44,18 +46,19 @@ absl::Status AttentionPaged(Stream& stream, const AttentionPagedArgs& args) {
                "query heads must be a multiple of KV heads")
       .Bind('O', args.num_heads * check.size('D'))
       .Match("out", args.out, "TO")
-      .Type(DType::kF32)
+      .Type(a)
       .Require(check.size('O') <= check.size('C'), "queries reach past the last column");
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::attention_paged, "AttentionPaged", args);
 }
 
 absl::Status AttentionVarlen(Stream& stream, const AttentionVarlenArgs& args) {
+  const DType a = ActivationType(stream);
   ShapeCheck check("AttentionVarlen");
   check.Match("qkv", args.qkv, "TC")
-      .Type(DType::kF32)
+      .Type(a)
       .Match("out", args.out, "TO")
-      .Type(DType::kF32)
+      .Type(a)
       .Match("segment_starts", args.segment_starts, "B")
       .Type(DType::kI32)
       .Require(check.size('B') >= 1, "segment_starts is empty")

@@ -42,14 +42,15 @@ absl::Status PackLinear(Stream& stream, const PackLinearArgs& args) {
 
 absl::Status Linear(Stream& stream, const LinearArgs& args) {
   ShapeCheck check("Linear");
+  const DType a = ActivationType(stream);
   check.Bind('N', args.weight->out_features)
       .Bind('K', args.weight->in_features)
       .Match("x", args.x, "TK")
-      .Type(DType::kF32)
+      .Type(a)
       .MatchOptional("bias", args.bias, "N")
       .Type(DType::kF32)
       .Match("y", args.y, "TN")
-      .Type(DType::kF32);
+      .Type(a, DType::kF32);
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::linear, "Linear", args);
 }

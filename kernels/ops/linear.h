@@ -34,16 +34,17 @@ struct PackLinearArgs {
 };
 absl::Status PackLinear(Stream& stream, const PackLinearArgs& args);
 
-// y[t, n] = sum over k of x[t, k] weight[n, k]  (+ bias[n]), float32 arithmetic.
+// y[t, n] = sum over k of x[t, k] weight[n, k]  (+ bias[n]), float32 arithmetic; one rounding where
+// y is not f32.
 //
 // kLeaves: a leaf is one ascending chain of fused multiply-adds from zero; leaves are summed in
 // pairs: (L0 + L1) + (L2 + L3), of which a weight with two leaves gives L0 + L1 and with one its
 // leaf: the partial that SumPartials goes on with. A row of y depends on that row of x alone.
 struct LinearArgs {
-  TensorView x;                // [T, K] f32
+  TensorView x;                // [T, K] A
   const LinearWeight* weight;  // N, K
   TensorView bias;             // [N] f32; absent: none
-  TensorView y;                // [T, N] f32; must not overlap x
+  TensorView y;                // [T, N] A | f32; must not overlap x
 };
 absl::Status Linear(Stream& stream, const LinearArgs& args);
 

@@ -23,7 +23,7 @@ absl::Status MoeRouter(Stream& stream, const MoeRouterArgs& args) {
 absl::Status MoeExperts(Stream& stream, const MoeExpertsArgs& args) {
   ShapeCheck check("MoeExperts");
   check.Match("x", args.x, "TH")
-      .Type(DType::kF32)
+      .Type(ActivationType(stream))
       .Match("ids", args.ids, "TJ")
       .Type(DType::kI32)
       .Match("weights", args.weights, "TJ")

@@ -25,11 +25,13 @@ struct MoeExpert {
 
 // y[t, :] = sum over the chosen experts held here of weights[t, j] * y_e(x[t, :]).
 //
+// gate_up, silu(gate) * up and y_e are each rounded to A once.
+//
 // A token's experts are summed ascending by id inside each quarter of all ids
 // (QuarterOfExpert), from zero; quarters in pairs: (S0 + S1) + (S2 + S3), of which two quarters
 // held here give S0 + S1 and one gives itself. A quarter without a chosen expert is zero.
 struct MoeExpertsArgs {
-  TensorView x;                         // [T, H] f32
+  TensorView x;                         // [T, H] A
   TensorView ids;                       // [T, J] i32, of all E experts
   TensorView weights;                   // [T, J] f32
   absl::Span<const MoeExpert> experts;  // those of ids [first_expert, first_expert + size)

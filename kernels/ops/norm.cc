@@ -13,7 +13,7 @@ absl::Status RmsNorm(Stream& stream, const RmsNormArgs& args) {
       .Match("weight", args.weight, "C")
       .Type(DType::kF32)
       .Match("y", args.y, "TC")
-      .Type(DType::kF32)
+      .Type(ActivationType(stream), DType::kF32)
       .Require(args.epsilon > 0, "epsilon must be above 0");
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::rms_norm, "RmsNorm", args);
@@ -22,7 +22,7 @@ absl::Status RmsNorm(Stream& stream, const RmsNormArgs& args) {
 absl::Status HeadRmsNorm(Stream& stream, const HeadRmsNormArgs& args) {
   ShapeCheck check("HeadRmsNorm");
   check.Match("x", args.x, "TC")
-      .Type(DType::kF32)
+      .Type(ActivationType(stream))
       .Match("weight", args.weight, "D")
       .Type(DType::kF32)
       .Require(args.epsilon > 0, "epsilon must be above 0")
@@ -42,7 +42,7 @@ absl::Status LayerNorm(Stream& stream, const LayerNormArgs& args) {
       .Match("bias", args.bias, "C")
       .Type(DType::kF32)
       .Match("y", args.y, "TC")
-      .Type(DType::kF32)
+      .Type(ActivationType(stream), DType::kF32)
       .Require(args.epsilon > 0, "epsilon must be above 0");
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::layer_norm, "LayerNorm", args);

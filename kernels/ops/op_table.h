@@ -13,7 +13,9 @@ namespace prism {
 struct AddArgs;
 struct AddRowsArgs;
 struct AttentionPagedArgs;
+struct AttentionPrepareArgs;
 struct AttentionVarlenArgs;
+struct CastArgs;
 struct ConcatColumnsArgs;
 struct EmbeddingGatherArgs;
 struct GatherRowsArgs;
@@ -40,7 +42,9 @@ struct OpTable {
   Op<AddArgs> add = nullptr;
   Op<AddRowsArgs> add_rows = nullptr;
   Op<AttentionPagedArgs> attention_paged = nullptr;
+  Op<AttentionPrepareArgs> attention_prepare = nullptr;
   Op<AttentionVarlenArgs> attention_varlen = nullptr;
+  Op<CastArgs> cast = nullptr;
   Op<ConcatColumnsArgs> concat_columns = nullptr;
   Op<EmbeddingGatherArgs> embedding_gather = nullptr;
   Op<GatherRowsArgs> gather_rows = nullptr;

@@ -25,7 +25,7 @@ absl::Status RopeTable(Stream& stream, const RopeTableArgs& args) {
 absl::Status RopeApply(Stream& stream, const RopeApplyArgs& args) {
   ShapeCheck check("RopeApply");
   check.Match("x", args.x, "TC")
-      .Type(DType::kF32)
+      .Type(ActivationType(stream))
       .Match("cos", args.cos, "TD")
       .Type(DType::kF32)
       .Match("sin", args.sin, "TD")

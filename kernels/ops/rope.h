@@ -19,9 +19,9 @@ absl::Status RopeTable(Stream& stream, const RopeTableArgs& args);
 
 // Rotates heads in place, NeoX pairing: element m < D of a head pairs with m + D,
 //   y[m] = x[m] cos[m] - x[m + D] sin[m];  y[m + D] = x[m + D] cos[m] + x[m] sin[m]
-// A head is 2 D columns; head h starts at column + 2 D h.
+// A head is 2 D columns; head h starts at column + 2 D h. Float32 arithmetic, one rounding to A.
 struct RopeApplyArgs {
-  TensorView x;       // [T, C] f32
+  TensorView x;       // [T, C] A
   TensorView cos;     // [T, D] f32
   TensorView sin;     // [T, D] f32
   int64_t column;     // first column of head 0

@@ -1,4 +1,5 @@
-// Rows picked by index: gather, scatter, add.
+// Rows picked by index: gather, scatter, add. x is f32; what goes into it is widened, what comes out
+// rounded, where y is of another type.
 #pragma once
 
 #include "absl/status/status.h"
@@ -10,13 +11,13 @@ namespace prism {
 struct GatherRowsArgs {
   TensorView x;     // [T, C] f32
   TensorView rows;  // [N] i32, each in [0, T)
-  TensorView y;     // [N, C] f32
+  TensorView y;     // [N, C] A | f32
 };
 absl::Status GatherRows(Stream& stream, const GatherRowsArgs& args);
 
 // x[rows[i], :] = y[i, :]. Rows are distinct.
 struct ScatterRowsArgs {
-  TensorView y;     // [N, C] f32
+  TensorView y;     // [N, C] A | f32
   TensorView rows;  // [N] i32, each in [0, T)
   TensorView x;     // [T, C] f32
 };
@@ -24,7 +25,7 @@ absl::Status ScatterRows(Stream& stream, const ScatterRowsArgs& args);
 
 // x[rows[i], :] += y[i, :]. Rows are distinct.
 struct AddRowsArgs {
-  TensorView y;     // [N, C] f32
+  TensorView y;     // [N, C] A | f32
   TensorView rows;  // [N] i32, each in [0, T)
   TensorView x;     // [T, C] f32
 };

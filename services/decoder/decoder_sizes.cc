@@ -17,12 +17,13 @@ namespace {
 constexpr int64_t kScoreRowsMax = 64;
 constexpr int64_t kSamplingThreadsMax = 4;
 
-absl::StatusOr<int64_t> PageBytes(const ModelConfig& config, int64_t num_ranks) {
+absl::StatusOr<int64_t> PageBytes(const ModelConfig& config, int64_t num_ranks, DType dtype) {
   PRISM_ASSIGN_OR_RETURN(const TpShard shard,
                          ShardFor(config.text, {.rank = 0, .num_ranks = static_cast<int>(num_ranks)}));
   const KvShape shape{.num_layers = config.text.num_hidden_layers,
                       .kv_heads = shard.kv_heads.size(),
-                      .head_dim = config.text.head_dim};
+                      .head_dim = config.text.head_dim,
+                      .dtype = dtype};
   return shape.page_bytes();
 }
 
@@ -38,7 +39,7 @@ MachineSizes ThisMachine() {
 }
 
 absl::StatusOr<DecoderSizes> SizeDecoder(const ModelConfig& config, const SizeFlags& flags,
-                                         const MachineSizes& machine) {
+                                         const MachineSizes& machine, DType activation_dtype) {
   const int64_t num_ranks = flags.tensor_parallel_size;
   PRISM_RETURN_IF_ERROR(CheckTensorParallel(config.text, static_cast<int>(num_ranks)));
   if (flags.max_num_batched_tokens < flags.max_num_seqs) {
@@ -54,7 +55,7 @@ absl::StatusOr<DecoderSizes> SizeDecoder(const ModelConfig& config, const SizeFl
   const int64_t context = flags.max_model_len > 0 ? flags.max_model_len : positions;
 
   DecoderSizes sizes;
-  PRISM_ASSIGN_OR_RETURN(sizes.kv_page_bytes, PageBytes(config, num_ranks));
+  PRISM_ASSIGN_OR_RETURN(sizes.kv_page_bytes, PageBytes(config, num_ranks, activation_dtype));
   const int64_t kv_bytes = flags.kv_cache_bytes > 0
                                ? flags.kv_cache_bytes
                                : DefaultKvBytes(context, sizes.kv_page_bytes, num_ranks, machine);

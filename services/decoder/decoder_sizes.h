@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/checkpoint/model_config.h"
+#include "common/tensor/dtype.h"
 
 namespace prism {
 
@@ -42,9 +43,9 @@ struct DecoderSizes {
 inline constexpr int64_t kKvBytesDefaultMin = int64_t{256} << 20;
 inline constexpr int64_t kKvMemoryPart = 4;  // at most this fraction (1/4) of the machine, all ranks together
 
-// InvalidArgument: the ranks do not divide the model, or a size contradicts another (which, and by
-// how much).
+// `activation_dtype` is the backend's. InvalidArgument: the ranks do not divide the model, or a size
+// contradicts another (which, and by how much).
 absl::StatusOr<DecoderSizes> SizeDecoder(const ModelConfig& config, const SizeFlags& flags,
-                                         const MachineSizes& machine);
+                                         const MachineSizes& machine, DType activation_dtype);
 
 }  // namespace prism

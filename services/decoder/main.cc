@@ -161,8 +161,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
   PRISM_ASSIGN_OR_RETURN(options.format, ParseLoadFormat(flags.load_format));
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                          Checkpoint::Open(flags.model, options));
-  PRISM_ASSIGN_OR_RETURN(const DecoderSizes sizes,
-                         SizeDecoder(checkpoint->config(), flags.sizes, ThisMachine()));
+  PRISM_ASSIGN_OR_RETURN(
+      const DecoderSizes sizes,
+      SizeDecoder(checkpoint->config(), flags.sizes, ThisMachine(), decoder->backend->activation_dtype()));
   PRISM_ASSIGN_OR_RETURN(std::unique_ptr<RankGroup> ranks,
                          LoadRanks(*decoder->backend, *checkpoint, flags, sizes));
   PRISM_RETURN_IF_ERROR(SelfCheck(*ranks, sizes.kv_pages, flags.sizes.max_num_batched_tokens));

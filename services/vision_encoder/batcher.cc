@@ -87,7 +87,7 @@ void Batcher::MarkProgress(bool busy) {
 }
 
 int64_t Batcher::EmbeddingBytes(int64_t num_patches) const {
-  return (1 + num_deepstack()) * (num_patches / 4) * hidden_size() * static_cast<int64_t>(sizeof(float));
+  return (1 + num_deepstack()) * (num_patches / 4) * hidden_size() * static_cast<int64_t>(SizeOf(dtype()));
 }
 
 std::optional<Batcher::WaiterId> Batcher::Join(const ContentKey& key, Waiter& waiter) {
@@ -172,6 +172,7 @@ void Batcher::Run(const TowerFactory& factory) {
   if (status.ok()) {
     hidden_size_.store((*tower)->hidden_size(), std::memory_order_release);
     num_deepstack_.store((*tower)->num_deepstack(), std::memory_order_release);
+    dtype_.store((*tower)->dtype(), std::memory_order_release);
   }
   MarkProgress(false);
   {
@@ -318,12 +319,10 @@ void Batcher::Process(Tower& tower, Batch batch) {
   const int64_t levels = 1 + num_deepstack();
   const int64_t width = hidden_size();
   const int64_t num_tokens = num_patches / 4;
-  Tensor whole = Tensor::Host(DType::kF32, {levels, num_tokens, width});
-  float* const values = whole.data<float>();
-  const absl::Status status =
-      tower.Forward(patches, grids, TensorView(values, {num_tokens, width}),
-                    TensorView(values + num_tokens * width, {levels - 1, num_tokens, width}),
-                    [this] { return Continue(); });
+  Tensor whole = Tensor::Host(dtype(), {levels, num_tokens, width});
+  const TensorView values = whole.view().Reshape({levels * num_tokens, width});
+  const absl::Status status = tower.Forward(patches, grids, values.Rows(0, num_tokens),
+                                            whole.view().Rows(1, levels - 1), [this] { return Continue(); });
   const SteadyTime end = clock_->Now();
   MarkProgress(true);
 
@@ -352,15 +351,16 @@ void Batcher::Process(Tower& tower, Batch batch) {
     if (batch.items.size() == 1) {
       embedding->values = std::move(whole);
     } else {
-      embedding->values = Tensor::Host(DType::kF32, {levels, tokens, width});
+      embedding->values = Tensor::Host(dtype(), {levels, tokens, width});
+      const TensorView own = embedding->values.view().Reshape({levels * tokens, width});
       for (int64_t level = 0; level < levels; ++level) {
-        std::memcpy(embedding->values.data<float>() + level * tokens * width,
-                    values + (level * num_tokens + first_token) * width,
-                    static_cast<size_t>(tokens * width) * sizeof(float));
+        const TensorView from = values.Rows(level * num_tokens + first_token, tokens);
+        std::memcpy(own.Rows(level * tokens, tokens).raw(), from.raw(),
+                    static_cast<size_t>(from.size_bytes()));
       }
     }
     first_token += tokens;
-    const absl::Status finite = CheckFinite(embedding->values.span<float>());
+    const absl::Status finite = CheckFinite(embedding->values.view());
     if (!finite.ok()) {
       item.reservation = {};
       Answer(item.key, finite);

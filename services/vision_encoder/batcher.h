@@ -83,6 +83,7 @@ class Batcher {
   // Of the tower. REQUIRES: ready
   int64_t hidden_size() const { return hidden_size_.load(std::memory_order_acquire); }
   int64_t num_deepstack() const { return num_deepstack_.load(std::memory_order_acquire); }
+  DType dtype() const { return dtype_.load(std::memory_order_acquire); }
 
   // Waits with the picture of that key if there is one that is queued or running. Moves from
   // `waiter` only then.
@@ -132,6 +133,7 @@ class Batcher {
   EncoderMetrics* const metrics_;
   std::atomic<int64_t> hidden_size_{0};
   std::atomic<int64_t> num_deepstack_{0};
+  std::atomic<DType> dtype_{DType::kF32};
   std::atomic<int64_t> progress_ns_{0};  // clock at the last progress
   std::atomic<bool> busy_{false};
   Tensor patches_;  // [.., 1536] f32, kept from batch to batch; device thread only

@@ -16,6 +16,7 @@ class ModelTower final : public Tower {
 
   int64_t hidden_size() const override { return model_->hidden_size(); }
   int64_t num_deepstack() const override { return model_->num_deepstack(); }
+  DType dtype() const override { return ActivationType(*stream_); }
 
   absl::Status Forward(const TensorView& patches, absl::Span<const PatchGridSize> grids,
                        const TensorView& embeddings, const TensorView& deepstack,

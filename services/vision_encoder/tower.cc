@@ -10,18 +10,27 @@
 
 namespace prism {
 
-absl::Status CheckFinite(absl::Span<const float> values) {
-  // Infinities and NaNs have all bits of the exponent set. Only then is it worth looking for which.
-  constexpr uint32_t kExponent = 0x7f800000;
+namespace {
+
+// Infinities and NaNs have all bits of the exponent set. Only then is it worth looking for which.
+template <typename T, typename Bits>
+absl::Status CheckFinite(absl::Span<const T> values, Bits exponent) {
   bool found = false;
-  for (const float value : values) found |= (std::bit_cast<uint32_t>(value) & kExponent) == kExponent;
+  for (const T value : values) found |= (std::bit_cast<Bits>(value) & exponent) == exponent;
   if (!found) return absl::OkStatus();
   for (size_t i = 0; i < values.size(); ++i) {
-    if (!std::isfinite(values[i])) {
+    if (!std::isfinite(static_cast<float>(values[i]))) {
       return absl::InternalError(absl::StrCat("value ", i, " of the embedding is not finite"));
     }
   }
   return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckFinite(const TensorView& values) {
+  if (values.dtype() == DType::kBF16) return CheckFinite<BFloat16, uint16_t>(values.span<BFloat16>(), 0x7f80);
+  return CheckFinite<float, uint32_t>(values.span<float>(), 0x7f800000);
 }
 
 absl::Status SelfTest(Tower& tower) {
@@ -37,15 +46,14 @@ absl::Status SelfTest(Tower& tower) {
   const int64_t width = tower.hidden_size();
   Tensor results[2];
   for (Tensor& result : results) {
-    result = Tensor::HostZeros(DType::kF32, {1 + levels, tokens, width});
-    float* values = result.data<float>();
-    PRISM_RETURN_IF_ERROR(
-        tower.Forward(picture.patches.view(), {&picture.size, 1}, TensorView(values, {tokens, width}),
-                      TensorView(values + tokens * width, {levels, tokens, width}), nullptr));
-    PRISM_RETURN_IF_ERROR(CheckFinite(result.span<float>()));
+    result = Tensor::HostZeros(tower.dtype(), {1 + levels, tokens, width});
+    PRISM_RETURN_IF_ERROR(tower.Forward(picture.patches.view(), {&picture.size, 1},
+                                        result.view().Rows(0, 1).Reshape({tokens, width}),
+                                        result.view().Rows(1, levels), nullptr));
+    PRISM_RETURN_IF_ERROR(CheckFinite(result.view()));
   }
-  const absl::Span<const float> first = results[0].span<float>();
-  if (std::memcmp(first.data(), results[1].data<float>(), first.size() * sizeof(float)) != 0) {
+  const TensorView first = results[0].view();
+  if (std::memcmp(first.raw(), results[1].view().raw(), static_cast<size_t>(first.size_bytes())) != 0) {
     return absl::InternalError("a fixed picture encoded twice gave different embeddings");
   }
   return absl::OkStatus();

@@ -19,9 +19,10 @@ class Tower {
 
   virtual int64_t hidden_size() const = 0;    // D
   virtual int64_t num_deepstack() const = 0;  // K
+  virtual DType dtype() const = 0;            // of embeddings: f32 or bf16
 
-  // patches [P, 1536] f32, one picture after another; embeddings [N, D] f32 and deepstack
-  // [K, N, D] f32, N = P / 4; all in host memory. What one picture gives does not depend on the
+  // patches [P, 1536] f32, one picture after another; embeddings [N, D] and deepstack
+  // [K, N, D] of dtype(), N = P / 4; all in host memory. What one picture gives does not depend on the
   // others. `after_block` is called on this thread as the work goes on; its error ends the work
   // and is returned.
   virtual absl::Status Forward(const TensorView& patches, absl::Span<const PatchGridSize> grids,
@@ -35,7 +36,7 @@ using TowerFactory = std::function<absl::StatusOr<std::unique_ptr<Tower>>()>;
 // is not finite.
 absl::Status SelfTest(Tower& tower);
 
-// OK if all values are finite, else Internal naming the first that is not.
-absl::Status CheckFinite(absl::Span<const float> values);
+// OK if all values are finite, else Internal naming the first that is not. REQUIRES: f32 or bf16
+absl::Status CheckFinite(const TensorView& values);
 
 }  // namespace prism

@@ -16,7 +16,8 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Load(Backend& backend, const Checkpo
   PRISM_ASSIGN_OR_RETURN(rank->kv_, KvStore::Create(stream,
                                                     {.num_layers = model.num_layers(),
                                                      .kv_heads = model.local_kv_heads(),
-                                                     .head_dim = model.head_dim()},
+                                                     .head_dim = model.head_dim(),
+                                                     .dtype = backend.activation_dtype()},
                                                     options.kv_pages));
   PRISM_ASSIGN_OR_RETURN(rank->buffers_,
                          StepBuffers::Create(stream, {.rows_max = options.rows_max,

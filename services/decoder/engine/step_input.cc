@@ -22,17 +22,26 @@ absl::Status CopyInts(Stream& stream, const std::vector<int32_t>& values, const 
   return stream.CopyToDevice(TensorView(values.data(), device.shape()), device);
 }
 
-// Rows [begin, begin + count) of level `level` as f32.
-void CopyRows(const PulledEmbedding& embedding, int64_t level, int64_t begin, int64_t count, float* out) {
+// Rows [begin, begin + count) of level `level` to row `to` of `out` [rows, D], f32 or bf16: widened
+// exactly or rounded where the embedding is of the other type.
+void CopyRows(const PulledEmbedding& embedding, int64_t level, int64_t begin, int64_t count,
+              const TensorView& out, int64_t to) {
   const TensorView view = embedding.rows.view();
-  const int64_t first = (level * view.dim(1) + begin) * view.dim(2);
-  const int64_t elements = count * view.dim(2);
-  if (view.dtype() == DType::kF32) {
-    std::memcpy(out, view.data<float>() + first, static_cast<size_t>(elements) * sizeof(float));
-    return;
+  const int64_t columns = view.dim(2);
+  const TensorView from =
+      view.Reshape({view.dim(0) * view.dim(1), columns}).Rows(level * view.dim(1) + begin, count);
+  const TensorView target = out.Rows(to, count);
+  if (from.dtype() == target.dtype()) {
+    if (from.size_bytes() > 0) std::memcpy(target.raw(), from.raw(), static_cast<size_t>(from.size_bytes()));
+  } else if (target.dtype() == DType::kF32) {
+    const absl::Span<const BFloat16> values = from.span<BFloat16>();
+    std::transform(values.begin(), values.end(), target.data<float>(),
+                   [](BFloat16 v) { return static_cast<float>(v); });
+  } else {
+    const absl::Span<const float> values = from.span<float>();
+    std::transform(values.begin(), values.end(), target.data<BFloat16>(),
+                   [](float v) { return BFloat16(v); });
   }
-  const BFloat16* from = view.data<BFloat16>() + first;
-  for (int64_t i = 0; i < elements; ++i) out[i] = static_cast<float>(from[i]);
 }
 
 }  // namespace
@@ -55,8 +64,8 @@ absl::StatusOr<std::unique_ptr<StepBuffers>> StepBuffers::Create(Stream& stream,
     PRISM_ASSIGN_OR_RETURN(*tensor, stream.Allocate(DType::kI32, {elements}));
   }
   const Shape visual = {1 + limits.num_deepstack, rows, limits.hidden_size};
-  PRISM_ASSIGN_OR_RETURN(buffers->visual_, stream.Allocate(DType::kF32, visual));
-  buffers->host_visual_ = Tensor::Host(DType::kF32, visual);
+  PRISM_ASSIGN_OR_RETURN(buffers->visual_, stream.Allocate(ActivationType(stream), visual));
+  buffers->host_visual_ = Tensor::Host(ActivationType(stream), visual);
   return buffers;
 }
 
@@ -96,7 +105,7 @@ absl::Status StepBuffers::FillVisual(Stream& stream, const StepPlan& plan,
   const int64_t n = plan.num_visual_rows;
   const int64_t d = limits_.hidden_size;
   std::vector<int32_t> rows;
-  float* const host = host_visual_.data<float>();
+  const TensorView host = Front(host_visual_, {(1 + limits_.num_deepstack) * n, d});
   for (const VisualRowSource& source : visual) {
     const TensorView view = source.embedding->rows.view();
     PRISM_CHECK(view.dim(0) == 1 + limits_.num_deepstack && view.dim(2) == d);
@@ -104,8 +113,7 @@ absl::Status StepBuffers::FillVisual(Stream& stream, const StepPlan& plan,
     const auto first = static_cast<int64_t>(rows.size());
     PRISM_CHECK(first + source.count <= n);
     for (int64_t level = 0; level <= limits_.num_deepstack; ++level) {
-      CopyRows(*source.embedding, level, source.first_embedding_row, source.count,
-               host + (level * n + first) * d);
+      CopyRows(*source.embedding, level, source.first_embedding_row, source.count, host, level * n + first);
     }
     for (int64_t i = 0; i < source.count; ++i) {
       rows.push_back(static_cast<int32_t>(source.first_row + i));

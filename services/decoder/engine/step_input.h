@@ -44,7 +44,7 @@ class StepBuffers {
   const StepLimits limits_;
   Tensor token_ids_, positions_, slots_, query_starts_, context_lengths_, page_tables_, logit_rows_;
   Tensor visual_rows_;
-  Tensor visual_;       // [1 + K, N, D] f32: embeddings, then DeepStack levels
+  Tensor visual_;       // [1 + K, N, D] A: embeddings, then DeepStack levels
   Tensor host_visual_;  // the same on the host
 };
 

@@ -11,7 +11,7 @@ namespace prism {
 static_assert(kTokensPerPage == kAttentionTile, "the scheduler and the kernels disagree on pages");
 
 int64_t KvShape::page_bytes() const {
-  return num_layers * 2 * kv_heads * head_dim * kTokensPerPage * static_cast<int64_t>(SizeOf(DType::kF32));
+  return num_layers * 2 * kv_heads * head_dim * kTokensPerPage * static_cast<int64_t>(SizeOf(dtype));
 }
 
 absl::StatusOr<std::unique_ptr<KvStore>> KvStore::Create(Stream& stream, const KvShape& shape,
@@ -20,9 +20,9 @@ absl::StatusOr<std::unique_ptr<KvStore>> KvStore::Create(Stream& stream, const K
   std::unique_ptr<KvStore> store(new KvStore());
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     PRISM_ASSIGN_OR_RETURN(
-        Tensor k, stream.Allocate(DType::kF32, {num_pages, shape.kv_heads, shape.head_dim, kTokensPerPage}));
+        Tensor k, stream.Allocate(shape.dtype, {num_pages, shape.kv_heads, shape.head_dim, kTokensPerPage}));
     PRISM_ASSIGN_OR_RETURN(
-        Tensor v, stream.Allocate(DType::kF32, {num_pages, shape.kv_heads, kTokensPerPage, shape.head_dim}));
+        Tensor v, stream.Allocate(shape.dtype, {num_pages, shape.kv_heads, kTokensPerPage, shape.head_dim}));
     store->layers_.push_back({.k = k.view(), .v = v.view()});
     store->tensors_.push_back(std::move(k));
     store->tensors_.push_back(std::move(v));

@@ -1,8 +1,10 @@
 // KvStore: one rank's KV memory: for each layer the keys and values of all pages, taken from the
 // device once, at start.
 //
-//   k  [pages, G, D, 64] f32     keys lie transposed inside a page
-//   v  [pages, G, 64, D] f32
+//   k  [pages, G, D, 64]     keys lie transposed inside a page (KvLayer)
+//   v  [pages, G, 64, D]
+//
+// Elements are of the backend's activation type.
 //
 // The memory is not cleared: a page is only read where its sequence has written.
 //
@@ -24,6 +26,8 @@ struct KvShape {
   int64_t num_layers = 0;
   int64_t kv_heads = 0;  // G, of this rank
   int64_t head_dim = 0;  // D
+
+  DType dtype = DType::kF32;
 
   // Of one page in all layers.
   int64_t page_bytes() const;

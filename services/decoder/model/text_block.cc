@@ -6,8 +6,8 @@
 #include "common/base/status.h"
 #include "kernels/ops/activation.h"
 #include "kernels/ops/add.h"
+#include "kernels/ops/attention_prepare.h"
 #include "kernels/ops/norm.h"
-#include "kernels/ops/rope.h"
 
 namespace prism {
 namespace {
@@ -78,9 +78,9 @@ absl::StatusOr<DenseMlp> DenseMlp::Load(Stream& stream, const Checkpoint& checkp
 absl::Status DenseMlp::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
   const int64_t rows = x.dim(0);
   PRISM_ASSIGN_OR_RETURN(const TensorView gate_up,
-                         stream.workspace().Take(DType::kF32, Shape{rows, gate_up_.out_features()}));
+                         stream.workspace().Take(x.dtype(), Shape{rows, gate_up_.out_features()}));
   PRISM_ASSIGN_OR_RETURN(const TensorView h,
-                         stream.workspace().Take(DType::kF32, Shape{rows, down_.in_features()}));
+                         stream.workspace().Take(x.dtype(), Shape{rows, down_.in_features()}));
   // gate, up = x Wgate^T, x Wup^T                          [T, 2 I]
   PRISM_RETURN_IF_ERROR(gate_up_.Forward(stream, x, gate_up));
   // h = silu(gate) * up                                    [T, I]
@@ -169,46 +169,37 @@ absl::StatusOr<TextBlock> TextBlock::Load(Stream& stream, const Checkpoint& chec
 
 absl::Status TextBlock::Forward(Stream& stream, const TextStep& step, const KvLayer& kv,
                                 const TensorView& x) const {
-  PRISM_ASSIGN_OR_RETURN(const TensorView y, stream.workspace().Take(DType::kF32, x.shape()));
+  PRISM_ASSIGN_OR_RETURN(const TensorView y, stream.workspace().Take(ActivationType(stream), x.shape()));
+  PRISM_ASSIGN_OR_RETURN(const TensorView z, stream.workspace().Take(DType::kF32, x.shape()));
   // y = norm(x);  x += attention(y)                        [T, H]
   PRISM_RETURN_IF_ERROR(RmsNorm(stream, {.x = x, .weight = input_norm_.view(), .y = y, .epsilon = epsilon_}));
-  PRISM_RETURN_IF_ERROR(Attend(stream, step, kv, y));
-  PRISM_RETURN_IF_ERROR(Add(stream, {.x = x, .y = y}));
+  PRISM_RETURN_IF_ERROR(Attend(stream, step, kv, y, z));
+  PRISM_RETURN_IF_ERROR(Add(stream, {.x = x, .y = z}));
   // y = norm(x);  x += mlp(y)                              [T, H]
   PRISM_RETURN_IF_ERROR(RmsNorm(stream, {.x = x, .weight = post_norm_.view(), .y = y, .epsilon = epsilon_}));
-  PRISM_ASSIGN_OR_RETURN(const TensorView mlp, stream.workspace().Take(DType::kF32, x.shape()));
-  PRISM_RETURN_IF_ERROR(moe_.has_value() ? moe_->Forward(stream, y, mlp) : dense_->Forward(stream, y, mlp));
-  return Add(stream, {.x = x, .y = mlp});
+  PRISM_RETURN_IF_ERROR(moe_.has_value() ? moe_->Forward(stream, y, z) : dense_->Forward(stream, y, z));
+  return Add(stream, {.x = x, .y = z});
 }
 
-absl::Status TextBlock::Attend(Stream& stream, const TextStep& step, const KvLayer& kv,
-                               const TensorView& y) const {
+absl::Status TextBlock::Attend(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& y,
+                               const TensorView& z) const {
   const int64_t rows = y.dim(0);
-  const int64_t q_columns = num_heads_ * head_dim_;
-  const int64_t kv_columns = num_kv_heads_ * head_dim_;
   PRISM_ASSIGN_OR_RETURN(const TensorView qkv,
-                         stream.workspace().Take(DType::kF32, Shape{rows, qkv_.out_features()}));
-  PRISM_ASSIGN_OR_RETURN(const TensorView att, stream.workspace().Take(DType::kF32, Shape{rows, q_columns}));
+                         stream.workspace().Take(y.dtype(), Shape{rows, qkv_.out_features()}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView att,
+                         stream.workspace().Take(y.dtype(), Shape{rows, num_heads_ * head_dim_}));
   // q, k, v = y Wqkv^T                                     [T, (heads + 2 kv_heads) head_dim]
   PRISM_RETURN_IF_ERROR(qkv_.Forward(stream, y, qkv));
-  // q, k = rope(norm(q)), rope(norm(k)), head by head      in place
-  PRISM_RETURN_IF_ERROR(HeadRmsNorm(
-      stream,
-      {.x = qkv, .weight = q_norm_.view(), .column = 0, .num_heads = num_heads_, .epsilon = epsilon_}));
-  PRISM_RETURN_IF_ERROR(HeadRmsNorm(stream, {.x = qkv,
-                                             .weight = k_norm_.view(),
-                                             .column = q_columns,
-                                             .num_heads = num_kv_heads_,
-                                             .epsilon = epsilon_}));
-  PRISM_RETURN_IF_ERROR(RopeApply(
-      stream,
-      {.x = qkv, .cos = step.cos, .sin = step.sin, .column = 0, .num_heads = num_heads_ + num_kv_heads_}));
-  // cache[slots] = k, v
-  PRISM_RETURN_IF_ERROR(KvWrite(stream, {.qkv = qkv,
-                                         .k_column = q_columns,
-                                         .v_column = q_columns + kv_columns,
-                                         .slots = step.slots,
-                                         .kv = kv}));
+  // q, k = rope(norm(q)), rope(norm(k)), head by head;  cache[slots] = k, v
+  PRISM_RETURN_IF_ERROR(AttentionPrepare(stream, {.qkv = qkv,
+                                                  .num_heads = num_heads_,
+                                                  .q_weight = q_norm_.view(),
+                                                  .k_weight = k_norm_.view(),
+                                                  .epsilon = epsilon_,
+                                                  .cos = step.cos,
+                                                  .sin = step.sin,
+                                                  .slots = step.slots,
+                                                  .kv = kv}));
   // att = softmax(q K^T scale) V                           [T, heads head_dim]
   PRISM_RETURN_IF_ERROR(AttentionPaged(stream, {.qkv = qkv,
                                                 .num_heads = num_heads_,
@@ -218,8 +209,8 @@ absl::Status TextBlock::Attend(Stream& stream, const TextStep& step, const KvLay
                                                 .page_tables = step.page_tables,
                                                 .out = att,
                                                 .scale = scale_}));
-  // y = att Wo^T                                           [T, H]
-  return o_proj_.Forward(stream, att, y);
+  // z = att Wo^T                                           [T, H]
+  return o_proj_.Forward(stream, att, z);
 }
 
 }  // namespace prism

@@ -28,7 +28,7 @@ class DenseMlp {
  public:
   static absl::StatusOr<DenseMlp> Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
                                        const TpShard& shard, Communicator* comm);
-  // y = mlp(x), the same on every rank; x, y [T, H]
+  // y = mlp(x), the same on every rank; x [T, H] A, y [T, H] f32
   absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
 
  private:
@@ -41,7 +41,7 @@ class MoeMlp {
  public:
   static absl::StatusOr<MoeMlp> Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
                                      const TpShard& shard, Communicator* comm);
-  // y = sum of the chosen experts, the same on every rank; x, y [T, H]
+  // y = sum of the chosen experts, the same on every rank; x [T, H] A, y [T, H] f32
   absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
 
  private:
@@ -58,11 +58,13 @@ class TextBlock {
   static absl::StatusOr<TextBlock> Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
                                         const TpShard& shard, Communicator* comm);
 
-  // x += attention(norm(x));  x += mlp(norm(x));   x [T, H]
+  // x += attention(norm(x));  x += mlp(norm(x));   x [T, H] f32
   absl::Status Forward(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& x) const;
 
  private:
-  absl::Status Attend(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& y) const;
+  // z = attention(y);  y [T, H] A, z [T, H] f32
+  absl::Status Attend(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& y,
+                      const TensorView& z) const;
 
   int64_t head_dim_ = 0;
   int64_t num_heads_ = 0;     // of this rank

@@ -158,9 +158,10 @@ absl::Status TextModel::Forward(Stream& stream, const StepInput& input, absl::Sp
   if (wanted == 0) return absl::OkStatus();
 
   // z = norm(x[logit rows])                                [R, H]
-  PRISM_ASSIGN_OR_RETURN(const TensorView z, workspace.Take(DType::kF32, Shape{wanted, hidden}));
-  PRISM_RETURN_IF_ERROR(GatherRows(stream, {.x = x, .rows = input.logit_rows, .y = z}));
-  PRISM_RETURN_IF_ERROR(RmsNorm(stream, {.x = z, .weight = w.norm.view(), .y = z, .epsilon = epsilon}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView picked, workspace.Take(DType::kF32, Shape{wanted, hidden}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView z, workspace.Take(ActivationType(stream), Shape{wanted, hidden}));
+  PRISM_RETURN_IF_ERROR(GatherRows(stream, {.x = x, .rows = input.logit_rows, .y = picked}));
+  PRISM_RETURN_IF_ERROR(RmsNorm(stream, {.x = picked, .weight = w.norm.view(), .y = z, .epsilon = epsilon}));
   // logits = z Wlm^T, each rank its part of the vocabulary [R, V]
   if (w.comm->size() == 1) return w.lm_head.Forward(stream, z, logits);
   const int64_t width = w.lm_head.out_features();

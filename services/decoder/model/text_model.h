@@ -30,12 +30,12 @@ struct StepInput {
   TensorView page_tables;        // [S, P] i32
   TensorView logit_rows;         // [R] i32
   TensorView visual_rows;        // [N] i32, ascending; absent: none
-  TensorView visual_embeddings;  // [N, D] f32
-  TensorView deepstack;          // [K, N, D] f32
+  TensorView visual_embeddings;  // [N, D] A
+  TensorView deepstack;          // [K, N, D] A
 };
 
 // Called with an intermediate tensor's name ("layer.0": a layer's output before DeepStack is added;
-// "norm") and its rows [T, D], on the device.
+// "norm") and its rows [T, D] f32, on the device.
 using TextTap = std::function<absl::Status(absl::string_view name, const TensorView& rows)>;
 
 class TextModel {
@@ -46,7 +46,7 @@ class TextModel {
                                                          Communicator& comm);
   ~TextModel();
 
-  // logits[r, :] = those of row logit_rows[r]; written on rank 0, ignored elsewhere.
+  // logits[r, :] = those of row logit_rows[r], f32; written on rank 0, ignored elsewhere.
   // `kv` has one entry a layer; new rows are written to it. `tap`, if given, sees every layer's output.
   absl::Status Forward(Stream& stream, const StepInput& input, absl::Span<const KvLayer> kv,
                        const TensorView& logits, const TextTap& tap = nullptr) const;

@@ -74,8 +74,8 @@ absl::Status VisionBlock::Forward(Stream& stream, const VisionStep& step, const 
                                                  .out = s.att,
                                                  .scale = scale_}));
   // x += att Wproj^T + b                                   [P, C]
-  PRISM_RETURN_IF_ERROR(proj_.Forward(stream, s.att, s.y));
-  PRISM_RETURN_IF_ERROR(Add(stream, {.x = x, .y = s.y}));
+  PRISM_RETURN_IF_ERROR(proj_.Forward(stream, s.att, s.z));
+  PRISM_RETURN_IF_ERROR(Add(stream, {.x = x, .y = s.z}));
   // y = norm2(x)                                           [P, C]
   PRISM_RETURN_IF_ERROR(LayerNorm(stream, {.x = x,
                                            .weight = norm2_.weight.view(),
@@ -86,8 +86,8 @@ absl::Status VisionBlock::Forward(Stream& stream, const VisionStep& step, const 
   PRISM_RETURN_IF_ERROR(fc1_.Forward(stream, s.y, s.h));
   PRISM_RETURN_IF_ERROR(Gelu(stream, {.x = s.h, .form = GeluForm::kTanh}));
   // x += h Wfc2^T + b                                      [P, C]
-  PRISM_RETURN_IF_ERROR(fc2_.Forward(stream, s.h, s.y));
-  return Add(stream, {.x = x, .y = s.y});
+  PRISM_RETURN_IF_ERROR(fc2_.Forward(stream, s.h, s.z));
+  return Add(stream, {.x = x, .y = s.z});
 }
 
 absl::StatusOr<PatchMerger> PatchMerger::Load(Stream& stream, const Checkpoint& checkpoint,
@@ -103,8 +103,8 @@ absl::StatusOr<PatchMerger> PatchMerger::Load(Stream& stream, const Checkpoint& 
 absl::Status PatchMerger::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
   const int64_t tokens = x.dim(0) / 4;
   const Shape merged{tokens, 4 * x.dim(1)};
-  PRISM_ASSIGN_OR_RETURN(const TensorView normed, stream.workspace().Take(DType::kF32, merged));
-  PRISM_ASSIGN_OR_RETURN(const TensorView h, stream.workspace().Take(DType::kF32, merged));
+  PRISM_ASSIGN_OR_RETURN(const TensorView normed, stream.workspace().Take(y.dtype(), merged));
+  PRISM_ASSIGN_OR_RETURN(const TensorView h, stream.workspace().Take(y.dtype(), merged));
   // Four neighbouring rows of [P, C] are one row of [P / 4, 4 C]: the shuffle moves nothing.
   const Shape& norm_shape = place_ == NormPlace::kBeforeShuffle ? x.shape() : merged;
   PRISM_RETURN_IF_ERROR(LayerNorm(stream, {.x = x.Reshape(norm_shape),

@@ -31,17 +31,18 @@ struct VisionStep {
 
 // Scratch that every block of one pass uses in turn.
 struct VisionScratch {
-  TensorView y;    // [P, C] f32
-  TensorView att;  // [P, C] f32
-  TensorView qkv;  // [P, 3 C] f32
-  TensorView h;    // [P, I] f32
+  TensorView y;    // [P, C] A
+  TensorView att;  // [P, C] A
+  TensorView qkv;  // [P, 3 C] A
+  TensorView h;    // [P, I] A
+  TensorView z;    // [P, C] f32
 };
 
 class VisionBlock {
  public:
   static absl::StatusOr<VisionBlock> Load(Stream& stream, const Checkpoint& checkpoint, int64_t block);
 
-  // x += proj(attention(rope(qkv(norm1(x)))));  x += fc2(gelu_tanh(fc1(norm2(x))));   x [P, C]
+  // x += proj(attention(rope(qkv(norm1(x)))));  x += fc2(gelu_tanh(fc1(norm2(x))));   x [P, C] f32
   absl::Status Forward(Stream& stream, const VisionStep& step, const VisionScratch& s,
                        const TensorView& x) const;
 
@@ -63,7 +64,7 @@ class PatchMerger {
   static absl::StatusOr<PatchMerger> Load(Stream& stream, const Checkpoint& checkpoint,
                                           const std::string& name, NormPlace place);
 
-  // y = fc2(gelu_erf(fc1(shuffle and norm of x)));  x [P, C], y [P / 4, D]
+  // y = fc2(gelu_erf(fc1(shuffle and norm of x)));  x [P, C] f32, y [P / 4, D] A
   absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
 
  private:

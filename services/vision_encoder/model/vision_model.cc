@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/tensor/shape_check.h"
+#include "kernels/ops/cast.h"
 #include "kernels/ops/position_embedding.h"
 #include "kernels/ops/rope.h"
 #include "services/vision_encoder/model/vision_block.h"
@@ -80,6 +81,7 @@ absl::Status VisionModel::Forward(Stream& stream, const TensorView& patches,
   PRISM_ASSIGN_OR_RETURN(const VisionPacking packing, PackGrids(grids, w.config.position_grid()));
   const int64_t num_patches = packing.positions.shape()[1];
   const int64_t num_tokens = num_patches / 4;
+  const DType a = ActivationType(stream);
   ShapeCheck check("VisionModel");
   check.Bind('P', num_patches)
       .Bind('E', patch_elements())
@@ -89,9 +91,9 @@ absl::Status VisionModel::Forward(Stream& stream, const TensorView& patches,
       .Match("patches", patches, "PE")
       .Type(DType::kF32)
       .Match("embeddings", embeddings, "ND")
-      .Type(DType::kF32)
+      .Type(a)
       .Match("deepstack", deepstack, "KND")
-      .Type(DType::kF32);
+      .Type(a);
   PRISM_RETURN_IF_ERROR(check.status());
 
   const int64_t channels = w.config.hidden_size;
@@ -99,6 +101,7 @@ absl::Status VisionModel::Forward(Stream& stream, const TensorView& patches,
   Workspace& workspace = stream.workspace();
   workspace.Reset();
   const auto take = [&workspace](Shape shape) { return workspace.Take(DType::kF32, std::move(shape)); };
+  const auto take_a = [&workspace, a](Shape shape) { return workspace.Take(a, std::move(shape)); };
   const auto upload = [&stream, &workspace](const Tensor& host) -> absl::StatusOr<TensorView> {
     PRISM_ASSIGN_OR_RETURN(const TensorView device, workspace.Take(host.dtype(), host.shape()));
     PRISM_RETURN_IF_ERROR(stream.CopyToDevice(host.view(), device));
@@ -113,7 +116,12 @@ absl::Status VisionModel::Forward(Stream& stream, const TensorView& patches,
 
   // x = patches Wpatch^T + b                               [P, C]
   PRISM_ASSIGN_OR_RETURN(const TensorView x, take(Shape{num_patches, channels}));
-  PRISM_RETURN_IF_ERROR(w.patch_embed.Forward(stream, pixels, x));
+  TensorView rounded = pixels;
+  if (a != DType::kF32) {
+    PRISM_ASSIGN_OR_RETURN(rounded, take_a(patches.shape()));
+    PRISM_RETURN_IF_ERROR(Cast(stream, {.x = pixels, .y = rounded}));
+  }
+  PRISM_RETURN_IF_ERROR(w.patch_embed.Forward(stream, rounded, x));
   if (tap) PRISM_RETURN_IF_ERROR(tap("patch_embed", x));
   // x += interpolated position embedding                   [P, C]
   PRISM_RETURN_IF_ERROR(PositionEmbedding(
@@ -128,11 +136,12 @@ absl::Status VisionModel::Forward(Stream& stream, const TensorView& patches,
                                            .cos = cos,
                                            .sin = sin}));
   VisionScratch scratch;
-  PRISM_ASSIGN_OR_RETURN(scratch.y, take(Shape{num_patches, channels}));
-  PRISM_ASSIGN_OR_RETURN(scratch.att, take(Shape{num_patches, channels}));
-  PRISM_ASSIGN_OR_RETURN(scratch.qkv, take(Shape{num_patches, 3 * channels}));
-  PRISM_ASSIGN_OR_RETURN(scratch.h, take(Shape{num_patches, w.config.intermediate_size}));
-  PRISM_ASSIGN_OR_RETURN(const TensorView merged, take(Shape{num_tokens, hidden_size()}));
+  PRISM_ASSIGN_OR_RETURN(scratch.y, take_a(Shape{num_patches, channels}));
+  PRISM_ASSIGN_OR_RETURN(scratch.att, take_a(Shape{num_patches, channels}));
+  PRISM_ASSIGN_OR_RETURN(scratch.qkv, take_a(Shape{num_patches, 3 * channels}));
+  PRISM_ASSIGN_OR_RETURN(scratch.h, take_a(Shape{num_patches, w.config.intermediate_size}));
+  PRISM_ASSIGN_OR_RETURN(scratch.z, take(Shape{num_patches, channels}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView merged, take_a(Shape{num_tokens, hidden_size()}));
   const VisionStep step = {.cos = cos, .sin = sin, .segment_starts = segment_starts};
   const std::vector<int64_t>& levels = w.config.deepstack_visual_indexes;
   for (int64_t block = 0; block < w.config.depth; ++block) {

@@ -26,7 +26,7 @@ struct VisionGrid {
 };
 
 // Called with an intermediate tensor's name ("patch_embed", "input", "block.0") and its rows
-// [P, C], on the device.
+// [P, C] f32, on the device.
 using VisionTap = std::function<absl::Status(absl::string_view name, const TensorView& rows)>;
 
 class VisionModel {
@@ -36,8 +36,9 @@ class VisionModel {
   ~VisionModel();
 
   // patches [P, 3 * 2 * 16 * 16] f32, pictures one after another, each in merge-block order;
-  // grids as many as pictures, their patches adding up to P; embeddings [N, D] f32 and
-  // deepstack [K, N, D] f32, N = P / 4. All tensors in host memory; blocks until they are written.
+  // grids as many as pictures, their patches adding up to P; embeddings [N, D] and deepstack
+  // [K, N, D] of the backend's activation type, N = P / 4. All tensors in host memory; blocks until they are
+  // written.
   absl::Status Forward(Stream& stream, const TensorView& patches, absl::Span<const VisionGrid> grids,
                        const TensorView& embeddings, const TensorView& deepstack,
                        const VisionTap& tap = nullptr) const;

@@ -13,6 +13,7 @@ class HostBackend final : public Backend {
  public:
   absl::string_view name() const override { return "host"; }
   absl::string_view numerics_id() const override { return "host-0"; }
+  DType activation_dtype() const override { return DType::kF32; }
   const OpTable& ops() const override { return table_; }
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions&) override {
     return absl::UnimplementedError("no streams");

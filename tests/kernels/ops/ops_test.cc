@@ -7,6 +7,8 @@
 #include "kernels/ops/activation.h"
 #include "kernels/ops/add.h"
 #include "kernels/ops/attention.h"
+#include "kernels/ops/attention_prepare.h"
+#include "kernels/ops/cast.h"
 #include "kernels/ops/concat_columns.h"
 #include "kernels/ops/embedding_gather.h"
 #include "kernels/ops/linear.h"
@@ -25,12 +27,14 @@ class FakeBackend final : public Backend {
  public:
   absl::string_view name() const override { return "fake"; }
   absl::string_view numerics_id() const override { return "fake-0"; }
+  DType activation_dtype() const override { return activation; }
   const OpTable& ops() const override { return table; }
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions&) override {
     return absl::UnimplementedError("no streams");
   }
 
   OpTable table;
+  DType activation = DType::kF32;
 };
 
 class FakeStream final : public Stream {
@@ -406,6 +410,62 @@ TEST(KvWriteTest, SaysWhatIsWrong) {
                {[](Args& a) { a.kv.v = F32({6, 2, 64, 4}); }, "kv.v dim P is 6, want 7"},
                {[](Args& a) { a.k_column = 33; }, "keys or values reach past the last column"},
                {[](Args& a) { a.v_column = -1; }, "keys or values reach past the last column"}});
+}
+
+TEST(AttentionPrepareTest, SaysWhatIsWrong) {
+  using Args = AttentionPrepareArgs;
+  Check<Args>(
+      {"AttentionPrepare",
+       AttentionPrepare,
+       &OpTable::attention_prepare,
+       {.qkv = F32({3, 32}),
+        .num_heads = 4,
+        .q_weight = F32({4}),
+        .k_weight = F32({4}),
+        .epsilon = 1e-6f,
+        .cos = F32({3, 2}),
+        .sin = F32({3, 2}),
+        .slots = I32({3}),
+        .kv = {.k = F32({7, 2, 4, 64}), .v = F32({7, 2, 64, 4})}}},
+      {PRISM_OPERAND(Args, qkv, "f32"), PRISM_OPERAND(Args, q_weight, "f32"),
+       PRISM_OPERAND(Args, k_weight, "f32"), PRISM_OPERAND(Args, cos, "f32"), PRISM_OPERAND(Args, sin, "f32"),
+       PRISM_OPERAND(Args, slots, "i32"), PRISM_OPERAND(Args, kv.k, "f32"), PRISM_OPERAND(Args, kv.v, "f32")},
+      {{[](Args& a) { a.qkv = F32({3, 36}); }, "qkv must have the columns of its heads"},
+       {[](Args& a) { a.num_heads = 0; }, "qkv must have the columns of its heads"},
+       {[](Args& a) { a.k_weight = F32({5}); }, "k_weight dim D is 5, want 4"},
+       {[](Args& a) { a.slots = I32({2}); }, "slots dim T is 2, want 3"},
+       {[](Args& a) { a.kv.v = F32({7, 2, 64, 5}); }, "kv.v dim D is 5, want 4"},
+       {[](Args& a) {
+          a.cos = F32({3, 4});
+          a.sin = F32({3, 4});
+        },
+        "cos must have half as many columns as a head"},
+       {[](Args& a) { a.epsilon = 0.0f; }, "epsilon must be above 0"}});
+}
+
+TEST(CastTest, SaysWhatIsWrong) {
+  using Args = CastArgs;
+  Check<Args>({"Cast", Cast, &OpTable::cast, {.x = F32({3, 8}), .y = F32({3, 8})}},
+              {PRISM_OPERAND(Args, x, "f32"), PRISM_OPERAND(Args, y, "f32")},
+              {{[](Args& a) { a.y = F32({3, 7}); }, "y dim C is 7, want 8"}});
+}
+
+// On a backend of bf16 activations.
+TEST(ActivationTypeTest, IsWhatTheChecksAskFor) {
+  FakeBackend backend;
+  backend.activation = DType::kBF16;
+  FakeStream stream(&backend);
+  const TensorView bf16 = Some(DType::kBF16, {3, 8});
+  EXPECT_EQ(Gelu(stream, {.x = F32({3, 8}), .form = GeluForm::kErf}),
+            absl::InvalidArgumentError("Gelu: x is f32, want bf16"));
+  EXPECT_EQ(Gelu(stream, {.x = bf16, .form = GeluForm::kErf}).code(), absl::StatusCode::kUnimplemented);
+  RmsNormArgs norm = {.x = F32({3, 8}), .weight = F32({8}), .y = bf16, .epsilon = 1e-6f};
+  EXPECT_EQ(RmsNorm(stream, norm).code(), absl::StatusCode::kUnimplemented);
+  norm.y = F32({3, 8});
+  EXPECT_EQ(RmsNorm(stream, norm).code(), absl::StatusCode::kUnimplemented);
+  norm.y = I32({3, 8});
+  EXPECT_EQ(RmsNorm(stream, norm), absl::InvalidArgumentError("RmsNorm: y is i32, want bf16 or f32"));
+  EXPECT_EQ(Add(stream, {.x = bf16, .y = bf16}), absl::InvalidArgumentError("Add: x is bf16, want f32"));
 }
 
 TEST(AttentionPagedTest, SaysWhatIsWrong) {

@@ -25,7 +25,7 @@ ModelConfig Model() {
 }
 
 TEST(SizeDecoderTest, CountsThePagesOfTheMemoryGiven) {
-  const auto sizes = SizeDecoder(Model(), {.kv_cache_bytes = int64_t{2} << 30}, kMachine);
+  const auto sizes = SizeDecoder(Model(), {.kv_cache_bytes = int64_t{2} << 30}, kMachine, DType::kF32);
   ASSERT_TRUE(sizes.ok()) << sizes.status();
   EXPECT_EQ(sizes->kv_page_bytes, 28 * 2 * 8 * 128 * 64 * 4);
   EXPECT_EQ(sizes->kv_pages, (int64_t{2} << 30) / sizes->kv_page_bytes);
@@ -34,18 +34,20 @@ TEST(SizeDecoderTest, CountsThePagesOfTheMemoryGiven) {
 }
 
 TEST(SizeDecoderTest, SharesHeadsAndThreadsAmongRanks) {
-  const auto one = SizeDecoder(Model(), {.tensor_parallel_size = 1}, kMachine);
-  const auto four = SizeDecoder(Model(), {.tensor_parallel_size = 4}, kMachine);
+  const auto one = SizeDecoder(Model(), {.tensor_parallel_size = 1}, kMachine, DType::kF32);
+  const auto four = SizeDecoder(Model(), {.tensor_parallel_size = 4}, kMachine, DType::kF32);
   ASSERT_TRUE(one.ok() && four.ok());
   EXPECT_EQ(one->kv_page_bytes, 4 * four->kv_page_bytes);
   EXPECT_EQ(one->threads_per_rank, 8);
   EXPECT_EQ(four->threads_per_rank, 2);
-  EXPECT_EQ(SizeDecoder(Model(), {.tensor_parallel_size = 4, .threads = 3}, kMachine)->threads_per_rank, 1);
+  EXPECT_EQ(SizeDecoder(Model(), {.tensor_parallel_size = 4, .threads = 3}, kMachine, DType::kF32)
+                ->threads_per_rank,
+            1);
 }
 
 TEST(SizeDecoderTest, TakesNoMoreThanAQuarterOfTheMachineByItself) {
   for (const int64_t ranks : {1, 2, 4}) {
-    const auto sizes = SizeDecoder(Model(), {.tensor_parallel_size = ranks}, kMachine);
+    const auto sizes = SizeDecoder(Model(), {.tensor_parallel_size = ranks}, kMachine, DType::kF32);
     ASSERT_TRUE(sizes.ok());
     EXPECT_LE(ranks * sizes->kv_pages * sizes->kv_page_bytes, kMachine.memory_bytes / 4);
     EXPECT_GT(ranks * sizes->kv_pages * sizes->kv_page_bytes, kMachine.memory_bytes / 5);
@@ -53,15 +55,16 @@ TEST(SizeDecoderTest, TakesNoMoreThanAQuarterOfTheMachineByItself) {
 }
 
 TEST(SizeDecoderTest, TakesAWholeContextWhereThatIsLess) {
-  const auto sizes = SizeDecoder(Model(), {.max_model_len = 4096}, kMachine);
+  const auto sizes = SizeDecoder(Model(), {.max_model_len = 4096}, kMachine, DType::kF32);
   ASSERT_TRUE(sizes.ok());
   EXPECT_EQ(sizes->model_length_max, 4096);
   EXPECT_GE(sizes->kv_pages, PagesFor(4096));
 }
 
 TEST(SizeDecoderTest, TakesNoPageThatCouldNeverBeUsed) {
-  const auto sizes = SizeDecoder(
-      Model(), {.max_model_len = 64, .max_num_seqs = 3, .kv_cache_bytes = int64_t{8} << 30}, kMachine);
+  const auto sizes =
+      SizeDecoder(Model(), {.max_model_len = 64, .max_num_seqs = 3, .kv_cache_bytes = int64_t{8} << 30},
+                  kMachine, DType::kF32);
   ASSERT_TRUE(sizes.ok());
   EXPECT_EQ(sizes->kv_pages, 3);
 }
@@ -76,7 +79,7 @@ TEST(SizeDecoderTest, RefusesContradictionsWithTheirNumbers) {
       {{.max_model_len = 8192, .kv_cache_bytes = 20000000},
        "--max-model-len 8192 needs 128 KV pages of 14680064 bytes, --kv-cache-bytes 20000000 holds 1"}};
   for (const auto& [flags, message] : cases) {
-    const absl::Status status = SizeDecoder(Model(), flags, kMachine).status();
+    const absl::Status status = SizeDecoder(Model(), flags, kMachine, DType::kF32).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()), testing::HasSubstr(message));
   }
@@ -86,7 +89,7 @@ TEST(SizeDecoderTest, RefusesHeadsThatDoNotDivide) {
   ModelConfig config = Model();
   config.text.num_attention_heads = 6;
   config.text.num_key_value_heads = 3;
-  EXPECT_EQ(SizeDecoder(config, {.tensor_parallel_size = 4}, kMachine).status().code(),
+  EXPECT_EQ(SizeDecoder(config, {.tensor_parallel_size = 4}, kMachine, DType::kF32).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

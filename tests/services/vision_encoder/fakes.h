@@ -73,6 +73,7 @@ class FakeTower : public Tower {
   explicit FakeTower(TowerControl* control) : control_(control) {}
   int64_t hidden_size() const override { return TowerControl::kHidden; }
   int64_t num_deepstack() const override { return TowerControl::kLevels; }
+  DType dtype() const override { return DType::kF32; }
 
   absl::Status Forward(const TensorView& patches, absl::Span<const PatchGridSize> grids,
                        const TensorView& embeddings, const TensorView& deepstack,

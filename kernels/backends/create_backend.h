@@ -1,0 +1,33 @@
+// What --device means: which backends this program holds, and which of them a name asks for.
+//
+// Thread safety: free functions.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "kernels/device/backend.h"
+
+namespace prism {
+
+inline constexpr int kDeviceIndexMax = 63;
+
+struct ChosenBackend {
+  std::unique_ptr<Backend> backend;
+  int device_index = 0;
+};
+
+// "cpu"; "cuda" (its device 0) or "cuda:N"; "auto": CUDA if this program holds it and there is a
+// device, else the CPU, logging why not if a driver is there but too old.
+//
+// InvalidArgument for another name. For "cuda": Unimplemented if this program was built without,
+// and CreateCudaBackend()'s errors.
+absl::StatusOr<ChosenBackend> CreateBackend(absl::string_view device);
+
+namespace internal {
+// CreateCudaBackend(), or Unimplemented in a program built without CUDA.
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackendIfBuilt();
+}  // namespace internal
+
+}  // namespace prism

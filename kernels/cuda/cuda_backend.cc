@@ -1,0 +1,67 @@
+#include "kernels/cuda/cuda_backend.h"
+
+#include <cuda_runtime_api.h>
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/cuda_stream.h"
+#include "kernels/ops/op_table.h"
+
+namespace prism {
+namespace {
+
+constexpr OpTable kCudaOps = {
+    .add = cuda::Add,
+    .add_rows = cuda::AddRows,
+    .cast = cuda::Cast,
+    .concat_columns = cuda::ConcatColumns,
+    .embedding_gather = cuda::EmbeddingGather,
+    .gather_rows = cuda::GatherRows,
+    .gelu = cuda::Gelu,
+    .position_embedding = cuda::PositionEmbedding,
+    .scatter_rows = cuda::ScatterRows,
+    .silu_mul = cuda::SiluMul,
+    .sum_partials = cuda::SumPartials,
+};
+
+class CudaBackend final : public Backend {
+ public:
+  absl::string_view name() const override { return "cuda"; }
+  absl::string_view numerics_id() const override { return "cuda-bf16-1"; }
+  DType activation_dtype() const override { return DType::kBF16; }
+  const OpTable& ops() const override { return kCudaOps; }
+  absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) override {
+    PRISM_ASSIGN_OR_RETURN(std::unique_ptr<cuda::CudaStream> stream,
+                           cuda::CudaStream::Create(this, options.device_index));
+    return std::unique_ptr<Stream>(std::move(stream));
+  }
+};
+
+// "13.0" for 13000.
+std::string VersionName(int version) { return absl::StrCat(version / 1000, ".", version % 1000 / 10); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend() {
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (driver == 0) return absl::NotFoundError("there is no NVIDIA driver on this machine");
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorInsufficientDriver) {
+    return absl::FailedPreconditionError(absl::StrCat("the NVIDIA driver supports CUDA ", VersionName(driver),
+                                                      ", this program needs ", VersionName(runtime)));
+  }
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
+    return absl::NotFoundError("there is no CUDA device on this machine");
+  }
+  PRISM_RETURN_IF_ERROR(cuda::CudaStatus(error, "cudaGetDeviceCount"));
+  return std::make_unique<CudaBackend>();
+}
+
+}  // namespace prism

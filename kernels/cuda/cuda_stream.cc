@@ -1,0 +1,163 @@
+#include "kernels/cuda/cuda_stream.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/probe_kernel.h"
+
+namespace prism::cuda {
+namespace {
+
+// Host memory that the driver knows, so that the device can reach it itself.
+bool IsPinned(const void* data) {
+  cudaPointerAttributes attributes{};
+  if (cudaPointerGetAttributes(&attributes, data) != cudaSuccess) {
+    cudaGetLastError();
+    return false;
+  }
+  return attributes.type == cudaMemoryTypeHost;
+}
+
+absl::Status CheckCopy(const TensorView& from, const TensorView& to) {
+  if (from.dtype() == to.dtype() && from.shape() == to.shape()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("copy from ", Name(from.dtype()), from.shape().ToString(),
+                                                 " to ", Name(to.dtype()), to.shape().ToString()));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Create(Backend* backend, int device) {
+  std::unique_ptr<CudaStream> stream(new CudaStream(backend, device));
+  PRISM_RETURN_IF_ERROR(stream->Init());
+  return stream;
+}
+
+absl::Status CudaStream::Init() {
+  int count = 0;
+  PRISM_CUDA_RETURN_IF_ERROR(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  if (device_ < 0 || device_ >= count) {
+    return absl::NotFoundError(
+        absl::StrCat("cuda:", device_, " does not exist; there are ", count, " CUDA devices"));
+  }
+  PRISM_CUDA_RETURN_IF_ERROR(cudaSetDevice(device_), absl::StrCat("cuda:", device_));
+  cudaDeviceProp properties{};
+  PRISM_CUDA_RETURN_IF_ERROR(cudaGetDeviceProperties(&properties, device_), absl::StrCat("cuda:", device_));
+  num_multiprocessors_ = properties.multiProcessorCount;
+  if (HasKernelImage() == cudaErrorNoKernelImageForDevice) {
+    return absl::FailedPreconditionError(absl::StrCat("cuda:", device_, ": ", properties.name,
+                                                      " has compute capability ", properties.major, ".",
+                                                      properties.minor, ", this build has no code for it"));
+  }
+  PRISM_CUDA_RETURN_IF_ERROR(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "cudaStreamCreate");
+  for (Stage& stage : stages_) {
+    void* data = nullptr;
+    PRISM_CUDA_RETURN_IF_ERROR(cudaHostAlloc(&data, kStageBytes, cudaHostAllocDefault),
+                               absl::StrCat("pinned memory of ", kStageBytes, " bytes"));
+    stage.data = static_cast<char*>(data);
+    PRISM_CUDA_RETURN_IF_ERROR(cudaEventCreateWithFlags(&stage.done, cudaEventDisableTiming),
+                               "cudaEventCreate");
+  }
+  return absl::OkStatus();
+}
+
+CudaStream::~CudaStream() {
+  workspace().Clear();
+  if (handle_ != nullptr) {
+    cudaStreamSynchronize(handle_);
+    cudaStreamDestroy(handle_);
+  }
+  for (const Stage& stage : stages_) {
+    if (stage.done != nullptr) cudaEventDestroy(stage.done);
+    if (stage.data != nullptr) cudaFreeHost(stage.data);
+  }
+}
+
+absl::StatusOr<Tensor> CudaStream::Allocate(DType dtype, const Shape& shape) {
+  PRISM_ASSIGN_OR_RETURN(Buffer buffer,
+                         memory_.Allocate(shape.num_elements() * static_cast<int64_t>(SizeOf(dtype))));
+  return Tensor(std::move(buffer), dtype, shape);
+}
+
+absl::StatusOr<Tensor> CudaStream::AllocateHost(DType dtype, const Shape& shape) {
+  const int64_t size_bytes = shape.num_elements() * static_cast<int64_t>(SizeOf(dtype));
+  void* data = nullptr;
+  const cudaError_t error =
+      cudaHostAlloc(&data, static_cast<size_t>(std::max<int64_t>(size_bytes, 1)), cudaHostAllocDefault);
+  if (error != cudaSuccess) cudaGetLastError();
+  PRISM_CUDA_RETURN_IF_ERROR(error, absl::StrCat("pinned memory of ", size_bytes, " bytes"));
+  return Tensor(Buffer(data, size_bytes, [](void* p) { cudaFreeHost(p); }), dtype, shape);
+}
+
+absl::StatusOr<std::optional<DeviceMemorySizes>> CudaStream::MemorySizes() {
+  PRISM_CUDA_RETURN_IF_ERROR(cudaSetDevice(device_), "cudaSetDevice");
+  size_t free_bytes = 0, total_bytes = 0;
+  PRISM_CUDA_RETURN_IF_ERROR(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
+  return DeviceMemorySizes{.free_bytes = static_cast<int64_t>(free_bytes),
+                           .total_bytes = static_cast<int64_t>(total_bytes)};
+}
+
+absl::StatusOr<int64_t> CudaStream::StageRoom(int64_t wanted) {
+  if (stages_[static_cast<size_t>(stage_)].used_bytes == kStageBytes) {
+    PRISM_CUDA_RETURN_IF_ERROR(cudaEventRecord(stages_[static_cast<size_t>(stage_)].done, handle_),
+                               "cudaEventRecord");
+    stage_ = (stage_ + 1) % kNumStages;
+    // An event that was never recorded is done.
+    PRISM_CUDA_RETURN_IF_ERROR(cudaEventSynchronize(stages_[static_cast<size_t>(stage_)].done),
+                               "copy to the device");
+    stages_[static_cast<size_t>(stage_)].used_bytes = 0;
+  }
+  return std::min(wanted, kStageBytes - stages_[static_cast<size_t>(stage_)].used_bytes);
+}
+
+absl::Status CudaStream::CopyToDevice(const TensorView& host, const TensorView& device) {
+  PRISM_RETURN_IF_ERROR(CheckCopy(host, device));
+  const int64_t size_bytes = host.size_bytes();
+  const char* from = static_cast<const char*>(host.raw());
+  char* to = static_cast<char*>(device.raw());
+  for (int64_t done = 0; done < size_bytes;) {
+    PRISM_ASSIGN_OR_RETURN(const int64_t room, StageRoom(size_bytes - done));
+    Stage& stage = stages_[static_cast<size_t>(stage_)];
+    char* const staged = stage.data + stage.used_bytes;
+    std::memcpy(staged, from + done, static_cast<size_t>(room));
+    PRISM_CUDA_RETURN_IF_ERROR(
+        cudaMemcpyAsync(to + done, staged, static_cast<size_t>(room), cudaMemcpyHostToDevice, handle_),
+        "copy to the device");
+    stage.used_bytes += room;
+    done += room;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaStream::CopyToHost(const TensorView& device, const TensorView& host) {
+  PRISM_RETURN_IF_ERROR(CheckCopy(device, host));
+  const int64_t size_bytes = host.size_bytes();
+  const char* from = static_cast<const char*>(device.raw());
+  char* to = static_cast<char*>(host.raw());
+  if (size_bytes > 0 && IsPinned(to)) {
+    PRISM_CUDA_RETURN_IF_ERROR(
+        cudaMemcpyAsync(to, from, static_cast<size_t>(size_bytes), cudaMemcpyDeviceToHost, handle_),
+        "copy to the host");
+    return Synchronize();
+  }
+  for (int64_t done = 0; done < size_bytes;) {
+    PRISM_ASSIGN_OR_RETURN(const int64_t room, StageRoom(size_bytes - done));
+    Stage& stage = stages_[static_cast<size_t>(stage_)];
+    char* const staged = stage.data + stage.used_bytes;
+    PRISM_CUDA_RETURN_IF_ERROR(
+        cudaMemcpyAsync(staged, from + done, static_cast<size_t>(room), cudaMemcpyDeviceToHost, handle_),
+        "copy to the host");
+    PRISM_RETURN_IF_ERROR(Synchronize());
+    std::memcpy(to + done, staged, static_cast<size_t>(room));
+    done += room;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaStream::Synchronize() {
+  return CudaStatus(cudaStreamSynchronize(handle_), absl::StrCat("cuda:", device_));
+}
+
+}  // namespace prism::cuda
