@@ -32,6 +32,7 @@ def is_right(task, truth, answer):
 
 # ------------------------------------------------------------------------------------- reading answers
 
+
 def _compile(synonyms):
     """One pattern that finds every synonym, longest first, and a table from spelling to key."""
     table = {word: key for key, words in synonyms.items() for word in words}
@@ -64,13 +65,14 @@ def _keys(found):
     return {key for _, key in found}
 
 
-_NUMBER_WORDS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-                 "sixteen seventeen eighteen nineteen twenty").split()
+_NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty").split()
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4}
 _ZH_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"两": 2}
 _NUMBER_PATTERN = re.compile(
-    r"(?<![A-Za-z\d.])-?\d+(?:\.\d+)?(?![A-Za-z\d])|(?<![a-z])(?:" + "|".join(
-        sorted(_NUMBER_WORDS, key=len, reverse=True)) + r")(?![a-z])|[零一二两三四五六七八九十]+", re.IGNORECASE)
+    r"(?<![A-Za-z\d.])-?\d+(?:\.\d+)?(?![A-Za-z\d])|(?<![a-z])(?:" +
+    "|".join(sorted(_NUMBER_WORDS, key=len, reverse=True)) + r")(?![a-z])|[零一二两三四五六七八九十]+", re.IGNORECASE)
 
 
 def _zh_number(text):
@@ -89,7 +91,7 @@ def numbers_in(text):
         word = m.group()
         if word[-1].isdigit():
             number = float(word)
-            number = int(number) if number == int(number) else number
+            number = int(number) if abs(number) < 1e15 and number == int(number) else number
         elif word.lower() in _NUMBER_WORDS:
             number = _NUMBER_WORDS.index(word.lower())
         else:
@@ -134,6 +136,7 @@ def iou(a, b):
 
 # ----------------------------------------------------------------------------------------------- judges
 
+
 def _judge_shape(truth, text):
     return _keys(shapes_in(text)) == {truth["shape"]}
 
@@ -169,9 +172,11 @@ def _judge_number(truth, text):
     return {n for _, n in numbers_in(text)} == {truth["number"]}
 
 
-_PLACE_SIDES = {"top left": {"up", "left"}, "top": {"up"}, "top right": {"up", "right"}, "left": {"left"},
-                "center": {"center"}, "right": {"right"}, "bottom left": {"down", "left"}, "bottom": {"down"},
-                "bottom right": {"down", "right"}}
+_PLACE_SIDES = {
+    "top left": {"up", "left"}, "top": {"up"}, "top right": {"up", "right"}, "left": {"left"},
+    "center": {"center"}, "right": {"right"}, "bottom left": {"down", "left"}, "bottom": {"down"},
+    "bottom right": {"down", "right"}
+}
 
 
 def _judge_place(truth, text):
@@ -222,9 +227,10 @@ def _judge_text(truth, text):
 
 
 def _judge_label(truth, text):
-    said = {label for label in truth["labels"]
-            if re.search(rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9])", text,
-                         re.IGNORECASE if len(label) > 1 else 0)}
+    said = {
+        label for label in truth["labels"] if re.search(rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9])",
+                                                        text, re.IGNORECASE if len(label) > 1 else 0)
+    }
     return said == {truth["label"]}
 
 
@@ -233,7 +239,8 @@ def _judge_trend(truth, text):
     rising = re.search(r"\b(?:rising|rises?|up|upwards?|increas\w*|grow\w*)\b|升|增|涨", lower, re.ASCII)
     falling = re.search(r"\b(?:falling|falls?|down|downwards?|decreas\w*|declin\w*)\b|降|减|跌", lower, re.ASCII)
     mixed = re.search(r"\bmixed\b|\bfluctuat\w*|波动|起伏", lower, re.ASCII)
-    said = "mixed" if mixed or (rising and falling) else "rising" if rising else "falling" if falling else None
+    said = "mixed" if mixed or (rising and
+                                falling) else "rising" if rising else "falling" if falling else None
     return said == truth["trend"]
 
 
@@ -254,8 +261,9 @@ _CHANGE_PATTERNS = {
 
 
 def _judge_change(truth, text):
-    said = {change for change, pattern in _CHANGE_PATTERNS.items()
-            if re.search(pattern, text.lower(), re.ASCII)}
+    said = {
+        change for change, pattern in _CHANGE_PATTERNS.items() if re.search(pattern, text.lower(), re.ASCII)
+    }
     change = truth["change"]
     if change == "nothing":
         return said == {"nothing"}
@@ -305,14 +313,15 @@ def _judge_scene(truth, text):
 
 
 def _judge_chart(truth, text):
-    return _judge_number(truth, re.sub(r"一[张幅个]", "", text)) and re.search(
-        r"chart|graph|bars|柱", text.lower()) is not None
+    return _judge_number(truth, re.sub(r"一[张幅个]", "", text)) and re.search(r"chart|graph|bars|柱",
+                                                                           text.lower()) is not None
 
 
 def _same_json(said, true):
     if isinstance(true, dict):
         return isinstance(said, dict) and said.keys() == true.keys() and all(
-            _spelling(said[k]) == _spelling(v) if k == "text" and isinstance(said[k], str) else _same_json(said[k], v)
+            _spelling(said[k]) ==
+            _spelling(v) if k == "text" and isinstance(said[k], str) else _same_json(said[k], v)
             for k, v in true.items())
     if isinstance(true, list):
         return isinstance(said, list) and sorted(map(json.dumps, said)) == sorted(map(json.dumps, true))

@@ -117,8 +117,9 @@ def backdrop(rng, width, height, dark=None, paint=None):
     side = 2 if kind < 0.75 else rng.randint(4, 9)
     spread = 14 if side == 2 else 7
     small = Image.new("RGB", (side, side))
-    small.putdata([tuple(max(0, min(255, c + rng.randint(-spread, spread))) for c in color)
-                   for _ in range(side * side)])
+    small.putdata([
+        tuple(max(0, min(255, c + rng.randint(-spread, spread))) for c in color) for _ in range(side * side)
+    ])
     return Backdrop(small.resize((width, height), Image.Resampling.BILINEAR), dark, color, False)
 
 
@@ -164,6 +165,7 @@ def finish(rng, image, blur=True):
 
 # ---------------------------------------------------------------------------------------------- shapes
 
+
 def _regular(n, phase=-math.pi / 2):
     return [(math.cos(phase + 2 * math.pi * i / n), math.sin(phase + 2 * math.pi * i / n)) for i in range(n)]
 
@@ -196,8 +198,8 @@ def _outline(rng, shape):
     turn = 0.0
     if shape in ("circle", "ring"):
         squeeze = rng.uniform(0.92, 1.0)
-        points = [(x * squeeze, y) for x, y in _CIRCLE] if rng.random() < 0.5 else [
-            (x, y * squeeze) for x, y in _CIRCLE]
+        points = [(x * squeeze, y) for x, y in _CIRCLE
+                 ] if rng.random() < 0.5 else [(x, y * squeeze) for x, y in _CIRCLE]
     elif shape == "square":
         a = rng.uniform(0.95, 1.0)
         points = [(-a, -1), (a, -1), (a, 1), (-a, 1)]
@@ -230,8 +232,8 @@ def _outline(rng, shape):
             turn += rng.uniform(-5, 5)
     elif shape == "cross":
         a = rng.uniform(0.24, 0.38)
-        points = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a),
-                  (-a, -a)]
+        points = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a),
+                  (-1, -a), (-a, -a)]
         turn = rng.uniform(-12, 12) if rng.random() < 0.5 else 0.0
     else:
         squeeze = rng.uniform(0.88, 1.12)
@@ -397,9 +399,11 @@ def put_stamp(image, layers, cx, cy):
         inside = mask.point(_THRESHOLD).getbbox()
         if inside is None:
             continue
-        b = (max(0, x + inside[0]), max(0, y + inside[1]), min(image.width, x + inside[2]),
-             min(image.height, y + inside[3]))
-        box = b if box is None else (min(box[0], b[0]), min(box[1], b[1]), max(box[2], b[2]), max(box[3], b[3]))
+        b = (max(0, x + inside[0]), max(0,
+                                        y + inside[1]), min(image.width,
+                                                            x + inside[2]), min(image.height, y + inside[3]))
+        box = b if box is None else (min(box[0], b[0]), min(box[1], b[1]), max(box[2], b[2]),
+                                     max(box[3], b[3]))
     return box
 
 
@@ -434,9 +438,9 @@ def scatter(rng, width, height, radii, gap=None, tries=60):
             for _ in range(tries):
                 x = rng.uniform(margin, width - margin) if width > 2 * margin else width / 2
                 y = rng.uniform(margin, height - margin) if height > 2 * margin else height / 2
-                if all(max(abs(x - px), abs(y - py)) > r + pr + gap or
-                       (x - px) ** 2 + (y - py) ** 2 > (1.12 * (r + pr) + gap) ** 2
-                       for px, py, pr in placed.values()):
+                if all(
+                        max(abs(x - px), abs(y - py)) > r + pr + gap or (x - px) ** 2 +
+                    (y - py) ** 2 > (1.12 * (r + pr) + gap) ** 2 for px, py, pr in placed.values()):
                     placed[i] = (x, y, r)
                     break
             else:
@@ -448,7 +452,7 @@ def scatter(rng, width, height, radii, gap=None, tries=60):
 
 
 def draw_scene(rng, back, kinds, spots, sketch=None):
-    """Draws things of `kinds` [(shape, color)] at `spots` [(x, y, radius)] on a backdrop, which it uses up."""
+    """Draws things of `kinds` [(shape, color)] at `spots` [(x, y, radius)] on a backdrop, used up by it."""
     sketch = sketch or random_sketch(rng, back)
     image = back.image
     things = []
@@ -500,7 +504,8 @@ def font_files():
         if name.startswith(_FONT_FAMILIES) and not any(word in name for word in _FONT_UNWANTED):
             found.setdefault(name, str(path))
     if not found:
-        raise RuntimeError(f"no fonts below {font_folder()}: install fonts-dejavu-core or set PRISM_DEMO_FONTS")
+        raise RuntimeError(
+            f"no fonts below {font_folder()}: install fonts-dejavu-core or set PRISM_DEMO_FONTS")
     return tuple(found[name] for name in sorted(found))
 
 
@@ -544,7 +549,8 @@ class Print:
 
 
 def random_print(rng):
-    return Print(rng.choice(font_files()), rng.uniform(-9, 9) if rng.random() < 0.4 else 0.0,
+    return Print(rng.choice(font_files()),
+                 rng.uniform(-9, 9) if rng.random() < 0.4 else 0.0,
                  rng.uniform(0.02, 0.15) if rng.random() < 0.25 else 0.0)
 
 
@@ -558,7 +564,7 @@ def _largest_size(text, way, width, height):
 
 
 def _print_within(rng, image, text, way, size, box, rgb):
-    """Prints the text at a random place within `box`; shrinks it where it is too large. Returns the ink's box."""
+    """Prints the text somewhere within `box`, shrunk where it is too large. Returns the ink's box."""
     x0, y0, x1, y1 = box
     for _ in range(4):
         mask = text_mask(rng, text, _font(way.path, int(size)), way.turn, int(way.spacing * size))
@@ -607,8 +613,8 @@ def draw_lines_picture(rng, width, height, texts):
         box = (_TEXT_MARGIN, round(_TEXT_MARGIN + i * band + 2), width - _TEXT_MARGIN,
                round(_TEXT_MARGIN + (i + 1) * band - 2))
         largest = _largest_size(text, way, box[2] - box[0], box[3] - box[1])
-        _print_within(rng, back.image, text, way, rng.uniform(max(min(largest, 20.0), 0.5 * largest), largest), box,
-                      rgb)
+        _print_within(rng, back.image, text, way, rng.uniform(max(min(largest, 20.0), 0.5 * largest),
+                                                              largest), box, rgb)
     return back.image
 
 
@@ -628,6 +634,7 @@ def ink(rng, ground):
 
 
 # ---------------------------------------------------------------------------------------------- charts
+
 
 @dataclasses.dataclass
 class Chart:
@@ -653,9 +660,9 @@ def label_width(text, size):
 
 @functools.lru_cache(maxsize=None)
 def _chart_fonts():
-    wanted = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "LiberationSans-Regular.ttf", "LiberationSans-Bold.ttf",
-              "FreeSans.ttf", "OpenSans-Regular.ttf", "Carlito-Regular.ttf", "Roboto-Regular.ttf",
-              "LiberationSerif-Regular.ttf")
+    wanted = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "LiberationSans-Regular.ttf",
+              "LiberationSans-Bold.ttf", "FreeSans.ttf", "OpenSans-Regular.ttf", "Carlito-Regular.ttf",
+              "Roboto-Regular.ttf", "LiberationSerif-Regular.ttf")
     found = [path for path in font_files() if os.path.basename(path) in wanted]
     return tuple(found) or font_files()[:4]
 
@@ -697,12 +704,15 @@ def draw_chart(rng, width, height, chart):
     one = rng.choice(colors)
     plain = rng.random() < 0.5
     shades = [pick_color(rng, one)] * len(chart.labels) if plain else [
-        pick_color(rng, c) for c in rng.sample(colors, len(chart.labels))]
+        pick_color(rng, c) for c in rng.sample(colors, len(chart.labels))
+    ]
     edge = line if rng.random() < 0.2 else None
     for i, (label, value) in enumerate(zip(chart.labels, chart.values)):
         middle = left + column * (i + 0.5)
         y = round(y_of(value))
-        draw.rectangle((round(middle - bar / 2), y, round(middle + bar / 2), bottom), fill=shades[i], outline=edge)
+        draw.rectangle((round(middle - bar / 2), y, round(middle + bar / 2), bottom),
+                       fill=shades[i],
+                       outline=edge)
         draw.text((middle - font.getlength(label) / 2, bottom + 4), label, font=font, fill=line)
         if chart.printed:
             text = str(value)
@@ -726,8 +736,10 @@ def random_size(rng, low=SIDE_MIN, high=SIDE_MAX):
     width = rng.choice(sides)
     height = width
     if rng.random() < 0.7:
-        near = [s for s in _SIDES_SMALL + _SIDES_LARGE
-                if low <= s <= high and 0.5 * width <= s <= 2 * width and s <= width + 128]
+        near = [
+            s for s in _SIDES_SMALL + _SIDES_LARGE
+            if low <= s <= high and 0.5 * width <= s <= 2 * width and s <= width + 128
+        ]
         height = rng.choice(near)
     if rng.random() < 0.1:
         width = max(low, min(high, width + rng.randint(-15, 15)))
