@@ -7,36 +7,14 @@
 #include <cstdio>
 #include <memory>
 
+#include "common/base/utf8.h"
+
 namespace prism {
 namespace {
 
 std::string& ProgramJson() {
   static std::string* const program = new std::string("\"prism\"");
   return *program;
-}
-
-// The length of the well-formed UTF-8 sequence at text[i], or 0.
-size_t Utf8Length(absl::string_view text, size_t i) {
-  const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[k]); };
-  const unsigned char lead = byte(i);
-  const size_t length = lead < 0x80   ? 1
-                        : lead < 0xC2 ? 0
-                        : lead < 0xE0 ? 2
-                        : lead < 0xF0 ? 3
-                        : lead < 0xF5 ? 4
-                                      : 0;
-  if (length == 0 || i + length > text.size()) return 0;
-  for (size_t k = 1; k < length; ++k) {
-    if ((byte(i + k) & 0xC0) != 0x80) return 0;
-  }
-  if (length >= 3) {
-    const unsigned char second = byte(i + 1);
-    if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second > 0x9F) ||
-        (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second > 0x8F)) {
-      return 0;
-    }
-  }
-  return length;
 }
 
 }  // namespace
@@ -54,7 +32,7 @@ std::string JsonQuote(absl::string_view text) {
       std::snprintf(escape, sizeof(escape), "\\u%04x", c);
       out += escape;
       ++i;
-    } else if (const size_t length = Utf8Length(text, i); length > 0) {
+    } else if (const size_t length = Utf8CharacterSize(text.substr(i)); length > 0) {
       out.append(text.data() + i, length);
       i += length;
     } else {

@@ -10,8 +10,8 @@
 #include "absl/strings/strip.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
+#include "common/base/utf8.h"
 #include "common/text/python_json.h"
-#include "common/text/utf8.h"
 
 namespace prism {
 namespace {

@@ -9,7 +9,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 
 namespace prism {
 namespace {

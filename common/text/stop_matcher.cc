@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 
 namespace prism {
 

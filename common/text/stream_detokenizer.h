@@ -8,7 +8,7 @@
 #include <string>
 
 #include "common/text/tokenizer.h"
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 
 namespace prism {
 

@@ -4,9 +4,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/base/utf8.h"
 #include "common/text/tokenizer_file.h"
 #include "common/text/unicode_normalizer.h"
-#include "common/text/utf8.h"
 
 namespace prism {
 

@@ -2,7 +2,6 @@
 
 #include <simdjson.h>
 
-#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -14,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/text/python_json.h"
 #include "common/wire/status_codec.h"
 #include "services/gateway/data_url.h"
 
@@ -63,128 +63,6 @@ absl::Status Want(absl::string_view path, const element& value, absl::string_vie
   return FieldViolation(path, absl::StrCat("is ", Describe(value), ", want ", wanted));
 }
 
-// ---- Python's json.dumps(value, ensure_ascii=False) ---------------------------------------------
-// That is how the chat template shows tools and arguments, so the model reads what it was trained on.
-
-void AppendPythonString(std::string_view text, std::string* out) {
-  out->push_back('"');
-  for (const char c : text) {
-    switch (c) {
-      case '"':
-        out->append("\\\"");
-        break;
-      case '\\':
-        out->append("\\\\");
-        break;
-      case '\n':
-        out->append("\\n");
-        break;
-      case '\r':
-        out->append("\\r");
-        break;
-      case '\t':
-        out->append("\\t");
-        break;
-      case '\b':
-        out->append("\\b");
-        break;
-      case '\f':
-        out->append("\\f");
-        break;
-      default:
-        if (static_cast<uint8_t>(c) < 0x20) {
-          absl::StrAppend(out, "\\u", absl::Hex(static_cast<uint8_t>(c), absl::kZeroPad4));
-        } else {
-          out->push_back(c);
-        }
-    }
-  }
-  out->push_back('"');
-}
-
-// repr(float): the shortest digits that read back, positional for exponents in [-4, 16).
-void AppendPythonFloat(double value, std::string* out) {
-  char text[40];
-  const auto end = std::to_chars(text, text + sizeof(text), value, std::chars_format::scientific).ptr;
-  std::string_view scientific(text, static_cast<size_t>(end - text));
-  if (scientific.front() == '-') {
-    out->push_back('-');
-    scientific.remove_prefix(1);
-  }
-  const size_t e = scientific.find('e');
-  std::string digits(scientific.substr(0, 1));
-  if (e > 2) digits.append(scientific.substr(2, e - 2));
-  int exponent = 0;
-  const size_t exponent_at = scientific[e + 1] == '+' ? e + 2 : e + 1;
-  std::from_chars(scientific.data() + exponent_at, scientific.data() + scientific.size(), exponent);
-  if (exponent < -4 || exponent >= 16) {
-    out->append(digits, 0, 1);
-    if (digits.size() > 1) absl::StrAppend(out, ".", digits.substr(1));
-    absl::StrAppend(out, "e", exponent < 0 ? "-" : "+", absl::Dec(std::abs(exponent), absl::kZeroPad2));
-  } else if (exponent < 0) {
-    absl::StrAppend(out, "0.", std::string(static_cast<size_t>(-exponent - 1), '0'), digits);
-  } else {
-    const size_t whole = static_cast<size_t>(exponent) + 1;
-    if (digits.size() <= whole) {
-      absl::StrAppend(out, digits, std::string(whole - digits.size(), '0'), ".0");
-    } else {
-      absl::StrAppend(out, digits.substr(0, whole), ".", digits.substr(whole));
-    }
-  }
-}
-
-// Recursion is bounded by kJsonDepthMax.
-void AppendPythonJson(const element& value, std::string* out) {
-  switch (value.type()) {
-    case element_type::ARRAY: {
-      out->push_back('[');
-      bool first = true;
-      for (const element item : dom::array(value)) {
-        if (!first) out->append(", ");
-        first = false;
-        AppendPythonJson(item, out);
-      }
-      out->push_back(']');
-      break;
-    }
-    case element_type::OBJECT: {
-      // A repeated key keeps its first place and its last value, as in a Python dict.
-      std::vector<std::string_view> order;
-      std::unordered_map<std::string_view, element> last;
-      for (const dom::key_value_pair field : dom::object(value)) {
-        if (last.insert_or_assign(field.key, field.value).second) order.push_back(field.key);
-      }
-      out->push_back('{');
-      for (size_t i = 0; i < order.size(); ++i) {
-        if (i > 0) out->append(", ");
-        AppendPythonString(order[i], out);
-        out->append(": ");
-        AppendPythonJson(last[order[i]], out);
-      }
-      out->push_back('}');
-      break;
-    }
-    case element_type::STRING:
-      AppendPythonString(std::string_view(value), out);
-      break;
-    case element_type::INT64:
-      absl::StrAppend(out, int64_t{value});
-      break;
-    case element_type::UINT64:
-      absl::StrAppend(out, uint64_t{value});
-      break;
-    case element_type::DOUBLE:
-      AppendPythonFloat(double{value}, out);
-      break;
-    case element_type::BOOL:
-      out->append(bool{value} ? "true" : "false");
-      break;
-    case element_type::NULL_VALUE:
-      out->append("null");
-      break;
-  }
-}
-
 // ---- Reading --------------------------------------------------------------------------------------
 
 // The fields of one object: the last of a repeated key wins, and null is as good as absent.
@@ -208,6 +86,13 @@ class Fields {
  private:
   std::unordered_map<std::string_view, element> values_;
 };
+
+// As the chat template shows it to the model.
+absl::StatusOr<std::string> AsPythonJson(absl::string_view path, const element& value) {
+  absl::StatusOr<std::string> text = PythonJson(simdjson::minify(value), "its JSON");
+  if (!text.ok()) return FieldViolation(path, text.status().message());
+  return text;
+}
 
 absl::StatusOr<std::string_view> ReadString(absl::string_view path, const element& value) {
   std::string_view text;
@@ -530,7 +415,8 @@ class Parser {
       } else if (arguments->is_string()) {
         call.set_arguments_json(std::string(std::string_view(*arguments)));
       } else if (arguments->is_object()) {
-        AppendPythonJson(*arguments, call.mutable_arguments_json());
+        PRISM_ASSIGN_OR_RETURN(*call.mutable_arguments_json(),
+                               AsPythonJson(function_path + ".arguments", *arguments));
       } else {
         return Want(function_path + ".arguments", *arguments, "a string or an object");
       }
@@ -560,7 +446,7 @@ class Parser {
         const auto name = function_fields.Take("name");
         if (!name.has_value()) return FieldViolation(path + ".function.name", "is missing, want a string");
         PRISM_RETURN_IF_ERROR(ReadName(path + ".function.name", *name).status());
-        AppendPythonJson(tool, out_.request.add_tools_json());
+        PRISM_ASSIGN_OR_RETURN(*out_.request.add_tools_json(), AsPythonJson(path, tool));
       }
     }
     PRISM_RETURN_IF_ERROR(Flag(fields, "parallel_tool_calls", true).status());

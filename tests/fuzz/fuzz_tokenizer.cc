@@ -15,7 +15,7 @@
 #include "common/text/stream_detokenizer.h"
 #include "common/text/tokenizer.h"
 #include "common/text/unicode_normalizer.h"
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 
 namespace prism {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <random>
 
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 #include "gtest/gtest.h"
 #include "tests/common/text/text_test_files.h"
 

@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "common/text/byte_level.h"
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/common/text/text_test_files.h"

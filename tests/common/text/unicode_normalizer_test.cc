@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <random>
 
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 #include "gtest/gtest.h"
 
 namespace prism {

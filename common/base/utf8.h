@@ -16,6 +16,9 @@ namespace prism {
 // U+10FFFF). Equal to text.size() when all of it is.
 size_t Utf8ValidPrefix(absl::string_view text);
 
+// Bytes of the whole, valid character that `text` begins with; 0 if there is none.
+size_t Utf8CharacterSize(absl::string_view text);
+
 // InvalidArgument "WHAT: byte 0xe4 at offset 3 is not UTF-8", or OK.
 absl::Status CheckUtf8(absl::string_view text, absl::string_view what);
 

@@ -1,4 +1,4 @@
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 
 #include <cstring>
 
@@ -61,6 +61,12 @@ size_t AsciiPrefix(const char* data, size_t size) {
 }
 
 }  // namespace
+
+size_t Utf8CharacterSize(absl::string_view text) {
+  if (text.empty()) return 0;
+  const Part part = PartAt(text.data(), text.size());
+  return part.complete ? part.size : 0;
+}
 
 size_t Utf8ValidPrefix(absl::string_view text) {
   size_t offset = 0;

@@ -1,4 +1,4 @@
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 
 #include <random>
 
@@ -24,6 +24,15 @@ TEST(Utf8Test, ValidPrefixEndsAtTheFirstBadByte) {
   EXPECT_EQ(Utf8ValidPrefix("a\xf4\x90\x80\x80"), 1u);  // beyond U+10FFFF
   EXPECT_EQ(Utf8ValidPrefix("a\xe4\xb8"), 1u);          // cut short
   EXPECT_EQ(Utf8ValidPrefix("01234567\x80"), 8u);
+}
+
+TEST(Utf8Test, ACharactersSizeIsThatOfAWholeOneOrZero) {
+  EXPECT_EQ(Utf8CharacterSize(""), 0u);
+  EXPECT_EQ(Utf8CharacterSize("ab"), 1u);
+  EXPECT_EQ(Utf8CharacterSize("\u4e2dx"), 3u);
+  EXPECT_EQ(Utf8CharacterSize("\U0001f600"), 4u);
+  EXPECT_EQ(Utf8CharacterSize("\xe4\xb8"), 0u);  // cut short
+  EXPECT_EQ(Utf8CharacterSize("\x80z"), 0u);
 }
 
 TEST(Utf8Test, EveryCodePointGoesThereAndBack) {
