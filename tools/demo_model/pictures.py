@@ -321,10 +321,10 @@ class Sketch:
 def random_sketch(rng, back):
     kind = rng.random()
     if back.paint:
-        hand = rng.uniform(0.012, 0.05) if rng.random() < 0.5 else 0.0
+        hand = rng.uniform(0.008, 0.032) if rng.random() < 0.5 else 0.0
         fill = "flat" if kind < 0.6 else "hollow" if kind < 0.82 else "edged"
         return Sketch(fill, hand, rng.random() < 0.35)
-    hand = rng.uniform(0.01, 0.04) if rng.random() < 0.12 else 0.0
+    hand = rng.uniform(0.006, 0.025) if rng.random() < 0.12 else 0.0
     fill = "flat" if kind < 0.78 else "hollow" if kind < 0.88 else "edged"
     return Sketch(fill, hand, rng.random() < 0.08)
 
@@ -703,8 +703,8 @@ def draw_chart(rng, width, height, chart):
     colors = [c for c in palette(dark) if c not in ("gray", "white", "black")]
     one = rng.choice(colors)
     plain = rng.random() < 0.5
-    shades = [pick_color(rng, one)] * len(chart.labels) if plain else [
-        pick_color(rng, c) for c in rng.sample(colors, len(chart.labels))
+    shades = [visible_color(rng, one, back)] * len(chart.labels) if plain else [
+        visible_color(rng, c, back) for c in rng.sample(colors, len(chart.labels))
     ]
     edge = line if rng.random() < 0.2 else None
     for i, (label, value) in enumerate(zip(chart.labels, chart.values)):

@@ -133,7 +133,8 @@ def _refer(rng, language, scene, thing, full=0.5):
     if sum(t.kind == thing.kind for t in scene.things) > 1:
         return None
     if rng.random() >= full:
-        if sum(t.shape == thing.shape for t in scene.things) == 1 and rng.random() < 0.8:
+        shapes = [t.shape for t in scene.things]
+        if shapes.count(thing.shape) == 1 and not _doubtful(thing.shape, shapes) and rng.random() < 0.8:
             return _shape_asked(rng, language, thing.shape)
         if sum(t.color == thing.color for t in scene.things) == 1:
             c = _color_asked(rng, language, thing.color)
@@ -208,7 +209,7 @@ def scene_many(rng, size):
     width, height = size
     back = backdrop(rng, width, height)
     target = rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8)) if min(size) >= 160 else rng.randint(1, 6)
-    others = rng.choice((0, 0, 1, 2, 3)) if target < 6 else rng.choice((0, 0, 1))
+    others = min(8 - target, rng.choice((0, 0, 1, 2, 3)))
     colors = palette(back.dark)
     kind = rng.random()
     if kind < 0.4:  # one kind repeated
@@ -354,8 +355,9 @@ def ask_shape(rng, language, scene):
 
 
 def _doubtful(shape, shapes):
-    """Whether some would call another of these shapes by this name: a ring is a circle to many people."""
-    return (shape == "circle" and "ring" in shapes) or (shape == "ring" and "circle" in shapes)
+    """Whether some would call another of these shapes by this name, or this one by another name."""
+    return ((shape == "circle" and "ring" in shapes) or (shape == "ring" and "circle" in shapes) or
+            (shape == "rectangle" and "square" in shapes))
 
 
 def ask_is_there(rng, language, scene):
@@ -390,13 +392,8 @@ def ask_is_there(rng, language, scene):
 
 
 def ask_color(rng, language, scene):
-    groups = {}
-    for t in scene.things:
-        groups.setdefault(t.shape, set()).add(t.color)
-    lone = [
-        t for t in scene.things
-        if len(groups[t.shape]) == 1 and sum(u.shape == t.shape for u in scene.things) == 1
-    ]
+    shapes = [t.shape for t in scene.things]
+    lone = [t for t in scene.things if shapes.count(t.shape) == 1 and not _doubtful(t.shape, shapes)]
     if len(scene.things) == 1 and rng.random() < 0.5:
         thing = scene.things[0]
         question = _say(rng, language, wording.COLOR_SINGLE)
@@ -812,29 +809,28 @@ def random_chart(rng, width, height):
         labels = list(labels[start:start + number])
     else:
         labels = rng.sample(labels, number)
-    ticks = rng.choice((4, 5, 5, 6))
     step = rng.choice((1, 2, 5, 10, 10, 20, 50, 100) if width >= 256 else (1, 2, 5, 10, 20))
     unit = 1 if printed else step
-    top = step * ticks
-    # Least difference of the values that are told apart by their height alone.
-    apart = max(unit, -(-top // 12)) if printed else unit
     kind = rng.random()
-    for _ in range(60):
+    while True:
+        ticks = rng.randint(max(4, number), max(6, number + 2))
+        top = step * ticks
+        # Least difference of the values that are told apart by their height alone.
+        apart = max(unit, -(-top // 12)) if printed else unit
         values = [rng.randint(1, top // unit) * unit for _ in range(number)]
         if kind < 0.34:
             values.sort()
         elif kind < 0.62:
             values.sort(reverse=True)
+        elif _trend_of(values) is None:
+            continue
         ranked = sorted(values)
-        if ranked[-1] - ranked[-2] < apart or ranked[1] - ranked[0] < apart or ranked[0] * 14 < top:
+        gaps = [b - a for a, b in zip(ranked, ranked[1:])]
+        if ranked[0] * 14 < top or gaps[0] < apart or gaps[-1] < apart:
             continue
-        if printed and any(0 < abs(a - b) < apart for a in values for b in values):
-            continue
-        if kind < 0.62 and _trend_of(values) is None:
+        if any(0 < gap < apart for gap in gaps) or (kind < 0.62 and 0 in gaps):
             continue
         break
-    else:
-        values = [unit * (1 + k) * (top // unit // (number + 1) or 1) for k in range(number)]
     title = rng.choice(wording.TITLES) if height >= 224 and rng.random() < 0.25 else ""
     return pictures.Chart(labels, values, step, ticks, printed, axis, title)
 

@@ -413,7 +413,7 @@ CHANGED = {
            "What has changed from picture 1 to picture 2?", "Find the difference.",
            "How do the two pictures differ?", "What's the difference?",
            "Compare the two pictures. What changed?", "Spot the difference.",
-           "What is new in the second image?"),
+           "Which change do you see?"),
     "zh": ("有什么变化？", "两张图之间有什么变化？", "两张图有什么不同？", "第二张图有什么不同？", "从第一张到第二张发生了什么变化？", "找出不同之处。", "两张图片有什么区别？",
            "什么改变了？", "比较两张图，有什么变化？", "有什么区别？"),
 }
