@@ -13,7 +13,10 @@ namespace {
 constexpr int kReplicasMax = 64;
 
 void AddUpFlags(FlagSet* set, UpOptions* o) {
-  set->Add("--model", &o->model, "The checkpoint: a folder as Hugging Face lays it out", {.required = true});
+  set->Add(
+      "--model", &o->model,
+      "The checkpoint: a folder as Hugging Face lays it out; none: the demo model that comes with Prism, "
+      "models/demo of this checkout or share/prism/models/demo of this installation");
   set->Add("--host", &o->host, "The address the gateway listens on; all else stays on loopback");
   set->Add("--port", &o->port, "The gateway's port; 0 takes a free one", {.min = 0, .max = 65535});
   set->Add("--vision-encoders", &o->vision_encoders, "Vision encoders to run",

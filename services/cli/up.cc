@@ -475,7 +475,28 @@ int Error(absl::string_view message) {
 
 }  // namespace
 
-int Up(const UpOptions& options) {
+absl::StatusOr<std::string> DemoModel(const std::string& bin_dir) {
+  std::string folder = bin_dir;
+  while (true) {
+    for (const char* place : {"/models/demo", "/share/prism/models/demo"}) {
+      struct stat config{};
+      if (stat(absl::StrCat(folder, place, "/config.json").c_str(), &config) == 0)
+        return absl::StrCat(folder, place);
+    }
+    if (folder.empty()) break;
+    folder.resize(folder.rfind('/') == std::string::npos ? 0 : folder.rfind('/'));
+  }
+  return absl::NotFoundError(absl::StrCat("no --model was given, and neither ", bin_dir,
+                                          " nor a folder above it has the demo model, models/demo"));
+}
+
+int Up(const UpOptions& given) {
+  UpOptions options = given;
+  if (options.model.empty()) {
+    absl::StatusOr<std::string> demo = DemoModel(OwnDirectory());
+    if (!demo.ok()) return Error(demo.status().message());
+    options.model = *std::move(demo);
+  }
   struct stat model{};
   if (stat(options.model.c_str(), &model) != 0 || !S_ISDIR(model.st_mode)) {
     return Error(absl::StrCat("--model ", options.model, ": there is no such folder"));

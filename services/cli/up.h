@@ -13,10 +13,12 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/statusor.h"
+
 namespace prism {
 
 struct UpOptions {
-  std::string model;               // checkpoint folder
+  std::string model;               // checkpoint folder; empty: DemoModel()
   std::string host = "127.0.0.1";  // of the gateway; all else is on loopback
   int port = 8000;                 // 0: any free one
   int vision_encoders = 1;
@@ -40,6 +42,11 @@ struct UpOptions {
   int64_t kv_cache_bytes = 0;
   int limit_images = 0;
 };
+
+// The demo model that belongs to the programs in `bin_dir`: the first of models/demo and
+// share/prism/models/demo (which hold a config.json) in that folder or one of those above it; a checkout and
+// an installation both have one. NotFound says where it looked.
+absl::StatusOr<std::string> DemoModel(const std::string& bin_dir);
 
 // From the first signal to the end of Up().
 inline constexpr std::chrono::milliseconds kStopTimeout{19'000};

@@ -78,7 +78,8 @@ class UpTest : public testing::Test {
     char pattern[] = "/tmp/prism_up_test_XXXXXX";
     ASSERT_NE(mkdtemp(pattern), nullptr);
     dir_ = pattern;
-    fs::create_directory(dir_ / "model");
+    model_ = dir_ / "model";
+    fs::create_directory(model_);
     fs::copy_file(fs::path(PRISM_BIN_DIR) / "prism", dir_ / "prism");
     for (const char* program : {"prism-gateway", "prism-router", "prism-decoder", "prism-vision-encoder"}) {
       fs::copy_file(fs::path(PRISM_FAKE_PROGRAM), dir_ / program);
@@ -97,12 +98,11 @@ class UpTest : public testing::Test {
   void Start(const std::vector<std::string>& more = {}, int port = 0) {
     std::vector<std::string> arguments = {(dir_ / "prism").string(),
                                           "up",
-                                          "--model",
-                                          (dir_ / "model").string(),
                                           "--port",
                                           std::to_string(port == 0 ? port_.number() : port),
                                           "--state-file",
                                           (dir_ / "state.json").string()};
+    if (!model_.empty()) arguments.insert(arguments.end(), {"--model", model_.string()});
     arguments.insert(arguments.end(), more.begin(), more.end());
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -154,6 +154,7 @@ class UpTest : public testing::Test {
   std::string Errors() { return ReadFile(dir_ / "err"); }
 
   fs::path dir_;
+  fs::path model_;  // empty: no --model
   Port port_;
   pid_t pid_ = 0;
   steady_clock::time_point start_;
@@ -190,6 +191,23 @@ TEST_F(UpTest, SaysThatItsPortIsInUse) {
   EXPECT_EQ(WaitEnd(milliseconds(5'000)), 1);
   EXPECT_EQ(Errors(), absl::StrCat("prism up: cannot listen on 127.0.0.1:", taken.number(),
                                    ": Address already in use\n"));
+}
+
+TEST_F(UpTest, ServesTheDemoModelWhereNoOtherIsNamed) {
+  model_.clear();
+  Start();
+  EXPECT_EQ(WaitEnd(milliseconds(5'000)), 1);
+  EXPECT_THAT(Errors(), HasSubstr("no --model was given, and neither "));
+  for (const char* place : {"models/demo", "share/prism/models/demo"}) {
+    fs::create_directories(dir_ / place);
+    std::ofstream(dir_ / place / "config.json") << "{}";
+    fs::remove(dir_ / "out");
+    Start();
+    ASSERT_TRUE(WaitReady()) << place << Errors();
+    kill(pid_, SIGTERM);
+    EXPECT_EQ(WaitEnd(), 0) << Errors();
+    fs::remove_all(dir_ / place);
+  }
 }
 
 TEST_F(UpTest, SaysThatThereIsNoSuchModel) {
