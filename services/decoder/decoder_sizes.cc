@@ -73,6 +73,14 @@ absl::StatusOr<DecoderSizes> SizeDecoder(const ModelConfig& config, const SizeFl
   }
   sizes.model_length_max = std::min(context, sizes.kv_pages * kTokensPerPage);
   sizes.score_rows_max = kScoreRowsMax;
+  const int64_t embedding_token_bytes =
+      (1 + config.vision.num_deepstack()) * config.text.hidden_size * static_cast<int64_t>(sizeof(float));
+  sizes.embedding_cache_bytes = flags.embedding_cache_bytes;
+  if (sizes.embedding_cache_bytes == 0) {
+    sizes.embedding_cache_bytes =
+        std::min(kEmbeddingContextsDefault * sizes.model_length_max * embedding_token_bytes,
+                 kEmbeddingBytesDefaultMax);
+  }
   sizes.logit_rows_max = flags.max_num_seqs + kScoreRowsMax;
   const int64_t threads = flags.threads > 0 ? flags.threads : machine.cpus;
   sizes.threads_per_rank = static_cast<int>(std::max<int64_t>(1, threads / num_ranks));

@@ -50,7 +50,6 @@ struct Flags {
   SizeFlags sizes;
   int64_t max_waiting = 128;
   int64_t growth_tokens = 256;
-  int64_t embedding_cache_bytes = int64_t{1} << 30;
   int embedding_timeout_s = 30;
   int step_timeout_s = 60;
 };
@@ -86,8 +85,9 @@ void AddFlags(FlagSet& set, Flags& flags) {
           {.unit = "requests", .min = 1, .max = 65536});
   set.Add("--threads", &flags.sizes.threads, "CPU threads that the ranks share; 0: one a CPU",
           {.unit = "threads", .min = 0, .max = 1024});
-  set.Add("--embedding-cache-bytes", &flags.embedding_cache_bytes,
-          "Memory for embeddings, in use and kept for later", {.unit = "bytes", .min = 1, .max = 1e15});
+  set.Add("--embedding-cache-bytes", &flags.sizes.embedding_cache_bytes,
+          "Memory for embeddings, in use and kept for later; 0: eight contexts of them, at most 1 GiB",
+          {.unit = "bytes", .min = 0, .max = 1e15});
   set.Add("--embedding-timeout-s", &flags.embedding_timeout_s, "How long one embedding may take to arrive",
           {.unit = "s", .min = 1, .max = 600});
   set.Add("--step-timeout-s", &flags.step_timeout_s, "A step under way for longer makes /healthz fail",
@@ -179,7 +179,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
   decoder->limits = LimitsOf(checkpoint->config(), sizes);
   decoder->description = DescriptionOf(*checkpoint, flags, *decoder->backend, sizes, digest, name);
   auto puller = std::make_unique<EmbeddingPuller>(
-      EmbeddingPullerOptions{.memory_bytes = flags.embedding_cache_bytes,
+      EmbeddingPullerOptions{.memory_bytes = sizes.embedding_cache_bytes,
                              .num_threads = kPullThreads,
                              .timeout = std::chrono::seconds(flags.embedding_timeout_s),
                              .memory_used_bytes = decoder->metrics.embedding_memory_bytes});

@@ -329,15 +329,18 @@ class Parser {
     const auto type_value = fields.Take("type");
     const auto text = fields.Take("text");
     const auto image_url = fields.Take("image_url");
+    const auto video_url = fields.Take("video_url");
     std::string_view type;
     if (type_value.has_value()) {
       PRISM_ASSIGN_OR_RETURN(type, ReadString(path + ".type", *type_value));
     } else if (image_url.has_value()) {
       type = "image_url";
+    } else if (video_url.has_value()) {
+      type = "video_url";
     } else if (text.has_value()) {
       type = "text";
     } else {
-      return FieldViolation(path + ".type", "is missing, want text or image_url");
+      return FieldViolation(path + ".type", "is missing, want text, image_url or video_url");
     }
     if (type == "text") {
       if (!text.has_value()) return FieldViolation(path + ".text", "is missing, want a string");
@@ -350,39 +353,109 @@ class Parser {
         return FieldViolation(path + ".image_url", "is missing, want an object with url");
       return ReadPicture(path + ".image_url", *image_url, message);
     }
-    return FieldViolation(path + ".type",
-                          absl::StrCat("is ", Quoted(type), ", not supported: want text or image_url"));
+    if (type == "video_url") {
+      if (!video_url.has_value())
+        return FieldViolation(path + ".video_url", "is missing, want an object with url");
+      return ReadClip(path + ".video_url", *video_url, message);
+    }
+    return FieldViolation(path + ".type", absl::StrCat("is ", Quoted(type),
+                                                       ", not supported: want text, image_url or video_url"));
+  }
+
+  // What a part of type image_url or video_url says.
+  struct MediaUrl {
+    std::string path;
+    std::string_view url;
+    std::optional<double> fps;
+  };
+
+  absl::StatusOr<MediaUrl> ReadMediaUrl(const std::string& path, const element& value,
+                                        const v1::ChatMessage& message) {
+    if (message.role() != "user" && message.role() != "tool") {
+      return FieldViolation(path, absl::StrCat("a picture in a message of role ", message.role(),
+                                               ", want one of role user or tool"));
+    }
+    MediaUrl media{.path = path};
+    if (value.is_string()) {
+      media.url = std::string_view(value);
+      return media;
+    }
+    if (!value.is_object()) return Want(path, value, "an object with url");
+    Fields fields(value);
+    media.path += ".url";
+    if (const auto detail = fields.Take("detail"); detail.has_value()) {
+      PRISM_RETURN_IF_ERROR(ReadString(path + ".detail", *detail).status());
+    }
+    if (const auto fps = fields.Take("fps"); fps.has_value()) {
+      PRISM_ASSIGN_OR_RETURN(media.fps, ReadFps(path + ".fps", *fps));
+    }
+    const auto url_value = fields.Take("url");
+    if (!url_value.has_value()) return FieldViolation(media.path, "is missing, want a data: URL");
+    PRISM_ASSIGN_OR_RETURN(media.url, ReadString(media.path, *url_value));
+    return media;
+  }
+
+  static absl::Status MediaError(const std::string& path, const absl::Status& status) {
+    if (!absl::IsResourceExhausted(status)) return FieldViolation(path, status.message());
+    return ErrorWithReason(absl::StatusCode::kInvalidArgument, absl::StrCat(path, ": ", status.message()),
+                           kReasonTooLarge, {{"param", path}});
+  }
+
+  static absl::StatusOr<double> ReadFps(const std::string& path, const element& value) {
+    const std::string wanted = absl::StrCat("a number above 0, at most ", kClipFpsMax);
+    PRISM_ASSIGN_OR_RETURN(const double fps, ReadNumber(path, value, wanted));
+    if (!(fps > 0 && fps <= kClipFpsMax)) return Want(path, value, wanted);
+    return fps;
   }
 
   absl::Status ReadPicture(const std::string& path, const element& value, v1::ChatMessage* message) {
-    if (message->role() != "user" && message->role() != "tool") {
-      return FieldViolation(path, absl::StrCat("a picture in a message of role ", message->role(),
-                                               ", want one of role user or tool"));
-    }
-    std::string url_path = path;
-    std::string_view url;
-    if (value.is_string()) {
-      url = std::string_view(value);
-    } else {
-      if (!value.is_object()) return Want(path, value, "an object with url");
-      Fields fields(value);
-      url_path += ".url";
-      if (const auto detail = fields.Take("detail"); detail.has_value()) {
-        PRISM_RETURN_IF_ERROR(ReadString(path + ".detail", *detail).status());
-      }
-      const auto url_value = fields.Take("url");
-      if (!url_value.has_value()) return FieldViolation(url_path, "is missing, want a data: URL");
-      PRISM_ASSIGN_OR_RETURN(url, ReadString(url_path, *url_value));
-    }
-    absl::StatusOr<std::string> bytes = DecodeImageDataUrl(Absl(url), limits_.media_bytes_max);
-    if (absl::IsResourceExhausted(bytes.status())) {
-      return ErrorWithReason(absl::StatusCode::kInvalidArgument,
-                             absl::StrCat(url_path, ": ", bytes.status().message()), kReasonTooLarge,
-                             {{"param", url_path}});
-    }
-    if (!bytes.ok()) return FieldViolation(url_path, bytes.status().message());
+    PRISM_ASSIGN_OR_RETURN(const MediaUrl media, ReadMediaUrl(path, value, *message));
+    absl::StatusOr<std::string> bytes = DecodeImageDataUrl(Absl(media.url), limits_.media_bytes_max);
+    if (!bytes.ok()) return MediaError(media.path, bytes.status());
     message->add_content()->mutable_image()->set_inline_data(*std::move(bytes));
     ++out_.num_pictures;
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadClip(const std::string& path, const element& value, v1::ChatMessage* message) {
+    PRISM_ASSIGN_OR_RETURN(const MediaUrl media, ReadMediaUrl(path, value, *message));
+    absl::StatusOr<ClipFiles> files = DecodeClipDataUrl(Absl(media.url), limits_.media_bytes_max);
+    if (!files.ok()) return MediaError(media.path, files.status());
+    v1::Clip& clip = *message->add_content()->mutable_clip();
+    clip.mutable_frames()->set_inline_data(std::move(files->bytes));
+    clip.mutable_frame_bytes()->Add(files->frame_bytes.begin(), files->frame_bytes.end());
+    if (media.fps.has_value()) clip.set_fps(*media.fps);
+    ++out_.num_pictures;
+    return absl::OkStatus();
+  }
+
+  // Gives the clips their rates, as vLLM's clients name them: one for all, or one each. A rate that
+  // stands in the clip's part wins.
+  absl::Status ReadClipRates(const std::string& path, const element& value) {
+    std::vector<v1::Clip*> clips;
+    for (v1::ChatMessage& message : *out_.request.mutable_messages()) {
+      for (v1::ContentPart& part : *message.mutable_content()) {
+        if (part.has_clip()) clips.push_back(part.mutable_clip());
+      }
+    }
+    std::vector<double> rates;
+    if (value.is_array()) {
+      PRISM_ASSIGN_OR_RETURN(const dom::array items, ReadArray(path, value, kJsonNodesMax));
+      for (const element item : items) {
+        PRISM_ASSIGN_OR_RETURN(const double fps, ReadFps(absl::StrCat(path, ".", rates.size()), item));
+        rates.push_back(fps);
+      }
+      if (rates.size() != 1 && rates.size() != clips.size()) {
+        return FieldViolation(path,
+                              absl::StrCat("has ", rates.size(), " rates for ", clips.size(), " clips"));
+      }
+    } else {
+      PRISM_ASSIGN_OR_RETURN(const double fps, ReadFps(path, value));
+      rates.push_back(fps);
+    }
+    for (size_t i = 0; i < clips.size(); ++i) {
+      if (!clips[i]->has_fps()) clips[i]->set_fps(rates.size() == 1 ? rates[0] : rates[i]);
+    }
     return absl::OkStatus();
   }
 
@@ -625,9 +698,20 @@ class Parser {
                                ReadInteger("mm_processor_kwargs.max_pixels", *high, 1, kPixelsMax));
         processor.set_max_pixels(static_cast<uint64_t>(pixels));
       }
+      if (const auto fps = options.Take("fps"); fps.has_value()) {
+        PRISM_RETURN_IF_ERROR(ReadClipRates("mm_processor_kwargs.fps", *fps));
+      }
+      if (const auto sample = options.Take("do_sample_frames"); sample.has_value()) {
+        PRISM_ASSIGN_OR_RETURN(const bool flag, ReadBool("mm_processor_kwargs.do_sample_frames", *sample));
+        if (flag) {
+          return FieldViolation("mm_processor_kwargs.do_sample_frames",
+                                "is true, not supported: every frame of a clip is shown");
+        }
+      }
       if (options.num_left() > 0) {
         return FieldViolation("mm_processor_kwargs",
-                              "has a key that is not supported: want min_pixels and max_pixels only");
+                              "has a key that is not supported: want min_pixels, max_pixels, fps and "
+                              "do_sample_frames only");
       }
       if (processor.has_min_pixels() && processor.has_max_pixels() &&
           processor.min_pixels() > processor.max_pixels()) {
@@ -635,6 +719,9 @@ class Parser {
                               absl::StrCat("is ", processor.min_pixels(), ", above max_pixels, which is ",
                                            processor.max_pixels()));
       }
+    }
+    if (const auto value = fields.Take("media_io_kwargs"); value.has_value()) {
+      PRISM_RETURN_IF_ERROR(ReadMediaOptions(*value));
     }
     if (const auto value = fields.Take("chat_template_kwargs"); value.has_value()) {
       PRISM_RETURN_IF_ERROR(ReadObject("chat_template_kwargs", *value));
@@ -658,6 +745,29 @@ class Parser {
         return FieldViolation("response_format.type",
                               absl::StrCat("is ", Quoted(name), ", not supported yet: want text"));
       }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadMediaOptions(const element& value) {
+    PRISM_RETURN_IF_ERROR(ReadObject("media_io_kwargs", value));
+    Fields kinds(value);
+    if (const auto video = kinds.Take("video"); video.has_value()) {
+      PRISM_RETURN_IF_ERROR(ReadObject("media_io_kwargs.video", *video));
+      Fields options(*video);
+      if (const auto fps = options.Take("fps"); fps.has_value()) {
+        PRISM_RETURN_IF_ERROR(ReadClipRates("media_io_kwargs.video.fps", *fps));
+      }
+      if (const auto frames = options.Take("num_frames"); frames.has_value()) {
+        PRISM_RETURN_IF_ERROR(ReadInteger("media_io_kwargs.video.num_frames", *frames, -1, -1).status());
+      }
+      if (options.num_left() > 0) {
+        return FieldViolation("media_io_kwargs.video",
+                              "has a key that is not supported: want fps, or num_frames of -1, only");
+      }
+    }
+    if (kinds.num_left() > 0) {
+      return FieldViolation("media_io_kwargs", "has a key that is not supported: want video only");
     }
     return absl::OkStatus();
   }
@@ -697,7 +807,6 @@ class Parser {
                              "guided_regex",
                              "length_penalty",
                              "logits_processors",
-                             "media_io_kwargs",
                              "prediction",
                              "prompt_logprobs",
                              "structured_outputs",

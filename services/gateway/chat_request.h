@@ -30,22 +30,23 @@ inline constexpr size_t kLogitBiasMax = 1024;
 inline constexpr int64_t kChoicesMax = 4;
 inline constexpr int64_t kTopLogprobsMax = 20;
 inline constexpr int64_t kIgnoreEosTokensMax = 4096;
+inline constexpr double kClipFpsMax = 1000;
 inline constexpr size_t kNameBytesMax = 256;  // model, user, cache_salt, a tool's name or id
 
 // ErrorInfo.reason of a picture beyond ChatLimits.media_bytes_max: HTTP 413.
 inline constexpr char kReasonTooLarge[] = "TOO_LARGE";
 
 struct ChatLimits {
-  uint64_t media_bytes_max = 32u << 20;  // of one picture's file
+  uint64_t media_bytes_max = 32u << 20;  // of one picture's file, or of a clip's frames together
 };
 
 struct ChatCompletion {
-  v1::ChatRequest request;  // pictures inline, whatever their size
+  v1::ChatRequest request;  // pictures and clips inline, whatever their size
   bool stream = false;
   bool include_usage = false;  // stream_options.include_usage
   bool logprobs = false;
   bool return_token_ids = false;
-  int num_pictures = 0;
+  int num_pictures = 0;        // and clips
   int num_unknown_fields = 0;  // at the top level
 };
 

@@ -45,7 +45,7 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
     uint64_t picture_bytes = 0;
     for (const v1::ChatMessage& message : request.messages()) {
       for (const v1::ContentPart& part : message.content())
-        picture_bytes += part.image().inline_data().size();
+        picture_bytes += part.image().inline_data().size() + part.clip().frames().inline_data().size();
     }
     metrics_->pictures.Increment(completion_.num_pictures);
     metrics_->picture_bytes.Increment(static_cast<double>(picture_bytes));
@@ -68,15 +68,21 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
   }
 
  private:
-  // Uploads the first picture at or after the given place, then goes on behind it.
+  // The file of a picture or a clip; null for text.
+  static v1::Media* MediaOf(v1::ContentPart* part) {
+    if (part->has_clip()) return part->mutable_clip()->mutable_frames();
+    return part->has_image() ? part->mutable_image() : nullptr;
+  }
+
+  // Uploads the first picture or clip at or after the given place, then goes on behind it.
   void UploadNext(int message_index, int part_index) {
     v1::ChatRequest& request = completion_.request;
     for (; message_index < request.messages_size(); ++message_index, part_index = 0) {
       v1::ChatMessage& message = *request.mutable_messages(message_index);
       for (; part_index < message.content_size(); ++part_index) {
-        if (message.content(part_index).part_case() != v1::ContentPart::kImage) continue;
-        std::string file =
-            std::move(*message.mutable_content(part_index)->mutable_image()->mutable_inline_data());
+        v1::Media* const media = MediaOf(message.mutable_content(part_index));
+        if (media == nullptr) continue;
+        std::string file = std::move(*media->mutable_inline_data());
         upload_ = router_->PutMedia(std::move(file), deadline_,
                                     [self = shared_from_this(), message_index,
                                      part_index](const absl::StatusOr<std::string>& media_id) {
@@ -94,9 +100,7 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
     upload_ = nullptr;
     if (exchange_->over()) return;
     if (!media_id.ok()) return Fail(media_id.status());
-    completion_.request.mutable_messages(message_index)
-        ->mutable_content(part_index)
-        ->mutable_image()
+    MediaOf(completion_.request.mutable_messages(message_index)->mutable_content(part_index))
         ->set_media_id(*media_id);
     UploadNext(message_index, part_index + 1);
   }

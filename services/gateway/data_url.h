@@ -1,10 +1,12 @@
-// data: URLs, the one form in which a client gives a picture.
+// data: URLs, the one form in which a client gives a picture or a clip.
 //
 // Thread safety: functions only.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -20,5 +22,18 @@ absl::string_view SniffImageType(absl::string_view bytes);
 // InvalidArgument: another scheme or media type, not base64, malformed, or empty. The type named is
 // not compared with the bytes: the vision encoder goes by those.
 absl::StatusOr<std::string> DecodeImageDataUrl(absl::string_view url, uint64_t bytes_max);
+
+inline constexpr size_t kClipFramesMin = 2;
+inline constexpr size_t kClipFramesMax = 256;
+
+struct ClipFiles {
+  std::string bytes;                  // the frames' files, one after the other
+  std::vector<uint32_t> frame_bytes;  // size of each
+};
+
+// The frames of "data:video/TYPE;base64,FRAME,FRAME,...", TYPE being jpeg, png or webp and each FRAME
+// a picture file in base64. `bytes_max` is for all of them together; errors as above, also for what is
+// a video file (nothing decodes one) and for fewer than kClipFramesMin or more than kClipFramesMax frames.
+absl::StatusOr<ClipFiles> DecodeClipDataUrl(absl::string_view url, uint64_t bytes_max);
 
 }  // namespace prism

@@ -104,6 +104,27 @@ absl::Status CheckMedia(const std::string& path, const v1::Media& media) {
   return FieldViolation(path, "names no picture: neither media_id nor inline_data");
 }
 
+absl::Status CheckClip(const std::string& path, const v1::Clip& clip) {
+  if (clip.frame_bytes_size() < kClipFramesMin || clip.frame_bytes_size() > kClipFramesMax) {
+    return FieldViolation(path, absl::StrCat("the clip has ", clip.frame_bytes_size(), " frames, want ",
+                                             kClipFramesMin, " to ", kClipFramesMax));
+  }
+  uint64_t bytes = 0;
+  for (const uint32_t size : clip.frame_bytes()) {
+    if (size == 0) return FieldViolation(path, "a frame of the clip has 0 bytes");
+    bytes += size;
+  }
+  if (clip.frames().has_inline_data() && clip.frames().inline_data().size() != bytes) {
+    return FieldViolation(path, absl::StrCat("the clip's frames have ", bytes, " bytes together, its media ",
+                                             clip.frames().inline_data().size()));
+  }
+  if (clip.has_fps() && !(clip.fps() > 0 && clip.fps() <= kClipFpsMax)) {
+    return FieldViolation(
+        path, absl::StrCat("the clip's fps is ", clip.fps(), ", want above 0, at most ", kClipFpsMax));
+  }
+  return CheckMedia(path, clip.frames());
+}
+
 absl::Status CheckMessages(const v1::ChatRequest& request, const RouterOptions& options) {
   if (request.messages().empty()) return FieldViolation("messages", "is empty");
   PRISM_RETURN_IF_ERROR(CheckCount("messages", request.messages_size(), kChatMessagesMax, "messages"));
@@ -118,10 +139,14 @@ absl::Status CheckMessages(const v1::ChatRequest& request, const RouterOptions& 
       const v1::ContentPart& part = message.content(p);
       const std::string part_path = absl::StrCat(path, ".content.", p);
       if (part.part_case() == v1::ContentPart::PART_NOT_SET) {
-        return FieldViolation(part_path, "is neither text nor a picture");
+        return FieldViolation(part_path, "is neither text, a picture nor a clip");
       }
-      if (!part.has_image()) continue;
-      PRISM_RETURN_IF_ERROR(CheckMedia(part_path, part.image()));
+      if (part.has_text()) continue;
+      if (part.has_clip()) {
+        PRISM_RETURN_IF_ERROR(CheckClip(part_path, part.clip()));
+      } else {
+        PRISM_RETURN_IF_ERROR(CheckMedia(part_path, part.image()));
+      }
       if (++num_images > options.limit_images) {
         return FieldViolation(part_path, absl::StrCat("is picture ", num_images, ", at most ",
                                                       options.limit_images, " a request"));
@@ -183,8 +208,10 @@ std::vector<ChatMessage> MessagesOf(const v1::ChatRequest& request) {
     ChatMessage& message = messages.emplace_back();
     message.role = from.role();
     for (const v1::ContentPart& part : from.content()) {
-      message.content.push_back(
-          {.kind = part.has_image() ? ChatPart::Kind::kImage : ChatPart::Kind::kText, .text = part.text()});
+      const ChatPart::Kind kind = part.has_image()  ? ChatPart::Kind::kImage
+                                  : part.has_clip() ? ChatPart::Kind::kVideo
+                                                    : ChatPart::Kind::kText;
+      message.content.push_back({.kind = kind, .text = part.text()});
     }
     for (const v1::ToolCall& call : from.tool_calls()) {
       message.tool_calls.push_back({.name = call.name(), .arguments_json = call.arguments_json()});

@@ -39,7 +39,7 @@ void AddFlags(FlagSet* set, Flags* flags) {
            {.required = true});
   set->Add("--decoders", &options.decoders, "The decoders, as host:port,host:port", {.required = true});
   AddServiceFlags(set, &flags->service);
-  set->Add("--limit-images", &options.limit_images, "Pictures a request may have",
+  set->Add("--limit-images", &options.limit_images, "Pictures and clips a request may have",
            {.unit = "pictures", .min = 0, .max = 256});
   set->Add("--max-model-len", &options.max_model_len,
            "Tokens of prompt plus answer; 0 takes what checkpoint and decoders allow",

@@ -17,16 +17,19 @@ inline constexpr int kTopLogprobsMax = 20;
 inline constexpr int kIgnoreEosTokensMax = 4096;
 inline constexpr int kNameBytesMax = 256;  // user, cache_salt, ids of tool calls
 inline constexpr int kInlineMediaBytesMax = 8 << 20;
+inline constexpr int kClipFramesMin = 2;
+inline constexpr int kClipFramesMax = 256;
+inline constexpr double kClipFpsMax = 1000;
 inline constexpr int kMediaChunkBytesMax = 1 << 20;
 
 struct RouterOptions {
   std::string served_model_name;             // what clients ask for
   std::vector<std::string> vision_encoders;  // host:port
   std::vector<std::string> decoders;         // host:port
-  int limit_images = 8;                      // pictures a chat
+  int limit_images = 8;                      // pictures and clips a chat
   int64_t max_model_len = 0;  // tokens of prompt plus answer; 0: what checkpoint and decoders allow
   int max_waiting = 256;      // chats that have no first token yet
-  int64_t limit_media_bytes = 32 << 20;      // of one picture file
+  int64_t limit_media_bytes = 32 << 20;      // of one picture file, or of a clip's together
   int64_t media_bytes = int64_t{512} << 20;  // of all pictures kept
   int threads = 2;                           // that tokenise and hash
   std::chrono::milliseconds request_timeout{300000};

@@ -93,6 +93,7 @@ void PictureEncode::Encode() {
   } else {
     request.mutable_media()->set_inline_data(request_.file->bytes);
   }
+  request.mutable_frame_bytes()->Add(request_.frame_bytes.begin(), request_.frame_bytes.end());
   *request.mutable_options() = request_.options;
   request.set_cache_salt(request_.cache_salt);
   cancellation_->Add(EncodeCall::Start(
@@ -131,7 +132,10 @@ absl::Status PictureEncode::CheckHandle(const v1::EmbeddingHandle& handle) const
   const v1::PatchGridShape& grid = handle.grid();
   const uint64_t merged = parts_->model->vision.merge_area();
   const uint64_t patches = uint64_t{grid.h()} * grid.w();
-  if (grid.t() != 1 || patches == 0 || patches % merged != 0 || patches / merged != handle.num_tokens() ||
+  // Two frames of a clip are a temporal patch; a picture is one.
+  const uint64_t temporal = std::max<uint64_t>(1, (request_.frame_bytes.size() + 1) / 2);
+  if (grid.t() != temporal || patches == 0 || patches % merged != 0 ||
+      temporal * (patches / merged) != handle.num_tokens() ||
       handle.num_tokens() > static_cast<uint32_t>(kSlotTokensMax)) {
     return absl::InternalError(absl::StrCat("answered grid ", grid.t(), " x ", grid.h(), " x ", grid.w(),
                                             " with ", handle.num_tokens(), " tokens"));

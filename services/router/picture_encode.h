@@ -1,4 +1,4 @@
-// PictureEncode has one picture encoded: it picks an encoder by content, sends the file, and asks
+// PictureEncode has one picture or clip encoded: it picks an encoder by content, sends the file, and asks
 // another encoder once when the first dies, leaves or is full.
 //
 // Threads: Start() from any; answers come on gRPC's threads, one at a time; `done` is called there
@@ -6,6 +6,7 @@
 // Ownership: keeps itself alive until `done` has returned, hence shared_ptr. The parts outlive it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -22,6 +23,7 @@ namespace prism {
 
 struct PictureRequest {
   std::shared_ptr<const MediaFile> file;
+  std::vector<uint32_t> frame_bytes;  // of a clip's frames in the file; empty: a picture
   v1::ProcessorOptions options;
   std::string cache_salt;
   std::string path;  // of the picture in the request: "messages.0.content.1"

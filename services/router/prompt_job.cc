@@ -1,6 +1,7 @@
 #include "services/router/prompt_job.h"
 
 #include <map>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -79,16 +80,39 @@ absl::Status PromptJob::PrepareText() {
   if (prompt_.slots.empty()) return absl::OkStatus();
   PRISM_RETURN_IF_ERROR(parts_->encoders->ready());
   // A prompt whose text alone is too long is refused before its pictures cost anything.
-  const std::vector<SlotLayout> least(prompt_.slots.size(), SlotLayout{.num_tokens = 1, .timestamps_s = {}});
+  std::vector<SlotLayout> least;
+  for (const PromptSlot& slot : prompt_.slots) {
+    PRISM_ASSIGN_OR_RETURN(SlotLayout layout, LayoutOf(slot, 1));
+    least.push_back(std::move(layout));
+  }
   return AsContextLength(parts_->format->Assemble(prompt_, least, parts_->LengthMax()).status());
+}
+
+absl::StatusOr<SlotLayout> PromptJob::LayoutOf(const PromptSlot& slot, uint32_t num_tokens) const {
+  SlotLayout layout{.num_tokens = static_cast<int32_t>(num_tokens), .timestamps_s = {}};
+  if (slot.kind != ChatPart::Kind::kVideo) return layout;
+  const v1::Clip& clip = request_.messages(static_cast<int>(slot.message_index))
+                             .content(static_cast<int>(slot.part_index))
+                             .clip();
+  // The frames are those that are to be seen: nothing is sampled from them.
+  std::vector<int64_t> frames(static_cast<size_t>(clip.frame_bytes_size()));
+  std::iota(frames.begin(), frames.end(), 0);
+  PRISM_ASSIGN_OR_RETURN(
+      layout.timestamps_s,
+      VideoTimestamps(frames, clip.has_fps() ? clip.fps() : parts_->model->video_sampling.fps));
+  return layout;
 }
 
 absl::Status PromptJob::HoldPictures() {
   for (const PromptSlot& slot : prompt_.slots) {
-    v1::Media* const media = request_.mutable_messages(static_cast<int>(slot.message_index))
-                                 ->mutable_content(static_cast<int>(slot.part_index))
-                                 ->mutable_image();
+    v1::ContentPart* const part = request_.mutable_messages(static_cast<int>(slot.message_index))
+                                      ->mutable_content(static_cast<int>(slot.part_index));
+    v1::Media* const media =
+        part->has_clip() ? part->mutable_clip()->mutable_frames() : part->mutable_image();
     Picture picture;
+    if (part->has_clip()) {
+      picture.frame_bytes.assign(part->clip().frame_bytes().begin(), part->clip().frame_bytes().end());
+    }
     picture.path = absl::StrCat("messages.", slot.message_index, ".content.", slot.part_index);
     absl::StatusOr<std::shared_ptr<const MediaFile>> file =
         media->has_media_id() ? parts_->media->Find(media->media_id())
@@ -113,6 +137,7 @@ void PromptJob::EncodeAll(std::vector<size_t> avoid) {
   for (size_t i = 0; i < pictures_.size(); ++i) {
     PictureEncode::Start(parts_,
                          {.file = pictures_[i].file,
+                          .frame_bytes = pictures_[i].frame_bytes,
                           .options = request_.processor(),
                           .cache_salt = request_.cache_salt(),
                           .path = pictures_[i].path,
@@ -178,8 +203,10 @@ void PromptJob::Assemble() {
 
 absl::StatusOr<PreparedPrompt> PromptJob::Assembled() {
   std::vector<SlotLayout> layouts;
-  for (const v1::EmbeddingHandle& handle : handles_) {
-    layouts.push_back({.num_tokens = static_cast<int32_t>(handle.num_tokens()), .timestamps_s = {}});
+  for (size_t i = 0; i < handles_.size(); ++i) {
+    PRISM_ASSIGN_OR_RETURN(SlotLayout layout,
+                           LayoutOf(prompt_.slots[i], handles_[i].num_tokens() / handles_[i].grid().t()));
+    layouts.push_back(std::move(layout));
   }
   absl::StatusOr<AssembledPrompt> assembled = parts_->format->Assemble(prompt_, layouts, parts_->LengthMax());
   if (!assembled.ok()) return AsContextLength(assembled.status());
@@ -192,8 +219,9 @@ absl::StatusOr<PreparedPrompt> PromptJob::Assembled() {
     out.set_offset(static_cast<uint32_t>(span.offset));
     out.set_num_tokens(static_cast<uint32_t>(span.num_tokens));
     *out.mutable_grid() = handles_[span.slot_index].grid();
+    out.mutable_grid()->set_t(1);
     out.set_handle_index(static_cast<uint32_t>(span.slot_index));
-    out.set_first_row(0);
+    out.set_first_row(static_cast<uint32_t>(span.temporal_patch * span.num_tokens));
   }
   return prepared;
 }

@@ -1,5 +1,5 @@
 // PromptJob makes a prepared prompt of a chat request: checks it, renders and tokenises it, has its
-// pictures encoded, all at once, and puts their placeholders in.
+// pictures and clips encoded, all at once, and puts their placeholders in.
 //
 // Threads: Start() and EncodeAgain() from any; checking and tokenising run on the parts' pool. `done`
 // is called exactly once for each, on the pool or a gRPC thread, with no lock held; the next call
@@ -26,8 +26,8 @@ namespace prism {
 
 struct PreparedPrompt {
   std::vector<int32_t> token_ids;
-  std::vector<v1::ImageSpan> spans;          // ascending; one a picture
-  std::vector<v1::EmbeddingHandle> handles;  // in the order of the spans
+  std::vector<v1::ImageSpan> spans;          // ascending; one a picture or temporal patch of a clip
+  std::vector<v1::EmbeddingHandle> handles;  // one a picture or clip, in the order of the spans
   int64_t image_tokens = 0;
   double prompt_s = 0;  // checking, rendering, tokenising
   double encode_s = 0;  // all pictures, together
@@ -60,6 +60,7 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
   struct Picture {
     std::shared_ptr<const MediaFile> file;
     std::string path;
+    std::vector<uint32_t> frame_bytes;  // of a clip; empty: a picture
   };
   // Pictures being encoded at once.
   struct Round;
@@ -67,6 +68,8 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
   void Prepare();
   absl::Status PrepareText();
   absl::Status HoldPictures();
+  // A slot's layout, of `num_tokens` a picture or temporal patch.
+  absl::StatusOr<SlotLayout> LayoutOf(const PromptSlot& slot, uint32_t num_tokens) const;
   void EncodeAll(std::vector<size_t> avoid);
   void Encoded(std::vector<absl::StatusOr<EncodedPicture>> results);
   void Assemble();

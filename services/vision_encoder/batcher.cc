@@ -16,12 +16,15 @@ int64_t Nanoseconds(SteadyTime time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
 }
 
-PatchGridSize GridOfPicture(const RgbImage& image) { return GridOf(1, image.size()); }
+PatchGridSize GridOfFrames(const std::vector<RgbImage>& frames) {
+  PRISM_CHECK(!frames.empty());
+  return GridOf(static_cast<int64_t>(frames.size()), frames[0].size());
+}
 
 }  // namespace
 
 struct Batcher::Entry {
-  RgbImage image;  // moved into the batch when it runs
+  std::vector<RgbImage> frames;  // moved into the batch when it runs
   EmbeddingStore::Reservation reservation;
   PatchGridSize grid;
   SteadyTime queued_at;
@@ -33,7 +36,7 @@ struct Batcher::Entry {
 struct Batcher::Batch {
   struct Item {
     ContentKey key;
-    RgbImage image;
+    std::vector<RgbImage> frames;
     PatchGridSize grid;
     EmbeddingStore::Reservation reservation;
     double queue_s = 0;
@@ -100,7 +103,7 @@ std::optional<Batcher::WaiterId> Batcher::Join(const ContentKey& key, Waiter& wa
 }
 
 absl::StatusOr<Batcher::WaiterId> Batcher::Submit(Picture picture, Waiter waiter) {
-  const PatchGridSize grid = GridOfPicture(picture.image);
+  const PatchGridSize grid = GridOfFrames(picture.frames);
   if (grid.num_patches() > options_.batch_patches_max) {
     return absl::InvalidArgumentError(absl::StrCat("the picture has ", grid.num_patches(),
                                                    " patches, a batch at most ", options_.batch_patches_max));
@@ -117,7 +120,7 @@ absl::StatusOr<Batcher::WaiterId> Batcher::Submit(Picture picture, Waiter waiter
           absl::StrCat(options_.pictures_max, " pictures wait for the device, the limit"));
     }
     entry = std::make_unique<Entry>();
-    entry->image = std::move(picture.image);
+    entry->frames = std::move(picture.frames);
     entry->reservation = std::move(picture.reservation);
     entry->grid = grid;
     entry->queued_at = clock_->Now();
@@ -232,7 +235,7 @@ std::optional<Batcher::Batch> Batcher::TakeBatch() {
     entry.running = true;
     batch.num_patches += patches;
     batch.items.push_back({.key = *place,
-                           .image = std::move(entry.image),
+                           .frames = std::move(entry.frames),
                            .grid = entry.grid,
                            .reservation = std::move(entry.reservation),
                            .queue_s = SecondsBetween(entry.queued_at, now)});
@@ -307,11 +310,12 @@ void Batcher::Process(Tower& tower, Batch batch) {
   const TensorView patches = patches_.view().Rows(0, num_patches);
   int64_t row = 0;
   for (Batch::Item& item : batch.items) {
-    const RgbImage* frame = &item.image;
+    std::vector<const RgbImage*> frames;
+    for (const RgbImage& frame : item.frames) frames.push_back(&frame);
     const int64_t rows = item.grid.num_patches();
-    PatchifyInto({&frame, 1}, patches.span<float>().subspan(static_cast<size_t>(row * kPatchValues),
-                                                            static_cast<size_t>(rows * kPatchValues)));
-    item.image = RgbImage();
+    PatchifyInto(frames, patches.span<float>().subspan(static_cast<size_t>(row * kPatchValues),
+                                                       static_cast<size_t>(rows * kPatchValues)));
+    item.frames.clear();
     row += rows;
   }
   const SteadyTime cut = clock_->Now();

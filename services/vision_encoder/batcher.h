@@ -57,7 +57,7 @@ class Batcher {
 
   struct Picture {
     ContentKey key;
-    RgbImage image;  // resized: sides are multiples of 32
+    std::vector<RgbImage> frames;  // one of a picture, more of a clip; resized: sides are multiples of 32
     EmbeddingStore::Reservation reservation;
   };
   struct Waiter {

@@ -1,5 +1,6 @@
 #include "services/vision_encoder/content_key.h"
 
+#include "common/base/check.h"
 #include "common/base/hash.h"
 
 namespace prism {
@@ -26,12 +27,22 @@ std::string Bytes(const Sha256Digest& digest) { return std::string(digest.begin(
 
 }  // namespace
 
-ContentKey ComputeContentKey(const RgbImage& image, const ProcessorChoice& choice, const KeyScope& scope) {
+ContentKey ComputeContentKey(absl::Span<const RgbImage> frames, const ProcessorChoice& choice,
+                             const KeyScope& scope) {
+  PRISM_CHECK(!frames.empty());
   Sha256 sha;
-  AddText(sha, "prism embedding 1");
-  AddNumber(sha, static_cast<uint64_t>(image.height()));
-  AddNumber(sha, static_cast<uint64_t>(image.width()));
-  sha.Update(image.data(), static_cast<size_t>(image.size_bytes()));
+  if (frames.size() == 1) {
+    AddText(sha, "prism embedding 1");
+  } else {
+    AddText(sha, "prism clip embedding 1");
+    AddNumber(sha, frames.size());
+  }
+  AddNumber(sha, static_cast<uint64_t>(frames[0].height()));
+  AddNumber(sha, static_cast<uint64_t>(frames[0].width()));
+  for (const RgbImage& frame : frames) {
+    PRISM_CHECK(frame.size() == frames[0].size());
+    sha.Update(frame.data(), static_cast<size_t>(frame.size_bytes()));
+  }
   AddChoice(sha, choice);
   AddText(sha, scope.weights_digest);
   AddText(sha, scope.numerics_id);
@@ -39,11 +50,13 @@ ContentKey ComputeContentKey(const RgbImage& image, const ProcessorChoice& choic
   return Bytes(sha.Finish());
 }
 
-std::string ComputeFileKey(absl::string_view media_sha256, const ProcessorChoice& choice,
-                           absl::string_view salt) {
+std::string ComputeFileKey(absl::string_view media_sha256, absl::Span<const uint32_t> frame_bytes,
+                           const ProcessorChoice& choice, absl::string_view salt) {
   Sha256 sha;
   AddText(sha, "prism file 1");
   AddText(sha, media_sha256);
+  AddNumber(sha, frame_bytes.size());
+  for (const uint32_t size : frame_bytes) AddNumber(sha, size);
   AddChoice(sha, choice);
   AddText(sha, salt);
   return Bytes(sha.Finish());

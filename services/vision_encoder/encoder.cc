@@ -176,24 +176,28 @@ void Encoder::Prepare(const std::shared_ptr<EncodeCall>& call) {
   EncodeOutcome outcome;
   const Sha256Digest digest = Sha256Of(file->data(), file->size());
   outcome.media_sha256.assign(digest.begin(), digest.end());
-  const std::string file_key = ComputeFileKey(outcome.media_sha256, call->choice_, call->salt_);
+  const std::string file_key =
+      ComputeFileKey(outcome.media_sha256, call->frame_bytes_, call->choice_, call->salt_);
   if (const std::optional<Seen> seen = FindSeen(file_key)) {
     outcome.key = seen->key;
     outcome.size = seen->size;
     if (AnswerFromStore(*call, outcome)) return;
   }
 
-  absl::StatusOr<DecodedPicture> picture = DecodePicture(
-      *file, call->choice_,
-      {.weights_digest = options_.weights_digest, .numerics_id = options_.numerics_id, .salt = call->salt_},
-      options_.limits, &call->over_);
+  const KeyScope scope = {
+      .weights_digest = options_.weights_digest, .numerics_id = options_.numerics_id, .salt = call->salt_};
+  absl::StatusOr<DecodedPicture> picture =
+      call->frame_bytes_.empty()
+          ? DecodePicture(*file, call->choice_, scope, options_.limits, &call->over_)
+          : DecodeClip(*file, call->frame_bytes_, call->choice_, scope, options_.limits, &call->over_);
   if (!picture.ok()) return Fail(*call, picture.status());
   const SteadyTime decoded = clock_->Now();
   outcome.key = picture->key;
-  outcome.size = picture->image.size();
+  outcome.size = picture->frames[0].size();
   outcome.decode_s = SecondsBetween(start, decoded);
   metrics_->decode_seconds.Observe(outcome.decode_s);
-  metrics_->image_pixels.Observe(static_cast<double>(outcome.size.height * outcome.size.width));
+  metrics_->image_pixels.Observe(static_cast<double>(outcome.size.height * outcome.size.width *
+                                                     static_cast<int64_t>(picture->frames.size())));
   AddSeen(file_key, {.key = outcome.key, .size = outcome.size});
   if (AnswerFromStore(*call, outcome)) return;
 
@@ -210,7 +214,7 @@ void Encoder::Prepare(const std::shared_ptr<EncodeCall>& call) {
   }
 
   // Room for the result first: what could not be kept is not computed.
-  const PatchGridSize grid = GridOf(1, picture->target);
+  const PatchGridSize grid = GridOf(static_cast<int64_t>(picture->frames.size()), picture->target);
   absl::StatusOr<EmbeddingStore::Reservation> reservation =
       store_.Reserve(batcher_->EmbeddingBytes(grid.num_patches()));
   if (!reservation.ok()) {
@@ -222,12 +226,12 @@ void Encoder::Prepare(const std::shared_ptr<EncodeCall>& call) {
     metrics_->rejected_store_full.Increment();
     return Fail(*call, reservation.status());
   }
-  RgbImage resized = ResizeBicubic(std::move(picture->image), picture->target);
+  for (RgbImage& frame : picture->frames) frame = ResizeBicubic(std::move(frame), picture->target);
   outcome.preprocess_s = SecondsBetween(decoded, clock_->Now());
   if (call->over()) return;
   metrics_->cache_misses.Increment();
   const absl::StatusOr<Batcher::WaiterId> id = batcher_->Submit(
-      {.key = outcome.key, .image = std::move(resized), .reservation = *std::move(reservation)},
+      {.key = outcome.key, .frames = std::move(picture->frames), .reservation = *std::move(reservation)},
       waiter_of(outcome));
   if (!id.ok()) {
     if (absl::IsResourceExhausted(id.status())) metrics_->rejected_queue_full.Increment();

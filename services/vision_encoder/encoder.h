@@ -19,6 +19,7 @@
 #include <string>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/base/clock.h"
@@ -47,6 +48,7 @@ struct EncoderOptions {
 
 struct EncodeInput {
   SharedFile file;
+  std::vector<uint32_t> frame_bytes;  // of a clip: where its frames end in the file; empty: a picture
   ProcessorChoice choice;
   std::string salt;
   SteadyTime deadline = SteadyTime::max();
@@ -59,7 +61,7 @@ struct EncodeOutcome {
   ContentKey key;
   std::string media_sha256;
   bool cached = false;
-  ImageSize size;  // of the picture as decoded, before the resize
+  ImageSize size;  // of the picture or a frame as decoded, before the resize
   double decode_s = 0, preprocess_s = 0, queue_s = 0, encode_s = 0;
 };
 using EncodeDone = std::function<void(absl::StatusOr<EncodeOutcome>)>;
@@ -78,6 +80,7 @@ class EncodeCall {
   EncodeCall(Encoder* encoder, EncodeInput input, EncodeDone done)
       : encoder_(encoder),
         choice_(input.choice),
+        frame_bytes_(std::move(input.frame_bytes)),
         salt_(std::move(input.salt)),
         deadline_(input.deadline),
         file_(std::move(input.file)),
@@ -93,6 +96,7 @@ class EncodeCall {
 
   Encoder* const encoder_;
   const ProcessorChoice choice_;
+  const std::vector<uint32_t> frame_bytes_;
   const std::string salt_;
   const SteadyTime deadline_;
   std::atomic<bool> over_{false};

@@ -219,6 +219,10 @@ absl::StatusOr<EncodeInput> EncoderService::InputOf(const v1::EncodeRequest& req
       input.choice.bounds,
       ResolveBounds(options_.budget, static_cast<int64_t>(std::min(options.min_pixels(), kPixelsMax)),
                     static_cast<int64_t>(std::min(options.max_pixels(), kPixelsMax))));
+  if (request.frame_bytes_size() > 0) {
+    input.choice.bounds = ResolveClipBounds(options_.budget);
+    input.frame_bytes.assign(request.frame_bytes().begin(), request.frame_bytes().end());
+  }
   if (request.cache_salt().size() > kSaltBytesMax) {
     return FieldViolation("cache_salt",
                           absl::StrCat(request.cache_salt().size(), " bytes, limit ", kSaltBytesMax));

@@ -38,7 +38,7 @@ struct Flags {
   int64_t max_image_pixels = 50'000'000;
   int64_t limit_media_bytes = int64_t{32} << 20;
   int64_t media_store_bytes = int64_t{256} << 20;
-  int64_t store_bytes = int64_t{1} << 30;
+  int64_t store_bytes = 0;
   int64_t max_batch_patches = 16384;
   int64_t max_queue = 64;
   int64_t lease_ms = 120'000;
@@ -59,16 +59,18 @@ void Declare(FlagSet* set, Flags* flags) {
            "What becomes of transparency where a request does not say: on white, or ignored",
            {.choices = {"white", "drop"}});
   set->Add("--max-image-tokens", &flags->max_image_tokens,
-           "Visual tokens of one picture; larger ones are scaled down",
+           "Visual tokens of one picture or clip; larger ones are scaled down",
            {.unit = "tokens", .min = 1, .max = 65536});
   set->Add("--max-image-pixels", &flags->max_image_pixels,
-           "Pixels of a picture as sent; larger ones are refused", {.unit = "pixels", .min = 1, .max = 1e9});
+           "Pixels of a picture, or of a clip's frames together, as sent; more are refused",
+           {.unit = "pixels", .min = 1, .max = 1e9});
   set->Add("--limit-media-bytes", &flags->limit_media_bytes,
            "Bytes of a picture file; larger ones are refused", {.unit = "bytes", .min = 1, .max = 1e9});
   set->Add("--media-store-bytes", &flags->media_store_bytes,
            "Memory for files that were sent ahead of their Encode", {.unit = "bytes", .min = 1, .max = 1e12});
-  set->Add("--store-bytes", &flags->store_bytes, "Memory for embeddings",
-           {.unit = "bytes", .min = 1, .max = 1e13});
+  set->Add("--store-bytes", &flags->store_bytes,
+           "Memory for embeddings; 0: --max-queue of the largest by the checkpoint's bounds, at most 1 GiB",
+           {.unit = "bytes", .min = 0, .max = 1e13});
   set->Add("--max-batch-patches", &flags->max_batch_patches,
            "Patches of one pass through the tower; a token has four",
            {.unit = "patches", .min = 4, .max = 1 << 20});
@@ -91,6 +93,23 @@ bool IsWildcard(const std::string& host) {
   return host == "0.0.0.0" || host == "::" || host == "[::]" || host.empty();
 }
 
+int64_t EmbeddingBytes(const ModelConfig& config, int64_t num_tokens) {
+  return (1 + config.vision.num_deepstack()) * num_tokens * config.vision.out_hidden_size *
+         static_cast<int64_t>(sizeof(float));
+}
+
+// Without --store-bytes every call under way finds room for the largest picture that a request without
+// bounds of its own can make, and the largest that one with bounds can make finds room at all.
+int64_t StoreBytes(const Flags& flags, const ModelConfig& config) {
+  constexpr int64_t kDefaultMax = int64_t{1} << 30;
+  if (flags.store_bytes != 0) return flags.store_bytes;
+  const int64_t tokens =
+      std::min(flags.max_image_tokens,
+               std::max(config.image.max_pixels, config.video.max_pixels / kFramesPerPatch) / kBlockPixels);
+  const int64_t usual = std::min(flags.max_queue * EmbeddingBytes(config, tokens), kDefaultMax);
+  return std::max(usual, EmbeddingBytes(config, flags.max_image_tokens));
+}
+
 // Settings that contradict each other or the model.
 absl::Status CheckFlags(const Flags& flags, const ModelConfig& config) {
   if (flags.max_batch_patches < 4 * flags.max_image_tokens) {
@@ -98,9 +117,8 @@ absl::Status CheckFlags(const Flags& flags, const ModelConfig& config) {
                                                    ", below the ", 4 * flags.max_image_tokens,
                                                    " patches of one picture of --max-image-tokens"));
   }
-  const int64_t largest = (1 + config.vision.num_deepstack()) * flags.max_image_tokens *
-                          config.vision.out_hidden_size * static_cast<int64_t>(sizeof(float));
-  if (flags.store_bytes < largest) {
+  const int64_t largest = EmbeddingBytes(config, flags.max_image_tokens);
+  if (StoreBytes(flags, config) < largest) {
     return absl::InvalidArgumentError(absl::StrCat("--store-bytes is ", flags.store_bytes,
                                                    ", too few for one embedding of --max-image-tokens, ",
                                                    largest, " bytes"));
@@ -160,7 +178,7 @@ absl::Status Run(const Flags& flags) {
   options.limits.picture.pixels_max = flags.max_image_pixels;
   options.batch.batch_patches_max = flags.max_batch_patches;
   options.batch.pictures_max = flags.max_queue;
-  options.store.bytes_max = flags.store_bytes;
+  options.store.bytes_max = StoreBytes(flags, config);
   options.image_threads = flags.image_threads != 0 ? flags.image_threads : std::max(1, cpus / 2);
   options.calls_max = flags.max_queue;
   options.lease = std::chrono::milliseconds(flags.lease_ms);
@@ -177,7 +195,9 @@ absl::Status Run(const Flags& flags) {
   EncoderService service({.model = NameOfModel(flags.model),
                           .device = std::string(backend->name()),
                           .alpha = flags.alpha == "drop" ? AlphaMode::kDrop : AlphaMode::kWhite,
-                          .budget = {.checkpoint = config.image, .image_tokens_max = flags.max_image_tokens},
+                          .budget = {.checkpoint = config.image,
+                                     .checkpoint_clip = config.video,
+                                     .image_tokens_max = flags.max_image_tokens},
                           .incarnation = NewIncarnation()},
                          &encoder, &media, &metrics);
   const auto start = std::chrono::steady_clock::now();

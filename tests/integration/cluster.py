@@ -20,17 +20,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("PRISM_BIN_DIR", ROOT / "build/release/bin"))
 ORACLE = ROOT / "tests/oracle"
+DEMO = ROOT / "models/demo"
 # Sanitizers slow everything down by about this.
 SLOW = float(os.environ.get("PRISM_TEST_SLOWDOWN", "1"))
 
 
 class Cluster:
-    """`prism up` with a micro checkpoint; use as a context manager."""
+    """`prism up` with a micro checkpoint, or with the demo model where that is None; use as a context manager."""
 
     def __init__(self, model="moe-micro", encoders=1, decoders=1, tensor_parallel=1, extra=()):
         self.log_dir = tempfile.TemporaryDirectory(prefix="prism_test_")
         self.state_file = Path(self.log_dir.name) / "state.json"
-        command = [str(BIN / "prism"), "up", "--model", str(ORACLE / "models" / model), "--load-format", "synthetic",
+        if model is not None:
+            which = ["--model", str(ORACLE / "models" / model), "--load-format", "synthetic"]
+        else:  # what is built in the checkout finds it by itself
+            which = [] if BIN.resolve().is_relative_to(ROOT) else ["--model", str(DEMO)]
+        command = [str(BIN / "prism"), "up", *which,
                    "--port", str(free_port()), "--vision-encoders", str(encoders), "--decoders", str(decoders),
                    "--tensor-parallel-size", str(tensor_parallel), "--log-dir", self.log_dir.name,
                    "--state-file", str(self.state_file), *extra]
@@ -163,13 +168,27 @@ def picture(data, kind="png"):
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{base64.b64encode(data).decode()}"}}
 
 
-def png(width, height, rows=None):
-    """A grey PNG that says it is width x height; with no `rows` it has far fewer pixels than it says."""
+def video_part(frames, kind="png"):
+    """A part of a message: these picture files as the frames of a clip."""
+    data = ",".join(base64.b64encode(frame).decode() for frame in frames)
+    return {"type": "video_url", "video_url": {"url": f"data:video/{kind};base64,{data}"}}
+
+
+def rgb_png(rows):
+    """A PNG of these rows of RGB bytes."""
+    return _png(len(rows[0]) // 3, len(rows), 2, zlib.compress(b"".join(b"\0" + bytes(row) for row in rows)))
+
+
+def _png(width, height, color_type, pixels):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    pixels = zlib.compress((b"\0" + b"\x80" * width) * rows if rows else b"\0" * 64)
+    header = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def png(width, height, rows=None):
+    """A grey PNG that says it is width x height; with no `rows` it has far fewer pixels than it says."""
+    return _png(width, height, 0, zlib.compress((b"\0" + b"\x80" * width) * rows if rows else b"\0" * 64))
 
 
 def image_part(name):

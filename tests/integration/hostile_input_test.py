@@ -8,7 +8,7 @@ import time
 import unittest
 from pathlib import Path
 
-from cluster import ORACLE, SLOW, Cluster, image_part, picture, png, run_prism, text_part
+from cluster import ORACLE, SLOW, Cluster, image_part, picture, png, run_prism, text_part, video_part
 
 CONTEXT = 512  # tokens, of the cluster under test
 
@@ -72,6 +72,21 @@ class HostileInputTest(unittest.TestCase):
             with self.subTest(url):
                 self.refused(ask({"type": "image_url", "image_url": {"url": url}}), "",
                              param="messages.0.content.0.image_url.url")
+
+    def test_what_is_no_clip(self):
+        tiny = (ORACLE / "images/tiny.png").read_bytes()
+        path = "messages.0.content.0.video_url.url"
+
+        def clip(url):
+            return ask({"type": "video_url", "video_url": {"url": url}})
+        self.refused(clip("data:video/mp4;base64,AAAA"), ["video file", "data:video/jpeg;base64,FRAME,FRAME"], param=path)
+        self.refused(clip("https://example.com/a.mp4"), "data:video/jpeg", param=path)
+        self.refused(ask(video_part([tiny])), ["1 frames", "2 to 256"], param=path)
+        self.refused(clip("data:video/png;base64," + "A," * 100000), ["100001 frames", "256"], param=path)
+        self.refused(ask(video_part([tiny, b"GIF89a" + b"\0" * 100])), ["frame 1", "GIF"])
+        self.refused(ask(video_part([tiny, png(64, 64, rows=64)])), ["frame 1", "frame 0"])
+        # All frames together have the limit of one picture.
+        self.refused(ask(video_part([png(7000, 7000)] * 2)), ["frame 0", "25000000"])
 
     def test_more_pictures_than_allowed(self):
         tiny = image_part("tiny.png")

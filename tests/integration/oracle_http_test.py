@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The reference's cases over HTTP: prompt ids and greedy ids equal, log-probabilities within 1e-4."""
 import json
+import struct
 import unittest
 
-from cluster import ORACLE, Cluster, image_part
+from cluster import ORACLE, Cluster, image_part, rgb_png, video_part
 
 CASES = ["text_short", "text_system_turns", "text_tools", "text_long", "image_photo", "image_small",
          "image_wide_gray", "image_two_turns"]
@@ -15,6 +16,35 @@ def load(model, case):
     return json.loads((ORACLE / "cases" / model / f"{case}.json").read_text())
 
 
+def frames_of_the_pan():
+    """The frames of moe-micro's video_pan as PNG files, put together from the patches that the reference saw."""
+    data = (ORACLE / "cases/moe-micro/video_pan.safetensors").read_bytes()
+    header_bytes = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + header_bytes])
+    tensors = memoryview(data)[8 + header_bytes:]
+
+    def read(name):
+        begin, end = header[name]["data_offsets"]
+        return tensors[begin:end]
+    grid = read("video_grid_thw").cast("q" if header["video_grid_thw"]["dtype"] == "I64" else "i")
+    patches = read("pixel_values_videos.u8")
+    frames = [[bytearray(grid[2] * 16 * 3) for _ in range(grid[1] * 16)] for _ in range(grid[0] * 2)]
+    row = 0
+    for t in range(grid[0]):
+        for block_y in range(grid[1] // 2):
+            for block_x in range(grid[2] // 2):
+                for k in range(4):  # the patches of a block of 2 x 2
+                    top, left = (2 * block_y + k // 2) * 16, (2 * block_x + k % 2) * 16
+                    for channel in range(3):
+                        for frame in range(2):
+                            for y in range(16):
+                                begin = row * 1536 + ((channel * 2 + frame) * 16 + y) * 16
+                                line = frames[2 * t + frame][top + y]
+                                line[left * 3 + channel:(left + 16) * 3:3] = patches[begin:begin + 16]
+                    row += 1
+    return [rgb_png(frame) for frame in frames]
+
+
 def chat_body(case):
     """The case as an OpenAI client would send it."""
     pictures = iter(case.get("images", []))
@@ -22,11 +52,14 @@ def chat_body(case):
     for message in case["messages"]:
         message = json.loads(json.dumps(message))
         if isinstance(message.get("content"), list):
-            message["content"] = [image_part(next(pictures)) if part["type"] == "image" else part
+            message["content"] = [image_part(next(pictures)) if part["type"] == "image"
+                                  else video_part(frames_of_the_pan()[:9]) if part["type"] == "video" else part
                                   for part in message["content"]]
         messages.append(message)
     body = {"messages": messages, "temperature": 0, "max_tokens": len(case["greedy"]["token_ids"]),
             "ignore_eos": True, "logprobs": True, "top_logprobs": 5, "return_token_ids": True}
+    if "videos" in case:
+        body["mm_processor_kwargs"] = {"fps": [case["videos"][0]["fps"]], "do_sample_frames": False}
     if "tools" in case:
         body["tools"] = case["tools"]
     return body
@@ -63,13 +96,13 @@ class OracleHttpTest(unittest.TestCase):
 
     def test_the_dense_model(self):
         with Cluster("dense-micro") as cluster:
-            for name in CASES:
+            for name in CASES + ["video_pan"]:
                 with self.subTest(name):
                     self.expect_equal(cluster, "dense-micro", name)
 
     def test_the_mixture_of_experts_on_two_ranks(self):
         with Cluster("moe-micro", tensor_parallel=2) as cluster:
-            for name in CASES:
+            for name in CASES + ["video_pan"]:
                 with self.subTest(name):
                     self.expect_equal(cluster, "moe-micro", name)
 

@@ -91,10 +91,10 @@ HWY_EXPORT(PatchifyPair);
 }  // namespace
 
 PatchGridSize GridOf(int64_t num_frames, ImageSize size) {
-  PRISM_CHECK(num_frames == 1 || (num_frames > 0 && num_frames % kFramesPerPatch == 0));
+  PRISM_CHECK(num_frames >= 1);
   PRISM_CHECK(size.height >= kBlockSide && size.height % kBlockSide == 0);
   PRISM_CHECK(size.width >= kBlockSide && size.width % kBlockSide == 0);
-  return {.t = num_frames == 1 ? 1 : num_frames / kFramesPerPatch,
+  return {.t = (num_frames + kFramesPerPatch - 1) / kFramesPerPatch,
           .h = size.height / kPatchSide,
           .w = size.width / kPatchSide};
 }
@@ -107,7 +107,7 @@ void PatchifyInto(absl::Span<const RgbImage* const> frames, absl::Span<float> pa
   PRISM_CHECK(reinterpret_cast<uintptr_t>(patches.data()) % kPatchAlignment == 0);
   float* out = patches.data();
   for (size_t f = 0; f < frames.size(); f += kFramesPerPatch, out += grid.h * grid.w * kPatchValues) {
-    HWY_DYNAMIC_DISPATCH(PatchifyPair)(frames[f], frames.size() == 1 ? nullptr : frames[f + 1], out);
+    HWY_DYNAMIC_DISPATCH(PatchifyPair)(frames[f], f + 1 < frames.size() ? frames[f + 1] : nullptr, out);
   }
   hwy::FlushStream();  // before another thread may be told that the patches are there
 }

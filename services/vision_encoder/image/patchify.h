@@ -1,7 +1,8 @@
 // Patchify cuts resized pictures into what the tower's first layer reads.
 //
-// A grid of t x h x w patches of 16 x 16 pixels; each patch spans two frames (a picture's only
-// frame stands for both). Rows come in blocks of 2 x 2 patches, which become one visual token:
+// A grid of t x h x w patches of 16 x 16 pixels; each patch spans two frames (a picture's only frame
+// stands for both, and so does the last of an odd number). Rows come in blocks of 2 x 2 patches, which become
+// one visual token:
 //
 //   for t, block row, block column, i < 2, j < 2:
 //     row[((c * 2 + f) * 16 + y) * 16 + x] =
@@ -37,8 +38,8 @@ struct PatchGrid {
   Tensor patches;  // [P, 1536] f32, host
 };
 
-// The grid of `num_frames` frames of one size: a single frame is a picture, otherwise their number
-// is even. REQUIRES: that, and sides that are multiples of 32
+// The grid of `num_frames` frames of one size, a single one being a picture.
+// REQUIRES: num_frames >= 1, sides that are multiples of 32
 PatchGridSize GridOf(int64_t num_frames, ImageSize size);
 
 // Writes GridOf(frames.size(), ...).num_patches() * 1536 values to `patches`.

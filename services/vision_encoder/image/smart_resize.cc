@@ -93,4 +93,11 @@ absl::StatusOr<PixelBounds> ResolveBounds(const PixelBudget& budget, int64_t min
   return bounds;
 }
 
+PixelBounds ResolveClipBounds(const PixelBudget& budget) {
+  constexpr int64_t kFramesPerToken = 2;
+  const int64_t max_pixels =
+      std::min(budget.checkpoint_clip.max_pixels, budget.image_tokens_max * kBlockPixels * kFramesPerToken);
+  return {.min_pixels = std::min(budget.checkpoint_clip.min_pixels, max_pixels), .max_pixels = max_pixels};
+}
+
 }  // namespace prism

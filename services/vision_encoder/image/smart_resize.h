@@ -38,9 +38,10 @@ inline int64_t NumVisualTokens(ImageSize size) {
   return size.height / kBlockSide * (size.width / kBlockSide);
 }
 
-// What a server and a request say about the budget of one picture.
+// What a server and a request say about the budget of one picture or clip.
 struct PixelBudget {
-  PixelBounds checkpoint;           // of the checkpoint's processor config
+  PixelBounds checkpoint;           // of a picture, in the checkpoint's processor config
+  PixelBounds checkpoint_clip;      // of all frames of a clip together
   int64_t image_tokens_max = 4096;  // --max-image-tokens
 };
 
@@ -48,5 +49,9 @@ struct PixelBudget {
 // image_tokens_max * 1024, and a minimum that was not asked for never above the maximum.
 // InvalidArgument: the minimum asked for lies above the maximum.
 absl::StatusOr<PixelBounds> ResolveBounds(const PixelBudget& budget, int64_t min_pixels, int64_t max_pixels);
+
+// The bounds of a clip's frames together: the checkpoint's, the maximum never above what gives
+// image_tokens_max (two frames share their tokens), the minimum never above the maximum.
+PixelBounds ResolveClipBounds(const PixelBudget& budget);
 
 }  // namespace prism

@@ -29,7 +29,6 @@ absl::StatusOr<PatchGrid> PatchifyVideo(std::vector<RgbImage> frames, PixelBound
     frame = ResizeBicubic(std::move(frame), to);
     order.push_back(&frame);
   }
-  if (order.size() % kFramesPerPatch != 0) order.push_back(order.back());
   return Patchify(order);
 }
 

@@ -69,6 +69,18 @@ TEST(SizeDecoderTest, TakesNoPageThatCouldNeverBeUsed) {
   EXPECT_EQ(sizes->kv_pages, 3);
 }
 
+TEST(SizeDecoderTest, KeepsEightContextsOfEmbeddingsWithinAGibibyte) {
+  ModelConfig small = Model();
+  small.text.hidden_size = 384;
+  small.text.max_position_embeddings = 4096;
+  small.vision.deepstack_visual_indexes = {1, 2, 4};
+  EXPECT_EQ(SizeDecoder(small, {}, kMachine, DType::kF32)->embedding_cache_bytes,
+            8 * 4096 * (1 + 3) * 384 * 4);
+  EXPECT_EQ(SizeDecoder(Model(), {}, kMachine, DType::kF32)->embedding_cache_bytes, int64_t{1} << 30);
+  EXPECT_EQ(SizeDecoder(small, {.embedding_cache_bytes = 5}, kMachine, DType::kF32)->embedding_cache_bytes,
+            5);
+}
+
 TEST(SizeDecoderTest, RefusesContradictionsWithTheirNumbers) {
   const std::pair<SizeFlags, const char*> cases[] = {
       {{.tensor_parallel_size = 3}, "tensor-parallel size is 3"},

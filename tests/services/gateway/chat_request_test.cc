@@ -284,6 +284,21 @@ INSTANTIATE_TEST_SUITE_P(
             WithMessage(
                 R"({"role":"system","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]})"),
             "messages.0.content.0.image_url", "role user or tool"},
+        BadBody{"VideoFile",
+                Parts(R"({"type":"video_url","video_url":{"url":"data:video/mp4;base64,AAAA"}})"),
+                "messages.0.content.0.video_url.url", "is a video file"},
+        BadBody{"VideoWithoutUrl", Parts(R"({"type":"video_url"})"), "messages.0.content.0.video_url",
+                "missing"},
+        BadBody{
+            "StandingStill",
+            Parts(R"({"type":"video_url","video_url":{"url":"data:video/png;base64,AAAA,AAAA","fps":0}})"),
+            "messages.0.content.0.video_url.fps", "is 0, want a number above 0, at most 1000"},
+        BadBody{"RatesForNoClips", With(R"(,"mm_processor_kwargs":{"fps":[1,2]})"), "mm_processor_kwargs.fps",
+                "2 rates for 0 clips"},
+        BadBody{"SampledFrames", With(R"(,"mm_processor_kwargs":{"do_sample_frames":true})"),
+                "mm_processor_kwargs.do_sample_frames", "every frame of a clip is shown"},
+        BadBody{"MediaKey", With(R"(,"media_io_kwargs":{"video":{"num_frames":16}})"),
+                "media_io_kwargs.video.num_frames", "is 16"},
         BadBody{"CallWithoutFunction", WithMessage(R"({"role":"assistant","tool_calls":[{"id":"a"}]})"),
                 "messages.0.tool_calls.0.function", "missing"},
         BadBody{"ArgumentsAreANumber",
@@ -332,6 +347,47 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{"LongModelName", With(absl::StrCat(R"(,"model":")", std::string(257, 'm'), "\"")), "model",
                 "at most 256"}),
     [](const auto& test) { return std::string(test.param.what); });
+
+std::string ClipPart(const std::string& more = "") {
+  return R"({"type":"video_url","video_url":{"url":"data:video/jpeg;base64,Zm9v,YmFyIQ==")" + more + "}}";
+}
+std::string ClipBody(const std::string& parts, const std::string& fields) {
+  return R"({"messages":[{"role":"user","content":[)" + parts + "]}]" + fields + "}";
+}
+
+TEST(ChatRequestTest, AClipIsItsFramesAndTheirRate) {
+  const auto parsed = Parse(ClipBody(ClipPart(), ""));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->num_pictures, 1);
+  const v1::Clip& clip = parsed->request.messages(0).content(0).clip();
+  EXPECT_EQ(clip.frames().inline_data(), "foobar!");
+  EXPECT_THAT(clip.frame_bytes(), ElementsAre(3u, 4u));
+  EXPECT_FALSE(clip.has_fps());
+}
+
+// The rates of a request's clips, 0 where there is none.
+std::vector<double> RatesOf(const std::string& body) {
+  const auto parsed = Parse(body);
+  if (!parsed.ok()) {
+    ADD_FAILURE() << parsed.status();
+    return {};
+  }
+  std::vector<double> rates;
+  for (const v1::ContentPart& part : parsed->request.messages(0).content())
+    rates.push_back(part.clip().fps());
+  return rates;
+}
+
+TEST(ChatRequestTest, AClipsRateIsItsOwnOrThatOfTheRequest) {
+  const std::string two = ClipPart(R"(,"fps":3)") + "," + ClipPart();
+  EXPECT_THAT(RatesOf(ClipBody(two, "")), ElementsAre(3, 0));
+  EXPECT_THAT(RatesOf(ClipBody(two, R"(,"mm_processor_kwargs":{"fps":4,"do_sample_frames":false})")),
+              ElementsAre(3, 4));
+  EXPECT_THAT(RatesOf(ClipBody(two, R"(,"mm_processor_kwargs":{"fps":[4]})")), ElementsAre(3, 4));
+  EXPECT_THAT(RatesOf(ClipBody(two, R"(,"mm_processor_kwargs":{"fps":[4,5]})")), ElementsAre(3, 5));
+  EXPECT_THAT(RatesOf(ClipBody(two, R"(,"media_io_kwargs":{"video":{"fps":0.5,"num_frames":-1}})")),
+              ElementsAre(3, 0.5));
+}
 
 TEST(ChatRequestTest, APictureTooLargeIsItsOwnKindOfError) {
   const std::string url = absl::StrCat("data:image/png;base64,", EncodeBase64(std::string(1000, 'x')));

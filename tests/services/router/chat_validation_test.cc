@@ -26,6 +26,14 @@ v1::Media* AddPicture(v1::ChatRequest* request) {
   return request->mutable_messages(0)->add_content()->mutable_image();
 }
 
+v1::Clip* AddClip(v1::ChatRequest* request, std::initializer_list<uint32_t> frame_bytes,
+                  const std::string& media) {
+  v1::Clip* clip = request->mutable_messages(0)->add_content()->mutable_clip();
+  clip->mutable_frames()->set_inline_data(media);
+  for (const uint32_t size : frame_bytes) clip->add_frame_bytes(size);
+  return clip;
+}
+
 // A request made wrong in one place, the field that is blamed, and what is said of it.
 struct Wrong {
   const char* name;
@@ -58,7 +66,20 @@ INSTANTIATE_TEST_SUITE_P(
               },
               "messages", "has 65 messages, at most 64"},
         Wrong{"PartWithoutContent", [](auto* r) { r->mutable_messages(0)->add_content(); },
-              "messages.0.content.1", "is neither text nor a picture"},
+              "messages.0.content.1", "is neither text, a picture nor a clip"},
+        Wrong{"ClipOfOneFrame", [](auto* r) { AddClip(r, {1}, "x"); }, "messages.0.content.1",
+              "the clip has 1 frames, want 2 to 256"},
+        Wrong{"ClipWithAnEmptyFrame", [](auto* r) { AddClip(r, {1, 0}, "x"); }, "messages.0.content.1",
+              "a frame of the clip has 0 bytes"},
+        Wrong{"ClipOfOtherSizes", [](auto* r) { AddClip(r, {1, 1}, "xyz"); }, "messages.0.content.1",
+              "the clip's frames have 2 bytes together, its media 3"},
+        Wrong{"ClipStandingStill", [](auto* r) { AddClip(r, {1, 2}, "xyz")->set_fps(0); },
+              "messages.0.content.1", "the clip's fps is 0, want above 0, at most 1000"},
+        Wrong{"ClipsArePicturesToo",
+              [](auto* r) {
+                for (int i = 0; i < 3; ++i) AddClip(r, {1, 2}, "xyz");
+              },
+              "messages.0.content.3", "is picture 3, at most 2 a request"},
         Wrong{"PictureWithoutSource", [](auto* r) { AddPicture(r); }, "messages.0.content.1",
               "names no picture: neither media_id nor inline_data"},
         Wrong{"EmptyPicture", [](auto* r) { AddPicture(r)->set_inline_data(""); }, "messages.0.content.1",

@@ -134,17 +134,19 @@ class FakeEncoder final : public v1::VisionEncoder::CallbackService {
       if (!error.ok()) return error;
       if (bytes.rfind("bad", 0) == 0) return absl::InvalidArgumentError("not a picture");
       last_options = request->options();
-      // A picture of n bytes gives a grid of 2 x (2 n mod 16 + 2).
+      // A picture of n bytes gives a grid of 2 x (2 n mod 16 + 2); so does each two frames of a clip.
       v1::EmbeddingHandle* handle = response->mutable_handle();
       const uint32_t width = 2 + 2 * (bytes.size() % 8);
       handle->set_handle_id(NewId().substr(0, 16));
       leases.insert(handle->handle_id());
       handle->set_content_key(FakeSha("key" + bytes));
       handle->set_address(address());
-      handle->mutable_grid()->set_t(1);
+      const uint32_t frames = static_cast<uint32_t>(request->frame_bytes_size());
+      const uint32_t temporal = frames == 0 ? 1 : (frames + 1) / 2;
+      handle->mutable_grid()->set_t(temporal);
       handle->mutable_grid()->set_h(2);
       handle->mutable_grid()->set_w(width);
-      handle->set_num_tokens(width / 2);
+      handle->set_num_tokens(temporal * width / 2);
       handle->set_hidden_size(kFakeHidden);
       handle->set_num_deepstack(kFakeDeepstack);
       response->set_media_sha256(FakeSha(bytes));

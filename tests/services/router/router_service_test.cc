@@ -298,6 +298,40 @@ TEST_F(RouterServiceTest, PicturesStandWhereTheyWereInTheMessage) {
   EXPECT_EQ(used.last_options.max_pixels(), 1000000u);
 }
 
+TEST_F(RouterServiceTest, AClipStandsInThePromptWithItsTimes) {
+  v1::ChatRequest request = Ask("See ");
+  v1::Clip* clip = request.mutable_messages(0)->add_content()->mutable_clip();
+  clip->mutable_frames()->set_inline_data("onetwothree");
+  for (const uint32_t size : {3, 3, 5}) clip->add_frame_bytes(size);
+  clip->set_fps(2);
+  request.mutable_messages(0)->add_content()->set_text(" move");
+  const Heard heard = Chat(request);
+  ExpectWholeAnswer(heard);
+  const v1::GenerateRequest generate = Requests().at(0);
+  // 11 bytes give two temporal patches of 2 x 8, four tokens each; the third frame counts twice.
+  const std::vector<uint32_t> ids(generate.token_ids().begin(), generate.token_ids().end());
+  std::string pads;
+  for (int i = 0; i < 4; ++i) pads += "<|video_pad|>";
+  EXPECT_EQ(ids, Ids("<|im_start|>user\nSee <0.2 seconds><|vision_start|>" + pads +
+                     "<|vision_end|><1.0 seconds><|vision_start|>" + pads +
+                     "<|vision_end|> move<|im_end|>\n<|im_start|>assistant\n"));
+  ASSERT_EQ(generate.spans_size(), 2);
+  ASSERT_EQ(generate.handles_size(), 1);
+  EXPECT_EQ(generate.handles(0).grid().t(), 2u);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(generate.spans(i).grid().t(), 1u);
+    EXPECT_EQ(generate.spans(i).num_tokens(), 4u);
+    EXPECT_EQ(generate.spans(i).handle_index(), 0u);
+    EXPECT_EQ(generate.spans(i).first_row(), 4u * static_cast<uint32_t>(i));
+    EXPECT_EQ(ids[generate.spans(i).offset()], static_cast<uint32_t>(model_.video_token_id));
+  }
+  EXPECT_EQ(heard.Started().image_tokens(), 8u);
+  // Without a rate it is the checkpoint's.
+  clip->clear_fps();
+  ExpectWholeAnswer(Chat(request));
+  EXPECT_EQ(Requests().at(1).token_ids_size(), generate.token_ids_size());
+}
+
 TEST_F(RouterServiceTest, TheSamePictureGoesToTheSameEncoder) {
   for (int i = 0; i < 6; ++i) Chat(Ask("What?", {"one picture"}));
   EXPECT_TRUE((encoders_[0]->num_encodes == 6) != (encoders_[1]->num_encodes == 6));
@@ -397,7 +431,12 @@ TEST_F(RouterServiceTest, ThirtyTwoChatsAtOnceAreAnsweredAsAlone) {
 // What is refused.
 
 TEST_F(RouterServiceTest, ABadPictureIsNamedByItsPath) {
-  const Heard heard = Chat(Ask("What?", {"good picture", "bad picture"}));
+  // Alone: a good one would be cancelled, and its lease, if its answer was on the way, would run out much
+  // later.
+  v1::ChatRequest request = Ask("What?");
+  request.mutable_messages(0)->add_content()->set_text("This:");
+  request.mutable_messages(0)->add_content()->mutable_image()->set_inline_data("bad picture");
+  const Heard heard = Chat(request);
   EXPECT_EQ(heard.status.code(), absl::StatusCode::kInvalidArgument);
   const std::vector<InvalidField> fields = InvalidFieldsOf(heard.status);
   ASSERT_EQ(fields.size(), 1u) << heard.status;

@@ -15,6 +15,7 @@ namespace {
 
 using ::prism::testing::FactoryOf;
 using ::prism::testing::FakeTower;
+using ::prism::testing::FramesOf;
 using ::prism::testing::ManualClock;
 using ::prism::testing::PictureOf;
 using ::prism::testing::TowerControl;
@@ -50,9 +51,9 @@ class BatcherTest : public ::testing::Test {
     RgbImage image = PictureOf(mark, size);
     auto reservation = store_.Reserve(batcher_->EmbeddingBytes(GridOf(1, size).num_patches()));
     if (!reservation.ok()) return reservation.status();
-    auto id =
-        batcher_->Submit({.key = key, .image = std::move(image), .reservation = *std::move(reservation)},
-                         caller.waiter(deadline));
+    auto id = batcher_->Submit(
+        {.key = key, .frames = FramesOf(std::move(image)), .reservation = *std::move(reservation)},
+        caller.waiter(deadline));
     if (!id.ok()) return id.status();
     caller.id = *id;
     return absl::OkStatus();

@@ -217,6 +217,63 @@ TEST_F(EncoderTest, SaysWhatIsWrongWithAPicture) {
   EXPECT_EQ(metrics_.rejected_picture.value(), 4);
 }
 
+// Files one after the other, as a clip's media is.
+EncodeInput ClipOf(const std::vector<std::string>& files, std::string* media) {
+  EncodeInput input{.choice = {.bounds = {.min_pixels = 4096, .max_pixels = 1 << 20}}};
+  for (const std::string& file : files) {
+    *media += file;
+    input.frame_bytes.push_back(static_cast<uint32_t>(file.size()));
+  }
+  return input;
+}
+
+TEST_F(EncoderTest, EncodesAClipOfTwoFramesATemporalPatch) {
+  Start();
+  const std::string first = SmallPicture("rgb8.png"), second = SmallPicture("lossless.webp");
+  std::string media, even;
+  const EncodeInput clip = ClipOf({first, second, first}, &media);
+  const Outcome outcome = Encode(media, clip);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->embedding->grid.t, 2);
+  EXPECT_EQ(outcome->embedding->num_tokens(), outcome->embedding->grid.num_tokens());
+  EXPECT_FALSE(outcome->cached);
+  const Outcome again = Encode(media, clip);
+  ASSERT_TRUE(again.ok());
+  EXPECT_TRUE(again->cached);
+  EXPECT_EQ(again->key, outcome->key);
+  const EncodeInput four = ClipOf({first, second, first, second}, &even);
+  const Outcome longer = Encode(even, four);
+  ASSERT_TRUE(longer.ok());
+  EXPECT_EQ(longer->embedding->grid.t, 2);
+  EXPECT_NE(longer->key, outcome->key);
+}
+
+TEST_F(EncoderTest, SaysWhatIsWrongWithAClip) {
+  Start();
+  const std::string picture = SmallPicture("rgb8.png"), other = SmallPicture("baseline_420.jpg");
+  const auto error_of = [&](const std::vector<std::string>& files) {
+    std::string media;
+    EncodeInput input = ClipOf(files, &media);
+    return std::string(Encode(media, std::move(input)).status().message());
+  };
+  EXPECT_EQ(error_of({picture}), "the clip has 1 frames, want 2 to 256");
+  EXPECT_THAT(error_of({picture, "GIF89a"}),
+              HasSubstr("frame 1 of the clip of 2: the picture is a file of type GIF"));
+  EXPECT_THAT(error_of({picture, SmallPicture("grey8.png").substr(0, 40)}),
+              HasSubstr("frame 1 of the clip of 2: "));
+  const std::string large = OraclePicture("coffee.jpg"), small = OraclePicture("tiny.png");
+  EXPECT_THAT(error_of({large, small}), HasSubstr("frame 1 of the clip is "));
+  // A hundredth of a clip's pixels is what each of a hundred frames may have.
+  EXPECT_THAT(error_of(std::vector<std::string>(100, PngBomb(1000, 1000))), HasSubstr("limit 500000"));
+  std::string media;
+  EncodeInput input = ClipOf({picture, picture}, &media);
+  EXPECT_THAT(std::string(Encode(media + "x", input).status().message()),
+              HasSubstr("leave 1 bytes of the media"));
+  EXPECT_THAT(std::string(Encode(media.substr(0, media.size() - 1), input).status().message()),
+              HasSubstr("are left of the media"));
+  EXPECT_EQ(metrics_.rejected_picture.value(), 7);
+}
+
 TEST_F(EncoderTest, RefusesACallWhoseDeadlinePassedBeforeItsTurn) {
   Start();
   const Outcome late =

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -143,6 +144,13 @@ inline RgbImage PictureOf(uint8_t mark, ImageSize size = {.height = 32, .width =
   RgbImage image(size);
   for (int64_t i = 0; i < image.size_bytes(); ++i) image.data()[i] = static_cast<uint8_t>(mark + i);
   return image;
+}
+
+// One picture, as the batcher takes it.
+inline std::vector<RgbImage> FramesOf(RgbImage image) {
+  std::vector<RgbImage> frames;
+  frames.push_back(std::move(image));
+  return frames;
 }
 
 }  // namespace prism::testing

@@ -70,29 +70,44 @@ TEST(MediaStoreTest, CountsUploadsUnderWayAndForgetsThoseThatStop) {
   EXPECT_TRUE(Put(store, "0123456789").ok());
 }
 
+ContentKey KeyOf(const RgbImage& image, const ProcessorChoice& choice, const KeyScope& scope) {
+  return ComputeContentKey(absl::MakeConstSpan(&image, 1), choice, scope);
+}
+
 TEST(ContentKeyTest, DependsOnEverythingThatAnEmbeddingDependsOn) {
   const RgbImage image = PictureOf(1);
   const ProcessorChoice choice{.alpha = AlphaMode::kWhite,
                                .bounds = {.min_pixels = 1024, .max_pixels = 4096}};
   const KeyScope scope{.weights_digest = "w", .numerics_id = "n", .salt = "s"};
-  std::vector<ContentKey> keys = {ComputeContentKey(image, choice, scope)};
+  std::vector<ContentKey> keys = {KeyOf(image, choice, scope)};
   EXPECT_EQ(keys[0].size(), 32u);
-  EXPECT_EQ(ComputeContentKey(PictureOf(1), choice, scope), keys[0]);
-  keys.push_back(ComputeContentKey(PictureOf(2), choice, scope));
+  EXPECT_EQ(KeyOf(PictureOf(1), choice, scope), keys[0]);
+  keys.push_back(KeyOf(PictureOf(2), choice, scope));
   // The same bytes in another shape.
-  keys.push_back(ComputeContentKey(PictureOf(1, {.height = 16, .width = 64}), choice, scope));
-  keys.push_back(ComputeContentKey(image, {.alpha = AlphaMode::kDrop, .bounds = choice.bounds}, scope));
-  keys.push_back(ComputeContentKey(image, {.bounds = {.min_pixels = 1025, .max_pixels = 4096}}, scope));
-  keys.push_back(ComputeContentKey(image, {.bounds = {.min_pixels = 1024, .max_pixels = 4097}}, scope));
-  keys.push_back(ComputeContentKey(image, choice, {.weights_digest = "W", .numerics_id = "n", .salt = "s"}));
-  keys.push_back(ComputeContentKey(image, choice, {.weights_digest = "w", .numerics_id = "N", .salt = "s"}));
-  keys.push_back(ComputeContentKey(image, choice, {.weights_digest = "w", .numerics_id = "n", .salt = ""}));
-  keys.push_back(ComputeContentKey(image, choice, {.weights_digest = "w", .numerics_id = "ns", .salt = ""}));
+  keys.push_back(KeyOf(PictureOf(1, {.height = 16, .width = 64}), choice, scope));
+  keys.push_back(KeyOf(image, {.alpha = AlphaMode::kDrop, .bounds = choice.bounds}, scope));
+  keys.push_back(KeyOf(image, {.bounds = {.min_pixels = 1025, .max_pixels = 4096}}, scope));
+  keys.push_back(KeyOf(image, {.bounds = {.min_pixels = 1024, .max_pixels = 4097}}, scope));
+  keys.push_back(KeyOf(image, choice, {.weights_digest = "W", .numerics_id = "n", .salt = "s"}));
+  keys.push_back(KeyOf(image, choice, {.weights_digest = "w", .numerics_id = "N", .salt = "s"}));
+  keys.push_back(KeyOf(image, choice, {.weights_digest = "w", .numerics_id = "n", .salt = ""}));
+  keys.push_back(KeyOf(image, choice, {.weights_digest = "w", .numerics_id = "ns", .salt = ""}));
+  // Clips: of the same frames twice, in another order, and one frame more.
+  std::vector<RgbImage> frames;
+  for (const uint8_t mark : {1, 1}) frames.push_back(PictureOf(mark));
+  keys.push_back(ComputeContentKey(frames, choice, scope));
+  frames.push_back(PictureOf(2));
+  keys.push_back(ComputeContentKey(frames, choice, scope));
+  std::swap(frames[0], frames[2]);
+  keys.push_back(ComputeContentKey(frames, choice, scope));
   for (size_t i = 0; i < keys.size(); ++i) {
     for (size_t j = 0; j < i; ++j) EXPECT_NE(keys[i], keys[j]) << i << " and " << j;
   }
-  EXPECT_NE(ComputeFileKey("a", choice, ""), ComputeFileKey("a", choice, "tenant"));
-  EXPECT_NE(ComputeFileKey("a", choice, ""), ComputeFileKey("b", choice, ""));
+  EXPECT_NE(ComputeFileKey("a", {}, choice, ""), ComputeFileKey("a", {}, choice, "tenant"));
+  EXPECT_NE(ComputeFileKey("a", {}, choice, ""), ComputeFileKey("b", {}, choice, ""));
+  const std::vector<uint32_t> halves = {2, 2}, other_halves = {1, 3};
+  EXPECT_NE(ComputeFileKey("a", halves, choice, ""), ComputeFileKey("a", {}, choice, ""));
+  EXPECT_NE(ComputeFileKey("a", halves, choice, ""), ComputeFileKey("a", other_halves, choice, ""));
 }
 
 }  // namespace

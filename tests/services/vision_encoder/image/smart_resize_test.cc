@@ -73,6 +73,17 @@ TEST_P(SmartResizeVideoTest, ChoosesTheReferencesSize) {
   EXPECT_EQ(size->width, c.to.width);
 }
 
+TEST(ResolveClipBoundsTest, KeepsAClipUnderTheServersTokens) {
+  // Two frames share their tokens, so 256 tokens are 512 blocks of 1024 pixels.
+  PixelBudget budget{.checkpoint_clip = kVideo, .image_tokens_max = 256};
+  EXPECT_EQ(ResolveClipBounds(budget).max_pixels, 512 * 1024);
+  EXPECT_EQ(ResolveClipBounds(budget).min_pixels, kVideo.min_pixels);
+  budget.image_tokens_max = 1;
+  EXPECT_EQ(ResolveClipBounds(budget).min_pixels, 2048);
+  budget.image_tokens_max = 1 << 20;
+  EXPECT_EQ(ResolveClipBounds(budget).max_pixels, kVideo.max_pixels);
+}
+
 INSTANTIATE_TEST_SUITE_P(Table, SmartResizeVideoTest,
                          ::testing::Values(VideoCase{20, {1080, 1920}, {832, 1472}},
                                            VideoCase{768, {1080, 1920}, {128, 224}},
