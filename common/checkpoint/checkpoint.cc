@@ -15,7 +15,6 @@
 #include "common/base/hash.h"
 #include "common/base/status.h"
 #include "common/checkpoint/safetensors.h"
-#include "common/checkpoint/synthetic.h"
 
 namespace prism {
 namespace {
@@ -456,6 +455,13 @@ CheckpointPart Checkpoint::part() const { return state_->options.part; }
 bool Checkpoint::synthetic() const { return state_->synthetic; }
 bool Checkpoint::head_is_tied() const { return state_->head_is_tied(); }
 const std::vector<WeightSpec>& Checkpoint::weights() const { return state_->weights; }
+
+absl::StatusOr<SyntheticWeight> Checkpoint::Synthetic(absl::string_view name) const {
+  PRISM_CHECK(synthetic());
+  PRISM_ASSIGN_OR_RETURN(const size_t position, state_->Position(name));
+  const WeightSpec& spec = state_->weights[position];
+  return SyntheticWeight{state_->Synthetic(spec), spec.shape};
+}
 
 absl::StatusOr<LoadedTensor> Checkpoint::Get(absl::string_view name, ParallelPool* pool) const {
   PRISM_ASSIGN_OR_RETURN(const size_t position, state_->Position(name));

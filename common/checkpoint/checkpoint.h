@@ -23,6 +23,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/thread.h"
 #include "common/checkpoint/model_config.h"
+#include "common/checkpoint/synthetic.h"
 #include "common/checkpoint/weight_map.h"
 #include "common/tensor/sum_order.h"
 #include "common/tensor/tensor.h"
@@ -74,6 +75,12 @@ struct ExpertWeights {
   LoadedTensor down;     // [H, M]
 };
 
+// A tensor that is not stored: how its elements are made, row-major in its published shape.
+struct SyntheticWeight {
+  SyntheticTensor tensor;
+  Shape shape;
+};
+
 class Checkpoint {
  public:
   // Reads the configuration, then maps and checks the weights of the part (stored) or describes
@@ -92,6 +99,10 @@ class Checkpoint {
   bool head_is_tied() const;
   // The tensors of the part, in the published layout.
   const std::vector<WeightSpec>& weights() const;
+
+  // How a tensor of synthetic weights is made, for whoever makes it elsewhere than in host memory.
+  // NotFound for a name the part does not have. REQUIRES: synthetic()
+  absl::StatusOr<SyntheticWeight> Synthetic(absl::string_view name) const;
 
   // The tensor in its published shape. Expert tensors of another layout are rearranged (a copy).
   // NotFound for a name the part does not have.

@@ -36,6 +36,7 @@ constexpr OpTable kCpuOps = {
     .scatter_rows = cpu::ScatterRows,
     .silu_mul = cpu::SiluMul,
     .sum_partials = cpu::SumPartials,
+    .synthetic_fill = cpu::SyntheticFill,
 };
 
 class CpuBackend final : public Backend {

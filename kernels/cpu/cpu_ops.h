@@ -16,6 +16,7 @@
 #include "kernels/ops/position_embedding.h"
 #include "kernels/ops/rope.h"
 #include "kernels/ops/rows.h"
+#include "kernels/ops/synthetic_fill.h"
 
 namespace prism::cpu {
 
@@ -43,5 +44,6 @@ absl::Status RopeTable(Stream& stream, const RopeTableArgs& args);
 absl::Status ScatterRows(Stream& stream, const ScatterRowsArgs& args);
 absl::Status SiluMul(Stream& stream, const SiluMulArgs& args);
 absl::Status SumPartials(Stream& stream, const SumPartialsArgs& args);
+absl::Status SyntheticFill(Stream& stream, const SyntheticFillArgs& args);
 
 }  // namespace prism::cpu

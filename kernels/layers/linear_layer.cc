@@ -48,11 +48,14 @@ absl::Status SumOverRanks(Stream& stream, Communicator& comm, const TensorView& 
 }
 
 absl::StatusOr<LinearLayer> LinearLayer::Load(Stream& stream, const TensorView& weight,
-                                              const TensorView& bias, SumOrder order) {
+                                              const TensorView& bias, SumOrder order, WeightMemory memory) {
   LinearLayer layer;
-  PRISM_RETURN_IF_ERROR(PackLinear(
-      stream,
-      {.weight = weight, .order = order, .in_total = weight.dim(1), .in_begin = 0, .out = &layer.weight_}));
+  PRISM_RETURN_IF_ERROR(PackLinear(stream, {.weight = weight,
+                                            .order = order,
+                                            .in_total = weight.dim(1),
+                                            .in_begin = 0,
+                                            .out = &layer.weight_,
+                                            .memory = memory}));
   if (bias.present()) {
     PRISM_ASSIGN_OR_RETURN(layer.bias_, Upload(stream, bias));
   }
@@ -66,14 +69,15 @@ absl::Status LinearLayer::Forward(Stream& stream, const TensorView& x, const Ten
 
 absl::StatusOr<RowParallelLinear> RowParallelLinear::Load(Stream& stream, const TensorView& weight,
                                                           int64_t in_begin, int64_t in_total,
-                                                          Communicator* comm) {
+                                                          Communicator* comm, WeightMemory memory) {
   RowParallelLinear layer;
   layer.comm_ = comm;
   PRISM_RETURN_IF_ERROR(PackLinear(stream, {.weight = weight,
                                             .order = SumOrder::kLeaves,
                                             .in_total = in_total,
                                             .in_begin = in_begin,
-                                            .out = &layer.weight_}));
+                                            .out = &layer.weight_,
+                                            .memory = memory}));
   return layer;
 }
 

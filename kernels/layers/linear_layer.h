@@ -27,9 +27,10 @@ absl::Status SumOverRanks(Stream& stream, Communicator& comm, const TensorView& 
 
 class LinearLayer {
  public:
-  // `weight` [N, K] bf16 | f32 and `bias` [N] f32 (or absent) in host memory; both are copied.
+  // `weight` [N, K] bf16 | f32 where `memory` says and `bias` [N] f32 (or absent) in host memory; both
+  // are copied.
   static absl::StatusOr<LinearLayer> Load(Stream& stream, const TensorView& weight, const TensorView& bias,
-                                          SumOrder order);
+                                          SumOrder order, WeightMemory memory = WeightMemory::kHost);
 
   // y = x W^T + b;  x [T, K], y [T, N]
   absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
@@ -47,7 +48,8 @@ class RowParallelLinear {
   // `weight` [N, K] are the columns [in_begin, in_begin + K) of a layer of `in_total` columns, a
   // run of whole leaves. `comm` must outlive the layer.
   static absl::StatusOr<RowParallelLinear> Load(Stream& stream, const TensorView& weight, int64_t in_begin,
-                                                int64_t in_total, Communicator* comm);
+                                                int64_t in_total, Communicator* comm,
+                                                WeightMemory memory = WeightMemory::kHost);
 
   // y = sum over ranks of x W^T;  x [T, K], y [T, N], the same y on every rank
   absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;

@@ -24,13 +24,20 @@ struct LinearWeight {
   SumOrder order = SumOrder::kLeaves;
 };
 
+// Where the weight to be packed lies.
+enum class WeightMemory {
+  kHost,
+  kDevice,  // the stream's device; it may be overwritten by later work of the stream
+};
+
 // Packs `weight` into the backend's layout. Values are kept as they are.
 struct PackLinearArgs {
-  TensorView weight;  // [N, K] bf16 | f32, host memory
+  TensorView weight;  // [N, K] bf16 | f32
   SumOrder order;
   int64_t in_total;  // >= K; columns of the whole layer
   int64_t in_begin;  // [in_begin, in_begin + K) must be a run of whole leaves (LeafRange), kChain: 0
   LinearWeight* out;
+  WeightMemory memory = WeightMemory::kHost;
 };
 absl::Status PackLinear(Stream& stream, const PackLinearArgs& args);
 

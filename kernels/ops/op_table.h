@@ -34,6 +34,7 @@ struct RopeTableArgs;
 struct ScatterRowsArgs;
 struct SiluMulArgs;
 struct SumPartialsArgs;
+struct SyntheticFillArgs;
 
 template <typename Args>
 using Op = absl::Status (*)(Stream& stream, const Args& args);
@@ -63,6 +64,7 @@ struct OpTable {
   Op<ScatterRowsArgs> scatter_rows = nullptr;
   Op<SiluMulArgs> silu_mul = nullptr;
   Op<SumPartialsArgs> sum_partials = nullptr;
+  Op<SyntheticFillArgs> synthetic_fill = nullptr;
 };
 
 // Runs one table entry. `name` is the op's, for the error.

@@ -29,7 +29,7 @@ ARROWS = {
     "kernels/device": TENSOR,
     "kernels/ops": TENSOR + ["kernels/device"],
     "kernels/comm": TENSOR + ["kernels/device"],
-    "kernels/layers": TENSOR + KERNELS,
+    "kernels/layers": TENSOR + KERNELS + ["common/checkpoint"],
     "kernels/cpu": TENSOR + KERNELS,
     "services/vision_encoder/image": TENSOR + ["common/checkpoint/model_config.h"],
     "services/vision_encoder/model": TENSOR + ["common/checkpoint"] + KERNELS,

@@ -16,62 +16,18 @@ std::string LayerName(int64_t layer, absl::string_view suffix) {
   return absl::StrCat("model.language_model.layers.", layer, ".", suffix);
 }
 
-absl::StatusOr<Tensor> LoadNorm(Stream& stream, const Checkpoint& checkpoint, const std::string& name) {
-  PRISM_ASSIGN_OR_RETURN(const Tensor weight, checkpoint.GetF32(name));
-  return Upload(stream, weight.view());
-}
-
-// The named rows of several matrices, one after another, as one column-parallel layer.
-struct RowsOf {
-  std::string name;
-  IndexRange rows;
-};
-absl::StatusOr<LinearLayer> LoadRows(Stream& stream, const Checkpoint& checkpoint,
-                                     const std::vector<RowsOf>& parts) {
-  std::vector<LoadedTensor> loaded;
-  std::vector<TensorView> views;
-  for (const RowsOf& part : parts) {
-    PRISM_ASSIGN_OR_RETURN(LoadedTensor tensor, checkpoint.GetRows(part.name, part.rows));
-    views.push_back(tensor.view());
-    loaded.push_back(std::move(tensor));
-  }
-  PRISM_ASSIGN_OR_RETURN(const Tensor joined, ConcatRows(views));
-  for (LoadedTensor& tensor : loaded) checkpoint.Release(std::move(tensor));
-  return LinearLayer::Load(stream, joined.view(), TensorView(), SumOrder::kLeaves);
-}
-
-absl::StatusOr<RowParallelLinear> LoadColumns(Stream& stream, const Checkpoint& checkpoint,
-                                              const std::string& name, IndexRange columns, int64_t in_total,
-                                              Communicator* comm) {
-  PRISM_ASSIGN_OR_RETURN(LoadedTensor weight, checkpoint.GetColumns(name, columns));
-  PRISM_ASSIGN_OR_RETURN(RowParallelLinear layer,
-                         RowParallelLinear::Load(stream, weight.view(), columns.begin, in_total, comm));
-  checkpoint.Release(std::move(weight));
-  return layer;
-}
-
-absl::StatusOr<LinearWeight> PackWhole(Stream& stream, const TensorView& weight) {
-  LinearWeight packed;
-  PRISM_RETURN_IF_ERROR(PackLinear(stream, {.weight = weight,
-                                            .order = SumOrder::kLeaves,
-                                            .in_total = weight.dim(1),
-                                            .in_begin = 0,
-                                            .out = &packed}));
-  return packed;
-}
-
 }  // namespace
 
-absl::StatusOr<DenseMlp> DenseMlp::Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
-                                        const TpShard& shard, Communicator* comm) {
+absl::StatusOr<DenseMlp> DenseMlp::Load(WeightLoader& loader, int64_t layer, const TpShard& shard,
+                                        Communicator* comm) {
   DenseMlp mlp;
   PRISM_ASSIGN_OR_RETURN(mlp.gate_up_,
-                         LoadRows(stream, checkpoint,
-                                  {{LayerName(layer, "mlp.gate_proj.weight"), shard.intermediate},
-                                   {LayerName(layer, "mlp.up_proj.weight"), shard.intermediate}}));
-  PRISM_ASSIGN_OR_RETURN(
-      mlp.down_, LoadColumns(stream, checkpoint, LayerName(layer, "mlp.down_proj.weight"), shard.intermediate,
-                             checkpoint.config().text.intermediate_size, comm));
+                         loader.LoadRows({{LayerName(layer, "mlp.gate_proj.weight"), shard.intermediate},
+                                          {LayerName(layer, "mlp.up_proj.weight"), shard.intermediate}},
+                                         SumOrder::kLeaves));
+  PRISM_ASSIGN_OR_RETURN(mlp.down_,
+                         loader.LoadColumns(LayerName(layer, "mlp.down_proj.weight"), shard.intermediate,
+                                            loader.checkpoint().config().text.intermediate_size, comm));
   return mlp;
 }
 
@@ -89,24 +45,20 @@ absl::Status DenseMlp::Forward(Stream& stream, const TensorView& x, const Tensor
   return down_.Forward(stream, h, y);
 }
 
-absl::StatusOr<MoeMlp> MoeMlp::Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
-                                    const TpShard& shard, Communicator* comm) {
-  const TextConfig& text = checkpoint.config().text;
+absl::StatusOr<MoeMlp> MoeMlp::Load(WeightLoader& loader, int64_t layer, const TpShard& shard,
+                                    Communicator* comm) {
+  const TextConfig& text = loader.checkpoint().config().text;
   MoeMlp mlp;
   mlp.comm_ = comm;
   mlp.num_experts_ = text.num_experts;
   mlp.num_experts_per_tok_ = text.num_experts_per_tok;
   mlp.first_expert_ = shard.experts.begin;
-  PRISM_ASSIGN_OR_RETURN(mlp.gate_, LoadRows(stream, checkpoint,
-                                             {{LayerName(layer, "mlp.gate.weight"), {0, text.num_experts}}}));
+  PRISM_ASSIGN_OR_RETURN(
+      mlp.gate_,
+      loader.LoadRows({{LayerName(layer, "mlp.gate.weight"), {0, text.num_experts}}}, SumOrder::kLeaves));
   for (int64_t expert = shard.experts.begin; expert < shard.experts.end; ++expert) {
-    PRISM_ASSIGN_OR_RETURN(ExpertWeights loaded, checkpoint.GetExpert(layer, expert));
-    MoeExpert packed;
-    PRISM_ASSIGN_OR_RETURN(packed.gate_up, PackWhole(stream, loaded.gate_up.view()));
-    PRISM_ASSIGN_OR_RETURN(packed.down, PackWhole(stream, loaded.down.view()));
+    PRISM_ASSIGN_OR_RETURN(MoeExpert packed, loader.LoadExpert(layer, expert));
     mlp.experts_.push_back(std::move(packed));
-    checkpoint.Release(std::move(loaded.gate_up));
-    checkpoint.Release(std::move(loaded.down));
   }
   return mlp;
 }
@@ -134,35 +86,31 @@ absl::Status MoeMlp::Forward(Stream& stream, const TensorView& x, const TensorVi
   return SumOverRanks(stream, *comm_, y, y);
 }
 
-absl::StatusOr<TextBlock> TextBlock::Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
-                                          const TpShard& shard, Communicator* comm) {
-  const TextConfig& text = checkpoint.config().text;
+absl::StatusOr<TextBlock> TextBlock::Load(WeightLoader& loader, int64_t layer, const TpShard& shard,
+                                          Communicator* comm) {
+  const TextConfig& text = loader.checkpoint().config().text;
   TextBlock block;
   block.head_dim_ = text.head_dim;
   block.num_heads_ = shard.heads.size();
   block.num_kv_heads_ = shard.kv_heads.size();
   block.epsilon_ = static_cast<float>(text.rms_norm_eps);
   block.scale_ = static_cast<float>(1.0 / std::sqrt(static_cast<double>(text.head_dim)));
-  PRISM_ASSIGN_OR_RETURN(block.input_norm_,
-                         LoadNorm(stream, checkpoint, LayerName(layer, "input_layernorm.weight")));
+  PRISM_ASSIGN_OR_RETURN(block.input_norm_, loader.LoadF32(LayerName(layer, "input_layernorm.weight")));
   PRISM_ASSIGN_OR_RETURN(block.post_norm_,
-                         LoadNorm(stream, checkpoint, LayerName(layer, "post_attention_layernorm.weight")));
-  PRISM_ASSIGN_OR_RETURN(block.q_norm_,
-                         LoadNorm(stream, checkpoint, LayerName(layer, "self_attn.q_norm.weight")));
-  PRISM_ASSIGN_OR_RETURN(block.k_norm_,
-                         LoadNorm(stream, checkpoint, LayerName(layer, "self_attn.k_norm.weight")));
+                         loader.LoadF32(LayerName(layer, "post_attention_layernorm.weight")));
+  PRISM_ASSIGN_OR_RETURN(block.q_norm_, loader.LoadF32(LayerName(layer, "self_attn.q_norm.weight")));
+  PRISM_ASSIGN_OR_RETURN(block.k_norm_, loader.LoadF32(LayerName(layer, "self_attn.k_norm.weight")));
   PRISM_ASSIGN_OR_RETURN(block.qkv_,
-                         LoadRows(stream, checkpoint,
-                                  {{LayerName(layer, "self_attn.q_proj.weight"), shard.q_rows},
-                                   {LayerName(layer, "self_attn.k_proj.weight"), shard.kv_rows},
-                                   {LayerName(layer, "self_attn.v_proj.weight"), shard.kv_rows}}));
-  PRISM_ASSIGN_OR_RETURN(block.o_proj_,
-                         LoadColumns(stream, checkpoint, LayerName(layer, "self_attn.o_proj.weight"),
-                                     shard.q_rows, text.q_size(), comm));
+                         loader.LoadRows({{LayerName(layer, "self_attn.q_proj.weight"), shard.q_rows},
+                                          {LayerName(layer, "self_attn.k_proj.weight"), shard.kv_rows},
+                                          {LayerName(layer, "self_attn.v_proj.weight"), shard.kv_rows}},
+                                         SumOrder::kLeaves));
+  PRISM_ASSIGN_OR_RETURN(block.o_proj_, loader.LoadColumns(LayerName(layer, "self_attn.o_proj.weight"),
+                                                           shard.q_rows, text.q_size(), comm));
   if (text.IsMoeLayer(layer)) {
-    PRISM_ASSIGN_OR_RETURN(block.moe_, MoeMlp::Load(stream, checkpoint, layer, shard, comm));
+    PRISM_ASSIGN_OR_RETURN(block.moe_, MoeMlp::Load(loader, layer, shard, comm));
   } else {
-    PRISM_ASSIGN_OR_RETURN(block.dense_, DenseMlp::Load(stream, checkpoint, layer, shard, comm));
+    PRISM_ASSIGN_OR_RETURN(block.dense_, DenseMlp::Load(loader, layer, shard, comm));
   }
   return block;
 }

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "common/checkpoint/checkpoint.h"
 #include "common/checkpoint/tp_shard.h"
 #include "kernels/layers/linear_layer.h"
+#include "kernels/layers/weight_loader.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/moe.h"
 
@@ -26,8 +26,8 @@ struct TextStep {
 // down( silu(gate(x)) * up(x) ), a rank's share of the columns between.
 class DenseMlp {
  public:
-  static absl::StatusOr<DenseMlp> Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
-                                       const TpShard& shard, Communicator* comm);
+  static absl::StatusOr<DenseMlp> Load(WeightLoader& loader, int64_t layer, const TpShard& shard,
+                                       Communicator* comm);
   // y = mlp(x), the same on every rank; x [T, H] A, y [T, H] f32
   absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
 
@@ -39,8 +39,8 @@ class DenseMlp {
 // The mixture of experts, a rank's share of the expert ids.
 class MoeMlp {
  public:
-  static absl::StatusOr<MoeMlp> Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
-                                     const TpShard& shard, Communicator* comm);
+  static absl::StatusOr<MoeMlp> Load(WeightLoader& loader, int64_t layer, const TpShard& shard,
+                                     Communicator* comm);
   // y = sum of the chosen experts, the same on every rank; x [T, H] A, y [T, H] f32
   absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
 
@@ -55,8 +55,8 @@ class MoeMlp {
 
 class TextBlock {
  public:
-  static absl::StatusOr<TextBlock> Load(Stream& stream, const Checkpoint& checkpoint, int64_t layer,
-                                        const TpShard& shard, Communicator* comm);
+  static absl::StatusOr<TextBlock> Load(WeightLoader& loader, int64_t layer, const TpShard& shard,
+                                        Communicator* comm);
 
   // x += attention(norm(x));  x += mlp(norm(x));   x [T, H] f32
   absl::Status Forward(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& x) const;

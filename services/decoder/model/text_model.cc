@@ -1,11 +1,11 @@
 #include "services/decoder/model/text_model.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "kernels/layers/linear_layer.h"
+#include "kernels/layers/weight_loader.h"
 #include "kernels/ops/concat_columns.h"
 #include "kernels/ops/embedding_gather.h"
 #include "kernels/ops/norm.h"
@@ -52,17 +52,6 @@ Tensor RopeFrequency(const TextConfig& text) {
   return frequency;
 }
 
-// This rank's rows of the head, filled up with zero rows to the width of rank 0.
-absl::StatusOr<LinearLayer> LoadHead(Stream& stream, const Checkpoint& checkpoint, IndexRange rows,
-                                     int64_t width) {
-  PRISM_ASSIGN_OR_RETURN(LoadedTensor loaded, checkpoint.GetRows("lm_head.weight", rows));
-  const TensorView& weight = loaded.view();
-  if (rows.size() == width) return LinearLayer::Load(stream, weight, TensorView(), SumOrder::kLeaves);
-  const Tensor padded = Tensor::HostZeros(weight.dtype(), Shape{width, weight.dim(1)});
-  std::memcpy(padded.view().raw(), weight.raw(), static_cast<size_t>(weight.size_bytes()));
-  return LinearLayer::Load(stream, padded.view(), TensorView(), SumOrder::kLeaves);
-}
-
 }  // namespace
 
 TextModel::TextModel(std::unique_ptr<Weights> weights) : w_(std::move(weights)) {}
@@ -86,19 +75,20 @@ absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(Stream& stream, const
   w.num_deepstack = config.vision.num_deepstack();
   w.comm = &comm;
   w.local_kv_heads = shard.kv_heads.size();
-  PRISM_ASSIGN_OR_RETURN(LoadedTensor table, checkpoint.Get("model.language_model.embed_tokens.weight"));
-  PRISM_ASSIGN_OR_RETURN(w.embed_tokens, Upload(stream, table.view()));
-  checkpoint.Release(std::move(table));
+  WeightLoader loader(&stream, &checkpoint);
+  PRISM_ASSIGN_OR_RETURN(w.embed_tokens, loader.Load("model.language_model.embed_tokens.weight"));
   PRISM_ASSIGN_OR_RETURN(w.rope_axis, Upload(stream, RopeAxis(config.text).view()));
   PRISM_ASSIGN_OR_RETURN(w.rope_frequency, Upload(stream, RopeFrequency(config.text).view()));
   for (int64_t layer = 0; layer < config.text.num_hidden_layers; ++layer) {
-    PRISM_ASSIGN_OR_RETURN(TextBlock block, TextBlock::Load(stream, checkpoint, layer, shard, &comm));
+    PRISM_ASSIGN_OR_RETURN(TextBlock block, TextBlock::Load(loader, layer, shard, &comm));
     w.blocks.push_back(std::move(block));
   }
-  PRISM_ASSIGN_OR_RETURN(const Tensor norm, checkpoint.GetF32("model.language_model.norm.weight"));
-  PRISM_ASSIGN_OR_RETURN(w.norm, Upload(stream, norm.view()));
+  PRISM_ASSIGN_OR_RETURN(w.norm, loader.LoadF32("model.language_model.norm.weight"));
   const int64_t head_width = RankVocabulary(config.text.vocab_size, 0, comm.size()).size();
-  PRISM_ASSIGN_OR_RETURN(w.lm_head, LoadHead(stream, checkpoint, shard.vocabulary, head_width));
+  PRISM_ASSIGN_OR_RETURN(
+      w.lm_head, loader.LoadRows({{"lm_head.weight", shard.vocabulary}}, SumOrder::kLeaves, head_width));
+  // The loader's staging memory goes with it.
+  PRISM_RETURN_IF_ERROR(stream.Synchronize());
   return std::unique_ptr<TextModel>(new TextModel(std::move(weights)));
 }
 

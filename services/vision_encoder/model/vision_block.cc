@@ -17,40 +17,29 @@ std::string VisualName(absl::string_view name) { return absl::StrCat("model.visu
 
 }  // namespace
 
-absl::StatusOr<LayerNormWeights> LoadLayerNorm(Stream& stream, const Checkpoint& checkpoint,
-                                               const std::string& name) {
+absl::StatusOr<LayerNormWeights> LoadLayerNorm(WeightLoader& loader, const std::string& name) {
   LayerNormWeights norm;
-  PRISM_ASSIGN_OR_RETURN(const Tensor weight, checkpoint.GetF32(VisualName(name + ".weight")));
-  PRISM_ASSIGN_OR_RETURN(norm.weight, Upload(stream, weight.view()));
-  PRISM_ASSIGN_OR_RETURN(const Tensor bias, checkpoint.GetF32(VisualName(name + ".bias")));
-  PRISM_ASSIGN_OR_RETURN(norm.bias, Upload(stream, bias.view()));
+  PRISM_ASSIGN_OR_RETURN(norm.weight, loader.LoadF32(VisualName(name + ".weight")));
+  PRISM_ASSIGN_OR_RETURN(norm.bias, loader.LoadF32(VisualName(name + ".bias")));
   return norm;
 }
 
-absl::StatusOr<LinearLayer> LoadVisionLinear(Stream& stream, const Checkpoint& checkpoint,
-                                             const std::string& name) {
-  PRISM_ASSIGN_OR_RETURN(LoadedTensor weight, checkpoint.Get(VisualName(name + ".weight")));
-  PRISM_ASSIGN_OR_RETURN(const Tensor bias, checkpoint.GetF32(VisualName(name + ".bias")));
-  const int64_t out_features = weight.view().dim(0);
-  const TensorView matrix =
-      weight.view().Reshape(Shape{out_features, weight.view().num_elements() / out_features});
-  PRISM_ASSIGN_OR_RETURN(LinearLayer layer, LinearLayer::Load(stream, matrix, bias.view(), SumOrder::kChain));
-  checkpoint.Release(std::move(weight));
-  return layer;
+absl::StatusOr<LinearLayer> LoadVisionLinear(WeightLoader& loader, const std::string& name) {
+  return loader.LoadLinear(VisualName(name + ".weight"), VisualName(name + ".bias"), SumOrder::kChain);
 }
 
-absl::StatusOr<VisionBlock> VisionBlock::Load(Stream& stream, const Checkpoint& checkpoint, int64_t block) {
-  const VisionConfig& vision = checkpoint.config().vision;
+absl::StatusOr<VisionBlock> VisionBlock::Load(WeightLoader& loader, int64_t block) {
+  const VisionConfig& vision = loader.checkpoint().config().vision;
   const std::string prefix = absl::StrCat("blocks.", block, ".");
   VisionBlock b;
   b.num_heads_ = vision.num_heads;
   b.scale_ = static_cast<float>(1.0 / std::sqrt(static_cast<double>(vision.head_dim())));
-  PRISM_ASSIGN_OR_RETURN(b.norm1_, LoadLayerNorm(stream, checkpoint, prefix + "norm1"));
-  PRISM_ASSIGN_OR_RETURN(b.norm2_, LoadLayerNorm(stream, checkpoint, prefix + "norm2"));
-  PRISM_ASSIGN_OR_RETURN(b.qkv_, LoadVisionLinear(stream, checkpoint, prefix + "attn.qkv"));
-  PRISM_ASSIGN_OR_RETURN(b.proj_, LoadVisionLinear(stream, checkpoint, prefix + "attn.proj"));
-  PRISM_ASSIGN_OR_RETURN(b.fc1_, LoadVisionLinear(stream, checkpoint, prefix + "mlp.linear_fc1"));
-  PRISM_ASSIGN_OR_RETURN(b.fc2_, LoadVisionLinear(stream, checkpoint, prefix + "mlp.linear_fc2"));
+  PRISM_ASSIGN_OR_RETURN(b.norm1_, LoadLayerNorm(loader, prefix + "norm1"));
+  PRISM_ASSIGN_OR_RETURN(b.norm2_, LoadLayerNorm(loader, prefix + "norm2"));
+  PRISM_ASSIGN_OR_RETURN(b.qkv_, LoadVisionLinear(loader, prefix + "attn.qkv"));
+  PRISM_ASSIGN_OR_RETURN(b.proj_, LoadVisionLinear(loader, prefix + "attn.proj"));
+  PRISM_ASSIGN_OR_RETURN(b.fc1_, LoadVisionLinear(loader, prefix + "mlp.linear_fc1"));
+  PRISM_ASSIGN_OR_RETURN(b.fc2_, LoadVisionLinear(loader, prefix + "mlp.linear_fc2"));
   return b;
 }
 
@@ -90,13 +79,13 @@ absl::Status VisionBlock::Forward(Stream& stream, const VisionStep& step, const 
   return Add(stream, {.x = x, .y = s.z});
 }
 
-absl::StatusOr<PatchMerger> PatchMerger::Load(Stream& stream, const Checkpoint& checkpoint,
-                                              const std::string& name, NormPlace place) {
+absl::StatusOr<PatchMerger> PatchMerger::Load(WeightLoader& loader, const std::string& name,
+                                              NormPlace place) {
   PatchMerger merger;
   merger.place_ = place;
-  PRISM_ASSIGN_OR_RETURN(merger.norm_, LoadLayerNorm(stream, checkpoint, name + ".norm"));
-  PRISM_ASSIGN_OR_RETURN(merger.fc1_, LoadVisionLinear(stream, checkpoint, name + ".linear_fc1"));
-  PRISM_ASSIGN_OR_RETURN(merger.fc2_, LoadVisionLinear(stream, checkpoint, name + ".linear_fc2"));
+  PRISM_ASSIGN_OR_RETURN(merger.norm_, LoadLayerNorm(loader, name + ".norm"));
+  PRISM_ASSIGN_OR_RETURN(merger.fc1_, LoadVisionLinear(loader, name + ".linear_fc1"));
+  PRISM_ASSIGN_OR_RETURN(merger.fc2_, LoadVisionLinear(loader, name + ".linear_fc2"));
   return merger;
 }
 

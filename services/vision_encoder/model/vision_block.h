@@ -4,8 +4,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "common/checkpoint/checkpoint.h"
 #include "kernels/layers/linear_layer.h"
+#include "kernels/layers/weight_loader.h"
 
 namespace prism {
 
@@ -16,11 +16,9 @@ struct LayerNormWeights {
   Tensor weight;  // [C] f32
   Tensor bias;    // [C] f32
 };
-absl::StatusOr<LayerNormWeights> LoadLayerNorm(Stream& stream, const Checkpoint& checkpoint,
-                                               const std::string& name);
+absl::StatusOr<LayerNormWeights> LoadLayerNorm(WeightLoader& loader, const std::string& name);
 // A linear layer with bias, as one ascending chain. A weight of more than two axes is [N, the rest].
-absl::StatusOr<LinearLayer> LoadVisionLinear(Stream& stream, const Checkpoint& checkpoint,
-                                             const std::string& name);
+absl::StatusOr<LinearLayer> LoadVisionLinear(WeightLoader& loader, const std::string& name);
 
 // What all blocks of one pass share.
 struct VisionStep {
@@ -40,7 +38,7 @@ struct VisionScratch {
 
 class VisionBlock {
  public:
-  static absl::StatusOr<VisionBlock> Load(Stream& stream, const Checkpoint& checkpoint, int64_t block);
+  static absl::StatusOr<VisionBlock> Load(WeightLoader& loader, int64_t block);
 
   // x += proj(attention(rope(qkv(norm1(x)))));  x += fc2(gelu_tanh(fc1(norm2(x))));   x [P, C] f32
   absl::Status Forward(Stream& stream, const VisionStep& step, const VisionScratch& s,
@@ -61,8 +59,7 @@ class PatchMerger {
     kAfterShuffle,   // over 4 C, on the four together (DeepStack)
   };
   // `name` is "merger" or "deepstack_merger_list.k".
-  static absl::StatusOr<PatchMerger> Load(Stream& stream, const Checkpoint& checkpoint,
-                                          const std::string& name, NormPlace place);
+  static absl::StatusOr<PatchMerger> Load(WeightLoader& loader, const std::string& name, NormPlace place);
 
   // y = fc2(gelu_erf(fc1(shuffle and norm of x)));  x [P, C] f32, y [P / 4, D] A
   absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/tensor/shape_check.h"
+#include "kernels/layers/weight_loader.h"
 #include "kernels/ops/cast.h"
 #include "kernels/ops/position_embedding.h"
 #include "kernels/ops/rope.h"
@@ -43,10 +44,9 @@ absl::StatusOr<std::unique_ptr<VisionModel>> VisionModel::Load(Stream& stream, c
   auto weights = std::make_unique<Weights>();
   Weights& w = *weights;
   w.config = checkpoint.config().vision;
-  PRISM_ASSIGN_OR_RETURN(w.patch_embed, LoadVisionLinear(stream, checkpoint, "patch_embed.proj"));
-  PRISM_ASSIGN_OR_RETURN(LoadedTensor table, checkpoint.Get("model.visual.pos_embed.weight"));
-  PRISM_ASSIGN_OR_RETURN(w.position_table, Upload(stream, table.view()));
-  checkpoint.Release(std::move(table));
+  WeightLoader loader(&stream, &checkpoint);
+  PRISM_ASSIGN_OR_RETURN(w.patch_embed, LoadVisionLinear(loader, "patch_embed.proj"));
+  PRISM_ASSIGN_OR_RETURN(w.position_table, loader.Load("model.visual.pos_embed.weight"));
   // The first half of the angles turns with the row, the second with the column (3.4).
   const int64_t angles = w.config.head_dim() / 2;
   const Tensor axis = Tensor::Host(DType::kI32, Shape{angles});
@@ -59,18 +59,19 @@ absl::StatusOr<std::unique_ptr<VisionModel>> VisionModel::Load(Stream& stream, c
   PRISM_ASSIGN_OR_RETURN(w.rope_axis, Upload(stream, axis.view()));
   PRISM_ASSIGN_OR_RETURN(w.rope_frequency, Upload(stream, frequency.view()));
   for (int64_t block = 0; block < w.config.depth; ++block) {
-    PRISM_ASSIGN_OR_RETURN(VisionBlock loaded, VisionBlock::Load(stream, checkpoint, block));
+    PRISM_ASSIGN_OR_RETURN(VisionBlock loaded, VisionBlock::Load(loader, block));
     w.blocks.push_back(std::move(loaded));
   }
   for (int64_t level = 0; level < w.config.num_deepstack(); ++level) {
-    PRISM_ASSIGN_OR_RETURN(
-        PatchMerger merger,
-        PatchMerger::Load(stream, checkpoint, absl::StrCat("deepstack_merger_list.", level),
-                          PatchMerger::NormPlace::kAfterShuffle));
+    PRISM_ASSIGN_OR_RETURN(PatchMerger merger,
+                           PatchMerger::Load(loader, absl::StrCat("deepstack_merger_list.", level),
+                                             PatchMerger::NormPlace::kAfterShuffle));
     w.deepstack.push_back(std::move(merger));
   }
-  PRISM_ASSIGN_OR_RETURN(
-      w.merger, PatchMerger::Load(stream, checkpoint, "merger", PatchMerger::NormPlace::kBeforeShuffle));
+  PRISM_ASSIGN_OR_RETURN(w.merger,
+                         PatchMerger::Load(loader, "merger", PatchMerger::NormPlace::kBeforeShuffle));
+  // The loader's staging memory goes with it.
+  PRISM_RETURN_IF_ERROR(stream.Synchronize());
   return std::unique_ptr<VisionModel>(new VisionModel(std::move(weights)));
 }
 

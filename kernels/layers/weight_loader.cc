@@ -1,0 +1,211 @@
+#include "kernels/layers/weight_loader.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status.h"
+#include "common/checkpoint/weight_map.h"
+#include "kernels/ops/synthetic_fill.h"
+
+namespace prism {
+namespace {
+
+// [N, K] of a published shape: everything behind the first axis is K.
+int64_t ColumnsOf(const Shape& shape) { return shape.num_elements() / std::max<int64_t>(shape[0], 1); }
+
+TensorView AsMatrix(const TensorView& view) {
+  return view.Reshape(Shape{view.dim(0), ColumnsOf(view.shape())});
+}
+
+absl::Status CheckRange(absl::string_view name, absl::string_view what, IndexRange range, int64_t size) {
+  if (0 <= range.begin && range.begin <= range.end && range.end <= size) return absl::OkStatus();
+  return absl::OutOfRangeError(absl::StrCat(name, ": ", what, " [", range.begin, ", ", range.end,
+                                            "), want a range in [0, ", size, ")"));
+}
+
+}  // namespace
+
+absl::StatusOr<TensorView> WeightLoader::Stage(int64_t rows, int64_t columns) {
+  const int64_t elements = rows * columns;
+  if (!staging_.present() || staging_.shape().num_elements() < elements) {
+    // What was queued on the old memory must have run before it is freed.
+    PRISM_RETURN_IF_ERROR(stream_.Synchronize());
+    staging_ = Tensor();
+    PRISM_ASSIGN_OR_RETURN(staging_, stream_.Allocate(DType::kBF16, Shape{std::max<int64_t>(elements, 1)}));
+  }
+  return TensorView(staging_.view().raw(), DType::kBF16, Shape{rows, columns});
+}
+
+absl::StatusOr<WeightLoader::Matrix> WeightLoader::SyntheticRows(const std::vector<RowsOf>& parts,
+                                                                 int64_t out_features) {
+  std::vector<SyntheticWeight> weights;
+  int64_t rows = 0;
+  for (const RowsOf& part : parts) {
+    PRISM_ASSIGN_OR_RETURN(SyntheticWeight weight, checkpoint_.Synthetic(part.name));
+    PRISM_RETURN_IF_ERROR(CheckRange(part.name, "rows", part.rows, weight.shape[0]));
+    if (!weights.empty() && ColumnsOf(weight.shape) != ColumnsOf(weights[0].shape)) {
+      return absl::InvalidArgumentError(absl::StrCat("cannot join ", part.name, weight.shape.ToString(),
+                                                     " to ", parts[0].name, weights[0].shape.ToString()));
+    }
+    rows += part.rows.size();
+    weights.push_back(std::move(weight));
+  }
+  const int64_t columns = ColumnsOf(weights[0].shape);
+  Matrix matrix;
+  matrix.memory = WeightMemory::kDevice;
+  PRISM_ASSIGN_OR_RETURN(matrix.view, Stage(std::max(rows, out_features), columns));
+  int64_t row = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const IndexRange range = parts[i].rows;
+    PRISM_RETURN_IF_ERROR(SyntheticFill(stream_, {.tensor = weights[i].tensor,
+                                                  .first = range.begin * columns,
+                                                  .row_stride = columns,
+                                                  .column_stride = 1,
+                                                  .out = matrix.view.Rows(row, range.size())}));
+    row += range.size();
+  }
+  if (row < matrix.view.dim(0)) {
+    // Mean and amplitude zero: zero rows.
+    PRISM_RETURN_IF_ERROR(SyntheticFill(stream_, {.out = matrix.view.Rows(row, matrix.view.dim(0) - row)}));
+  }
+  return matrix;
+}
+
+absl::StatusOr<WeightLoader::Matrix> WeightLoader::StoredRows(const std::vector<RowsOf>& parts,
+                                                              int64_t out_features) {
+  Matrix matrix;
+  std::vector<TensorView> views;
+  int64_t rows = 0;
+  for (const RowsOf& part : parts) {
+    PRISM_ASSIGN_OR_RETURN(LoadedTensor tensor, checkpoint_.GetRows(part.name, part.rows));
+    views.push_back(AsMatrix(tensor.view()));
+    rows += views.back().dim(0);
+    matrix.loaded.push_back(std::move(tensor));
+  }
+  if (views.size() == 1 && rows >= out_features) {
+    matrix.view = views[0];
+    return matrix;
+  }
+  Tensor zeros;
+  if (rows < out_features) {
+    zeros = Tensor::HostZeros(views[0].dtype(), Shape{out_features - rows, views[0].dim(1)});
+    views.push_back(zeros.view());
+  }
+  PRISM_ASSIGN_OR_RETURN(matrix.host, ConcatRows(views));
+  matrix.view = matrix.host.view();
+  return matrix;
+}
+
+absl::StatusOr<WeightLoader::Matrix> WeightLoader::ReadRows(const std::vector<RowsOf>& parts,
+                                                            int64_t out_features) {
+  PRISM_CHECK(!parts.empty());
+  return checkpoint_.synthetic() ? SyntheticRows(parts, out_features) : StoredRows(parts, out_features);
+}
+
+void WeightLoader::Release(Matrix matrix) {
+  for (LoadedTensor& tensor : matrix.loaded) checkpoint_.Release(std::move(tensor));
+}
+
+absl::StatusOr<LinearWeight> WeightLoader::PackWhole(const TensorView& weight, WeightMemory memory) {
+  LinearWeight packed;
+  PRISM_RETURN_IF_ERROR(PackLinear(stream_, {.weight = weight,
+                                             .order = SumOrder::kLeaves,
+                                             .in_total = weight.dim(1),
+                                             .in_begin = 0,
+                                             .out = &packed,
+                                             .memory = memory}));
+  return packed;
+}
+
+absl::StatusOr<Tensor> WeightLoader::Load(const std::string& name) {
+  if (checkpoint_.synthetic()) {
+    PRISM_ASSIGN_OR_RETURN(const SyntheticWeight weight, checkpoint_.Synthetic(name));
+    PRISM_ASSIGN_OR_RETURN(Tensor tensor, stream_.Allocate(DType::kBF16, weight.shape));
+    const TensorView matrix = AsMatrix(tensor.view());
+    PRISM_RETURN_IF_ERROR(
+        SyntheticFill(stream_, {.tensor = weight.tensor, .row_stride = matrix.dim(1), .out = matrix}));
+    return tensor;
+  }
+  PRISM_ASSIGN_OR_RETURN(LoadedTensor loaded, checkpoint_.Get(name));
+  PRISM_ASSIGN_OR_RETURN(Tensor tensor, Upload(stream_, loaded.view()));
+  checkpoint_.Release(std::move(loaded));
+  return tensor;
+}
+
+absl::StatusOr<Tensor> WeightLoader::LoadF32(const std::string& name) {
+  PRISM_ASSIGN_OR_RETURN(const Tensor host, checkpoint_.GetF32(name));
+  return Upload(stream_, host.view());
+}
+
+absl::StatusOr<LinearLayer> WeightLoader::LoadRows(const std::vector<RowsOf>& parts, SumOrder order,
+                                                   int64_t out_features) {
+  PRISM_ASSIGN_OR_RETURN(Matrix matrix, ReadRows(parts, out_features));
+  PRISM_ASSIGN_OR_RETURN(LinearLayer layer,
+                         LinearLayer::Load(stream_, matrix.view, TensorView(), order, matrix.memory));
+  Release(std::move(matrix));
+  return layer;
+}
+
+absl::StatusOr<LinearLayer> WeightLoader::LoadLinear(const std::string& weight, const std::string& bias,
+                                                     SumOrder order) {
+  PRISM_ASSIGN_OR_RETURN(const Tensor host_bias, checkpoint_.GetF32(bias));
+  PRISM_ASSIGN_OR_RETURN(Matrix matrix, ReadRows({{weight, {0, host_bias.shape()[0]}}}, 0));
+  PRISM_ASSIGN_OR_RETURN(LinearLayer layer,
+                         LinearLayer::Load(stream_, matrix.view, host_bias.view(), order, matrix.memory));
+  Release(std::move(matrix));
+  return layer;
+}
+
+absl::StatusOr<RowParallelLinear> WeightLoader::LoadColumns(const std::string& name, IndexRange columns,
+                                                            int64_t in_total, Communicator* comm) {
+  if (checkpoint_.synthetic()) {
+    PRISM_ASSIGN_OR_RETURN(const SyntheticWeight weight, checkpoint_.Synthetic(name));
+    PRISM_RETURN_IF_ERROR(CheckRange(name, "columns", columns, ColumnsOf(weight.shape)));
+    PRISM_ASSIGN_OR_RETURN(const TensorView staged, Stage(weight.shape[0], columns.size()));
+    PRISM_RETURN_IF_ERROR(SyntheticFill(stream_, {.tensor = weight.tensor,
+                                                  .first = columns.begin,
+                                                  .row_stride = ColumnsOf(weight.shape),
+                                                  .column_stride = 1,
+                                                  .out = staged}));
+    return RowParallelLinear::Load(stream_, staged, columns.begin, in_total, comm, WeightMemory::kDevice);
+  }
+  PRISM_ASSIGN_OR_RETURN(LoadedTensor weight, checkpoint_.GetColumns(name, columns));
+  PRISM_ASSIGN_OR_RETURN(RowParallelLinear layer,
+                         RowParallelLinear::Load(stream_, weight.view(), columns.begin, in_total, comm));
+  checkpoint_.Release(std::move(weight));
+  return layer;
+}
+
+absl::StatusOr<LinearWeight> WeightLoader::SyntheticExpert(const std::string& name, int64_t expert) {
+  PRISM_ASSIGN_OR_RETURN(const SyntheticWeight weight, checkpoint_.Synthetic(name));
+  PRISM_RETURN_IF_ERROR(CheckRange(name, "experts", {expert, expert + 1}, weight.shape[0]));
+  // The published matrix is [in, out]: an output's row is a column of it.
+  const int64_t in = weight.shape[1];
+  const int64_t out = weight.shape[2];
+  PRISM_ASSIGN_OR_RETURN(const TensorView staged, Stage(out, in));
+  PRISM_RETURN_IF_ERROR(SyntheticFill(stream_, {.tensor = weight.tensor,
+                                                .first = expert * in * out,
+                                                .row_stride = 1,
+                                                .column_stride = out,
+                                                .out = staged}));
+  return PackWhole(staged, WeightMemory::kDevice);
+}
+
+absl::StatusOr<MoeExpert> WeightLoader::LoadExpert(int64_t layer, int64_t expert) {
+  MoeExpert packed;
+  if (checkpoint_.synthetic()) {
+    PRISM_ASSIGN_OR_RETURN(packed.gate_up, SyntheticExpert(GateUpName(layer), expert));
+    PRISM_ASSIGN_OR_RETURN(packed.down, SyntheticExpert(DownName(layer), expert));
+    return packed;
+  }
+  PRISM_ASSIGN_OR_RETURN(ExpertWeights loaded, checkpoint_.GetExpert(layer, expert));
+  PRISM_ASSIGN_OR_RETURN(packed.gate_up, PackWhole(loaded.gate_up.view(), WeightMemory::kHost));
+  PRISM_ASSIGN_OR_RETURN(packed.down, PackWhole(loaded.down.view(), WeightMemory::kHost));
+  checkpoint_.Release(std::move(loaded.gate_up));
+  checkpoint_.Release(std::move(loaded.down));
+  return packed;
+}
+
+}  // namespace prism
