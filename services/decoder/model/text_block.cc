@@ -52,6 +52,7 @@ absl::StatusOr<MoeMlp> MoeMlp::Load(WeightLoader& loader, int64_t layer, const T
   mlp.comm_ = comm;
   mlp.num_experts_ = text.num_experts;
   mlp.num_experts_per_tok_ = text.num_experts_per_tok;
+  mlp.layer_ = layer;
   mlp.first_expert_ = shard.experts.begin;
   PRISM_ASSIGN_OR_RETURN(
       mlp.gate_,
@@ -63,7 +64,8 @@ absl::StatusOr<MoeMlp> MoeMlp::Load(WeightLoader& loader, int64_t layer, const T
   return mlp;
 }
 
-absl::Status MoeMlp::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
+absl::Status MoeMlp::Forward(Stream& stream, const TensorView& x, const TensorView& y,
+                             const TextTap* tap) const {
   const int64_t rows = x.dim(0);
   PRISM_ASSIGN_OR_RETURN(const TensorView logits,
                          stream.workspace().Take(DType::kF32, Shape{rows, num_experts_}));
@@ -75,6 +77,7 @@ absl::Status MoeMlp::Forward(Stream& stream, const TensorView& x, const TensorVi
   PRISM_RETURN_IF_ERROR(gate_.Forward(stream, x, logits));
   // ids, weights = renormalised top k of softmax(logits)   [T, J]
   PRISM_RETURN_IF_ERROR(MoeRouter(stream, {.logits = logits, .ids = ids, .weights = weights}));
+  if (tap != nullptr) PRISM_RETURN_IF_ERROR((*tap)(absl::StrCat("layer.", layer_, ".experts"), ids));
   // y = sum of weight * expert(x) over this rank's experts [T, H]
   PRISM_RETURN_IF_ERROR(MoeExperts(stream, {.x = x,
                                             .ids = ids,
@@ -125,7 +128,8 @@ absl::Status TextBlock::Forward(Stream& stream, const TextStep& step, const KvLa
   PRISM_RETURN_IF_ERROR(Add(stream, {.x = x, .y = z}));
   // y = norm(x);  x += mlp(y)                              [T, H]
   PRISM_RETURN_IF_ERROR(RmsNorm(stream, {.x = x, .weight = post_norm_.view(), .y = y, .epsilon = epsilon_}));
-  PRISM_RETURN_IF_ERROR(moe_.has_value() ? moe_->Forward(stream, y, z) : dense_->Forward(stream, y, z));
+  PRISM_RETURN_IF_ERROR(moe_.has_value() ? moe_->Forward(stream, y, z, step.tap)
+                                         : dense_->Forward(stream, y, z));
   return Add(stream, {.x = x, .y = z});
 }
 

@@ -10,17 +10,19 @@
 #include "kernels/layers/weight_loader.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/moe.h"
+#include "services/decoder/model/text_model.h"
 
 namespace prism {
 
 // What all layers of one step share.
 struct TextStep {
-  TensorView cos;              // [T, head_dim / 2] f32
-  TensorView sin;              // [T, head_dim / 2] f32
-  TensorView slots;            // [T] i32
-  TensorView query_starts;     // [S + 1] i32
-  TensorView context_lengths;  // [S] i32
-  TensorView page_tables;      // [S, P] i32
+  TensorView cos;                // [T, head_dim / 2] f32
+  TensorView sin;                // [T, head_dim / 2] f32
+  TensorView slots;              // [T] i32
+  TensorView query_starts;       // [S + 1] i32
+  TensorView context_lengths;    // [S] i32
+  TensorView page_tables;        // [S, P] i32
+  const TextTap* tap = nullptr;  // sees the experts chosen
 };
 
 // down( silu(gate(x)) * up(x) ), a rank's share of the columns between.
@@ -42,11 +44,13 @@ class MoeMlp {
   static absl::StatusOr<MoeMlp> Load(WeightLoader& loader, int64_t layer, const TpShard& shard,
                                      Communicator* comm);
   // y = sum of the chosen experts, the same on every rank; x [T, H] A, y [T, H] f32
-  absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
+  absl::Status Forward(Stream& stream, const TensorView& x, const TensorView& y,
+                       const TextTap* tap = nullptr) const;
 
  private:
   LinearLayer gate_;                // [E, H], replicated
   std::vector<MoeExpert> experts_;  // of ids [first_expert_, ...)
+  int64_t layer_ = 0;
   int64_t first_expert_ = 0;
   int64_t num_experts_ = 0;
   int64_t num_experts_per_tok_ = 0;

@@ -127,7 +127,8 @@ absl::Status TextModel::Forward(Stream& stream, const StepInput& input, absl::Sp
                          .slots = input.slots,
                          .query_starts = input.query_starts,
                          .context_lengths = input.context_lengths,
-                         .page_tables = input.page_tables};
+                         .page_tables = input.page_tables,
+                         .tap = tap ? &tap : nullptr};
   for (int64_t layer = 0; layer < num_layers(); ++layer) {
     PRISM_RETURN_IF_ERROR(
         w.blocks[static_cast<size_t>(layer)].Forward(stream, step, kv[static_cast<size_t>(layer)], x));
