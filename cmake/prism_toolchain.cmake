@@ -46,7 +46,7 @@ endif()
 # Kernels say themselves where a multiply and an add
 # are one instruction.
 target_compile_options(prism_flags INTERFACE
-  $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false -Xcompiler=-Wall,-Wextra,-Wno-sign-compare,-Wno-missing-field-initializers>)
+  $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra,-Wno-sign-compare,-Wno-missing-field-initializers>)
 if(PRISM_WERROR)
   target_compile_options(prism_flags INTERFACE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>")
 endif()

@@ -51,14 +51,15 @@ absl::StatusOr<std::unique_ptr<TextBench>> TextBench::Create(Backend& backend, c
                                                              const TextBenchLimits& limits) {
   std::unique_ptr<TextBench> bench(new TextBench(limits));
   bench->comm_ = std::move(CreateInProcessGroup(1)[0]);
-  PRISM_ASSIGN_OR_RETURN(bench->stream_, backend.CreateStream({.num_threads = limits.num_threads}));
+  PRISM_ASSIGN_OR_RETURN(bench->stream_, backend.CreateStream(limits.stream));
   Stream& stream = *bench->stream_;
   PRISM_ASSIGN_OR_RETURN(bench->model_, TextModel::Load(stream, checkpoint, *bench->comm_));
   const TextModel& model = *bench->model_;
   PRISM_ASSIGN_OR_RETURN(bench->kv_, KvStore::Create(stream,
                                                      {.num_layers = model.num_layers(),
                                                       .kv_heads = model.local_kv_heads(),
-                                                      .head_dim = model.head_dim()},
+                                                      .head_dim = model.head_dim(),
+                                                      .dtype = backend.activation_dtype()},
                                                      limits.pages_max));
   uint64_t seed = 1;
   for (const KvLayer& layer : bench->kv_->layers()) {
@@ -175,19 +176,23 @@ absl::StatusOr<Measurement> TextBench::Prefill(int64_t tokens, const Rounds& rou
   return measurement;
 }
 
-absl::StatusOr<Measurement> MeasureTower(Backend& backend, const Checkpoint& checkpoint, int num_threads,
-                                         int32_t height, int32_t width, const Rounds& rounds) {
-  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream,
-                         backend.CreateStream({.num_threads = num_threads}));
+absl::StatusOr<Measurement> MeasureTower(Backend& backend, const Checkpoint& checkpoint,
+                                         const StreamOptions& where, int32_t height, int32_t width,
+                                         const Rounds& rounds) {
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, backend.CreateStream(where));
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<VisionModel> model, VisionModel::Load(*stream, checkpoint));
   const VisionGrid grid = {.t = 1, .h = height, .w = width};
-  const Tensor patches = Tensor::Host(DType::kF32, Shape{grid.num_patches(), model->patch_elements()});
+  PRISM_ASSIGN_OR_RETURN(
+      const Tensor patches,
+      stream->AllocateHost(DType::kF32, Shape{grid.num_patches(), model->patch_elements()}));
   std::mt19937 random(1);
   std::uniform_real_distribution<float> uniform(-1, 1);
   for (float& value : patches.span<float>()) value = uniform(random);
-  const Tensor embeddings = Tensor::Host(DType::kF32, Shape{grid.num_tokens(), model->hidden_size()});
-  const Tensor deepstack =
-      Tensor::Host(DType::kF32, Shape{model->num_deepstack(), grid.num_tokens(), model->hidden_size()});
+  const DType dtype = backend.activation_dtype();
+  const int64_t tokens = grid.num_tokens(), hidden = model->hidden_size();
+  PRISM_ASSIGN_OR_RETURN(const Tensor embeddings, stream->AllocateHost(dtype, Shape{tokens, hidden}));
+  PRISM_ASSIGN_OR_RETURN(const Tensor deepstack,
+                         stream->AllocateHost(dtype, Shape{model->num_deepstack(), tokens, hidden}));
   Measurement measurement;
   for (int round = -rounds.warm_up; round < rounds.timed; ++round) {
     const auto began = std::chrono::steady_clock::now();

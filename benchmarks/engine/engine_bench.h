@@ -39,7 +39,7 @@ struct Measurement {
 };
 
 struct TextBenchLimits {
-  int num_threads = 1;
+  StreamOptions stream;
   int64_t rows_max = 1;       // of a step
   int64_t sequences_max = 1;  // of a step
   int64_t context_max = 1;    // tokens of a sequence
@@ -77,7 +77,8 @@ class TextBench {
 };
 
 // One picture of grid 1 x height x width, in patches (both even).
-absl::StatusOr<Measurement> MeasureTower(Backend& backend, const Checkpoint& checkpoint, int num_threads,
-                                         int32_t height, int32_t width, const Rounds& rounds);
+absl::StatusOr<Measurement> MeasureTower(Backend& backend, const Checkpoint& checkpoint,
+                                         const StreamOptions& where, int32_t height, int32_t width,
+                                         const Rounds& rounds);
 
 }  // namespace prism::bench

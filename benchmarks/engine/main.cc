@@ -22,7 +22,7 @@
 #include "common/checkpoint/checkpoint.h"
 #include "common/metrics/build_info.h"
 #include "common/rpc/flags.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/backends/create_backend.h"
 #include "services/decoder/kv/page.h"
 
 namespace prism::bench {
@@ -30,6 +30,7 @@ namespace {
 
 struct Flags {
   std::string model;
+  std::string device = "auto";
   std::string load_format = "synthetic";
   uint64_t synthetic_seed = 0;
   std::vector<std::string> batches = {"1", "8", "32", "128"};
@@ -46,6 +47,7 @@ struct Flags {
 
 void AddFlags(FlagSet& set, Flags& flags) {
   set.Add("--model", &flags.model, "Folder with the model's config.json", {.required = true});
+  set.Add("--device", &flags.device, "Where to compute: auto, cpu, cuda or cuda:N");
   set.Add("--load-format", &flags.load_format, "Where the weights come from",
           {.choices = {"auto", "safetensors", "synthetic"}});
   set.Add("--synthetic-seed", &flags.synthetic_seed, "Seed of synthetic weights");
@@ -122,13 +124,13 @@ void PrintRow(const std::string& name, const Measurement& m, double per_round, c
   std::fflush(stdout);
 }
 
-absl::Status RunText(Backend& backend, const Checkpoint& checkpoint, const Flags& flags, int threads,
-                     const Ceilings& device, const Rounds& rounds) {
+absl::Status RunText(Backend& backend, const Checkpoint& checkpoint, const Flags& flags,
+                     const StreamOptions& where, const Ceilings& device, const Rounds& rounds) {
   const TextConfig& text = checkpoint.config().text;
   PRISM_ASSIGN_OR_RETURN(const std::vector<int64_t> batches, Numbers("--batches", flags.batches));
   PRISM_ASSIGN_OR_RETURN(const std::vector<int64_t> prompts, Numbers("--prompts", flags.prompts));
   if (batches.empty() && prompts.empty()) return absl::OkStatus();
-  TextBenchLimits limits = {.num_threads = threads};
+  TextBenchLimits limits = {.stream = where};
   for (const int64_t batch : batches) {
     limits.rows_max = std::max(limits.rows_max, batch);
     limits.sequences_max = std::max(limits.sequences_max, batch);
@@ -159,8 +161,8 @@ absl::Status RunText(Backend& backend, const Checkpoint& checkpoint, const Flags
   return absl::OkStatus();
 }
 
-absl::Status RunTower(Backend& backend, const Checkpoint& checkpoint, const Flags& flags, int threads,
-                      const Ceilings& device, const Rounds& rounds) {
+absl::Status RunTower(Backend& backend, const Checkpoint& checkpoint, const Flags& flags,
+                      const StreamOptions& where, const Ceilings& device, const Rounds& rounds) {
   const VisionConfig& vision = checkpoint.config().vision;
   PRISM_ASSIGN_OR_RETURN(const std::vector<PictureSize> pictures,
                          Pictures(flags.pictures, vision.patch_size));
@@ -168,7 +170,7 @@ absl::Status RunTower(Backend& backend, const Checkpoint& checkpoint, const Flag
   PrintHead();
   for (const PictureSize& picture : pictures) {
     PRISM_ASSIGN_OR_RETURN(const Measurement m,
-                           MeasureTower(backend, checkpoint, threads, picture.height, picture.width, rounds));
+                           MeasureTower(backend, checkpoint, where, picture.height, picture.width, rounds));
     PrintRow(absl::StrCat("picture ", picture.name), m, 1, "pictures/s",
              TowerFloor(vision, device, int64_t{picture.height} * picture.width), 0);
   }
@@ -176,7 +178,10 @@ absl::Status RunTower(Backend& backend, const Checkpoint& checkpoint, const Flag
 }
 
 absl::Status Run(const Flags& flags) {
-  const std::unique_ptr<Backend> backend = CreateCpuBackend();
+  PRISM_ASSIGN_OR_RETURN(const ChosenBackend chosen, CreateBackend(flags.device));
+  Backend* const backend = chosen.backend.get();
+  const StreamOptions where = {.device_index = chosen.device_index,
+                               .num_threads = flags.threads > 0 ? flags.threads : AvailableCpus()};
   CheckpointOptions options{.part = CheckpointPart::kWhole, .synthetic_seed = flags.synthetic_seed};
   PRISM_ASSIGN_OR_RETURN(options.format, ParseLoadFormat(flags.load_format));
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
@@ -185,12 +190,11 @@ absl::Status Run(const Flags& flags) {
   if (flags.bandwidth_gbs > 0) device.bytes_per_s = 1e9 * flags.bandwidth_gbs;
   if (flags.peak_tflops > 0) device.matrix_flops = 1e12 * flags.peak_tflops;
   if (flags.attention_tflops > 0) device.attention_flops = 1e12 * flags.attention_tflops;
-  const int threads = flags.threads > 0 ? flags.threads : AvailableCpus();
   const Rounds rounds = {.timed = flags.rounds};
   std::printf("%s, backend %s, %s, %s weights\n", BuildName().c_str(), std::string(backend->name()).c_str(),
               flags.model.c_str(), flags.load_format.c_str());
-  PRISM_RETURN_IF_ERROR(RunText(*backend, *checkpoint, flags, threads, device, rounds));
-  return RunTower(*backend, *checkpoint, flags, threads, device, rounds);
+  PRISM_RETURN_IF_ERROR(RunText(*backend, *checkpoint, flags, where, device, rounds));
+  return RunTower(*backend, *checkpoint, flags, where, device, rounds);
 }
 
 }  // namespace

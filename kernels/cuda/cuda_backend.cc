@@ -23,9 +23,11 @@ constexpr OpTable kCudaOps = {
     .gather_rows = cuda::GatherRows,
     .gelu = cuda::Gelu,
     .position_embedding = cuda::PositionEmbedding,
+    .sample_rows = cuda::SampleRows,
     .scatter_rows = cuda::ScatterRows,
     .silu_mul = cuda::SiluMul,
     .sum_partials = cuda::SumPartials,
+    .synthetic_fill = cuda::SyntheticFill,
 };
 
 class CudaBackend final : public Backend {

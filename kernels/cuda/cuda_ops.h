@@ -16,6 +16,8 @@
 #include "kernels/ops/position_embedding.h"
 #include "kernels/ops/rope.h"
 #include "kernels/ops/rows.h"
+#include "kernels/ops/sampling.h"
+#include "kernels/ops/synthetic_fill.h"
 
 namespace prism::cuda {
 
@@ -38,8 +40,10 @@ absl::Status PositionEmbedding(Stream& stream, const PositionEmbeddingArgs& args
 absl::Status RmsNorm(Stream& stream, const RmsNormArgs& args);
 absl::Status RopeApply(Stream& stream, const RopeApplyArgs& args);
 absl::Status RopeTable(Stream& stream, const RopeTableArgs& args);
+absl::Status SampleRows(Stream& stream, const SampleRowsArgs& args);
 absl::Status ScatterRows(Stream& stream, const ScatterRowsArgs& args);
 absl::Status SiluMul(Stream& stream, const SiluMulArgs& args);
 absl::Status SumPartials(Stream& stream, const SumPartialsArgs& args);
+absl::Status SyntheticFill(Stream& stream, const SyntheticFillArgs& args);
 
 }  // namespace prism::cuda

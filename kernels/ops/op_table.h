@@ -31,6 +31,7 @@ struct PositionEmbeddingArgs;
 struct RmsNormArgs;
 struct RopeApplyArgs;
 struct RopeTableArgs;
+struct SampleRowsArgs;
 struct ScatterRowsArgs;
 struct SiluMulArgs;
 struct SumPartialsArgs;
@@ -61,6 +62,7 @@ struct OpTable {
   Op<RmsNormArgs> rms_norm = nullptr;
   Op<RopeApplyArgs> rope_apply = nullptr;
   Op<RopeTableArgs> rope_table = nullptr;
+  Op<SampleRowsArgs> sample_rows = nullptr;
   Op<ScatterRowsArgs> scatter_rows = nullptr;
   Op<SiluMulArgs> silu_mul = nullptr;
   Op<SumPartialsArgs> sum_partials = nullptr;

@@ -231,6 +231,7 @@ TEST_P(OracleTest, TextTensorsAndLogitsAgree) {
   const auto logits = model().text->Step(
       {{.sequence = &prompt, .count = static_cast<int64_t>(prompt.ids.size()), .all_logits = true}},
       [&](absl::string_view name, const TensorView& rows) {
+        if (rows.dtype() == DType::kI32) return absl::OkStatus();  // the experts chosen
         const Tensor some = keep(rows);
         ExpectClose("text." + std::string(name), some.view());
         return absl::OkStatus();

@@ -35,12 +35,8 @@ struct StepInput {
 };
 
 // Called with an intermediate tensor's name ("layer.0": a layer's output before DeepStack is added;
-<<<<<<< HEAD
-// "norm") and its rows [T, D] f32, on the device.
-=======
-// "norm") and its rows [T, D], on the device; and with "layer.0.experts" and the ids [T, J] i32 of the
-// experts a layer has chosen.
->>>>>>> b334b49 (Time the engine's model code beside its floors)
+// "norm") and its rows [T, D] f32, on the device; and with "layer.0.experts" and the ids [T, J] i32 of
+// the experts a layer has chosen.
 using TextTap = std::function<absl::Status(absl::string_view name, const TensorView& rows)>;
 
 class TextModel {

@@ -7,7 +7,6 @@
 #include "absl/base/casts.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
-#include "services/decoder/sampling/philox.h"
 
 namespace prism {
 namespace {
@@ -15,10 +14,6 @@ namespace {
 using Candidate = SamplingScratch::Candidate;
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
-// The greatest probability weighs 2^44; 2^18 ids and more still sum within 64 bits.
-constexpr double kMassOfGreatest = 0x1p44;
-// -log(-log(u)) for the greatest u there is, 1 - 2^-54, rounded up.
-constexpr double kGumbelMax = 37.5;
 // How many candidates top_p sorts at first; four times as many each time they do not suffice.
 constexpr size_t kTopPFirstSort = 64;
 
@@ -39,7 +34,7 @@ float Narrow(double logit) {
 void KeepMass(double top_p, std::vector<Candidate>& candidates) {
   uint64_t total = 0;
   for (const Candidate& candidate : candidates) total += candidate.mass;
-  const auto wanted = static_cast<uint64_t>(std::ceil(top_p * static_cast<double>(total)));
+  const uint64_t wanted = MassWanted(top_p, total);
   uint64_t before = 0;
   size_t kept = 0, sorted = 0;
   while (kept < candidates.size() && (kept == 0 || before < wanted)) {
@@ -109,11 +104,11 @@ void Sampler::ChangeLogits(absl::Span<float> logits) const {
 }
 
 double Sampler::Score(float logit, int32_t id) const {
-  const double u = UniformDraw({.seed = parameters_.seed,
-                                .choice = choice_,
-                                .token_index = static_cast<uint32_t>(num_accepted_),
-                                .token_id = static_cast<uint32_t>(id)});
-  return logit / parameters_.temperature - std::log(-std::log(u));
+  return GumbelScore(logit, parameters_.temperature,
+                     {.seed = parameters_.seed,
+                      .choice = choice_,
+                      .token_index = static_cast<uint32_t>(num_accepted_),
+                      .token_id = static_cast<uint32_t>(id)});
 }
 
 int32_t Sampler::DrawFromAll(absl::Span<const float> logits, int32_t greatest) const {
@@ -133,13 +128,14 @@ int32_t Sampler::DrawFromAll(absl::Span<const float> logits, int32_t greatest) c
 }
 
 void Sampler::Keep(absl::Span<const float> logits, float maximum, SamplingScratch& scratch) const {
-  const double floor =
-      parameters_.min_p > 0 ? std::log(parameters_.min_p) : -std::numeric_limits<double>::infinity();
+  const double floor = parameters_.min_p > 0
+                           ? PortableLog(std::max(parameters_.min_p, std::numeric_limits<double>::min()))
+                           : -std::numeric_limits<double>::infinity();
   std::vector<Candidate>& candidates = scratch.candidates;
   candidates.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
     if (logits[i] == kMasked) continue;
-    const double relative = (double{logits[i]} - maximum) / parameters_.temperature;
+    const double relative = RelativeLogit(logits[i], maximum, parameters_.temperature);
     if (relative < floor) continue;
     candidates.push_back({logits[i], static_cast<int32_t>(i), 0});
   }
@@ -150,8 +146,7 @@ void Sampler::Keep(absl::Span<const float> logits, float maximum, SamplingScratc
   }
   if (parameters_.top_p < 1) {
     for (Candidate& candidate : candidates) {
-      const double relative = (double{candidate.logit} - maximum) / parameters_.temperature;
-      candidate.mass = static_cast<uint64_t>(std::exp(relative) * kMassOfGreatest);
+      candidate.mass = MassOf(RelativeLogit(candidate.logit, maximum, parameters_.temperature));
     }
     KeepMass(parameters_.top_p, candidates);
   }

@@ -24,10 +24,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/ops/sampling_math.h"
 
 namespace prism {
-
-inline constexpr double kGreedyBelowTemperature = 1e-5;
 
 struct SamplingParameters {
   double temperature = 1;  // 0 .. 2

@@ -71,10 +71,10 @@ TEST(EngineBenchTest, WhatDoesNotFitIsRefused) {
 TEST(EngineBenchTest, TimesAPicture) {
   const std::unique_ptr<Backend> backend = CreateCpuBackend();
   const std::unique_ptr<Checkpoint> checkpoint = Micro("dense-micro");
-  const absl::StatusOr<Measurement> m = MeasureTower(*backend, *checkpoint, 1, 8, 6, kRounds);
+  const absl::StatusOr<Measurement> m = MeasureTower(*backend, *checkpoint, {}, 8, 6, kRounds);
   ASSERT_TRUE(m.ok()) << m.status();
   EXPECT_EQ(m->seconds.size(), 5u);
-  EXPECT_FALSE(MeasureTower(*backend, *checkpoint, 1, 7, 6, kRounds).ok()) << "an odd side";
+  EXPECT_FALSE(MeasureTower(*backend, *checkpoint, {}, 7, 6, kRounds).ok()) << "an odd side";
 }
 
 TEST(MeasurementTest, TheMedianOfAnEvenNumberIsBetweenTheTwo) {

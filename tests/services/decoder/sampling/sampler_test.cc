@@ -12,7 +12,7 @@
 #include <set>
 #include <vector>
 
-#include "services/decoder/sampling/philox.h"
+#include "common/base/philox.h"
 
 namespace prism {
 namespace {

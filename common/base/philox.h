@@ -44,7 +44,8 @@ constexpr double UniformDraw(const DrawKey& draw) {
       Philox4x32({draw.token_id, draw.token_index, draw.choice, 0},
                  {static_cast<uint32_t>(draw.seed), static_cast<uint32_t>(draw.seed >> 32)});
   const uint64_t bits = (uint64_t{words[0]} << 21) | (words[1] >> 11);
-  return (static_cast<double>(bits) + 0.5) * 0x1p-53;
+  const double u = (static_cast<double>(bits) + 0.5) * 0x1p-53;
+  return u < 1 ? u : 1 - 0x1p-53;  // all 53 bits set round up
 }
 
 }  // namespace prism

@@ -1,4 +1,4 @@
-#include "services/decoder/sampling/philox.h"
+#include "common/base/philox.h"
 
 #include <gtest/gtest.h>
 
