@@ -59,15 +59,27 @@ std::string ErrorMessageOf(absl::string_view body) {
 
 absl::StatusOr<std::string> AskBody(const AskOptions& options) {
   Json content = Json::array();
+  std::string clip;  // of the pictures, if they are its frames
+  if (options.fps.has_value() && options.pictures.empty()) {
+    return absl::InvalidArgumentError("--fps was given, but no pictures to be the clip's frames");
+  }
   for (const std::string& path : options.pictures) {
     const absl::StatusOr<std::string> bytes = ReadPicture(path);
     if (!bytes.ok()) return bytes.status();
     const absl::string_view type = TypeOf(*bytes);
     if (type.empty())
       return absl::InvalidArgumentError(absl::StrCat(path, ": is no JPEG, PNG or WebP picture"));
+    if (options.fps.has_value()) {
+      absl::StrAppend(&clip, clip.empty() ? "data:video/jpeg;base64," : ",", EncodeBase64(*bytes));
+      continue;
+    }
     content.push_back(
         {{"type", "image_url"},
          {"image_url", {{"url", absl::StrCat("data:", type, ";base64,", EncodeBase64(*bytes))}}}});
+  }
+  if (options.fps.has_value()) {
+    content.push_back(
+        {{"type", "video_url"}, {"video_url", {{"url", std::move(clip)}, {"fps", *options.fps}}}});
   }
   content.push_back({{"type", "text"}, {"text", options.question}});
   Json body;

@@ -19,6 +19,7 @@ struct AskOptions {
   std::string question;
   int max_tokens = 0;                 // 0: what the context leaves
   std::optional<double> temperature;  // absent: the model's own
+  std::optional<double> fps;          // the pictures are a clip's frames, so many a second
   std::optional<uint64_t> seed;
 };
 

@@ -70,6 +70,7 @@ int main(int argc, char** argv) {
   prism::AskOptions ask;
   std::vector<std::string> words;
   double temperature = -1;
+  double fps = 0;
   int64_t seed = -1;
   prism::FlagSet* const ask_set =
       set.AddSubcommand("ask", "Asks about pictures and prints the answer as it comes.");
@@ -79,6 +80,9 @@ int main(int argc, char** argv) {
   ask_set->Add("--temperature", &temperature,
                "How freely to choose words, 0 for the likeliest; -1: as the model is set",
                {.min = -1, .max = 2});
+  ask_set->Add("--fps", &fps,
+               "The pictures are the frames of one clip, so many a second; 0: they are pictures",
+               {.min = 0, .max = 1000});
   ask_set->Add("--seed", &seed, "The same seed gives the same answer; -1: a new one each time", {.min = -1});
   ask_set->AddPositional("words", &words, "Paths of pictures, if any, and then the question", true);
 
@@ -101,6 +105,7 @@ int main(int argc, char** argv) {
     words.pop_back();
     ask.pictures = words;
     if (temperature >= 0) ask.temperature = temperature;
+    if (fps > 0) ask.fps = fps;
     if (seed >= 0) ask.seed = static_cast<uint64_t>(seed);
     return prism::Ask(ask);
   }

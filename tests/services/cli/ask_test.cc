@@ -82,6 +82,24 @@ class AskBodyTest : public testing::Test {
   std::string dir_;
 };
 
+TEST_F(AskBodyTest, PicturesWithARateAreTheFramesOfAClip) {
+  const std::string png = std::string("\x89PNG\r\n\x1a\n") + "pixels";
+  AskOptions options{.pictures = {Write("a.png", png), Write("b.jpg", "\xff\xd8\xff pixels")},
+                     .question = "Which way?"};
+  options.fps = 2;
+  const auto body = AskBody(options);
+  ASSERT_TRUE(body.ok()) << body.status();
+  const auto content = nlohmann::json::parse(*body)["messages"][0]["content"];
+  ASSERT_EQ(content.size(), 2u);
+  EXPECT_EQ(content[0]["type"], "video_url");
+  EXPECT_EQ(content[0]["video_url"]["url"], absl::StrCat("data:video/jpeg;base64,", EncodeBase64(png), ",",
+                                                         EncodeBase64("\xff\xd8\xff pixels")));
+  EXPECT_EQ(content[0]["video_url"]["fps"], 2);
+  EXPECT_EQ(content[1]["text"], "Which way?");
+  options.pictures.clear();
+  EXPECT_THAT(std::string(AskBody(options).status().message()), HasSubstr("no pictures"));
+}
+
 TEST_F(AskBodyTest, PutsPicturesBeforeTheQuestionByWhatTheyAre) {
   AskOptions options;
   options.pictures = {Write("misnamed.png", "\xff\xd8\xff jpeg"), Write("b", "RIFF0000WEBPVP8 ")};
