@@ -5,6 +5,9 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+# Where tools/bundle puts the libraries; the old tag holds for libraries that need libraries, too.
+set(CMAKE_BUILD_RPATH "\$ORIGIN/../lib")
+add_link_options(-Wl,--disable-new-dtags)
 
 find_program(PRISM_CCACHE ccache)
 if(PRISM_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)

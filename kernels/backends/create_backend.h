@@ -7,11 +7,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "kernels/backends/device_names.h"
 #include "kernels/device/backend.h"
 
 namespace prism {
-
-inline constexpr int kDeviceIndexMax = 63;
 
 struct ChosenBackend {
   std::unique_ptr<Backend> backend;

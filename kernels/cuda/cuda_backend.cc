@@ -35,6 +35,7 @@ class CudaBackend final : public Backend {
   absl::string_view name() const override { return "cuda"; }
   absl::string_view numerics_id() const override { return "cuda-bf16-1"; }
   DType activation_dtype() const override { return DType::kBF16; }
+  bool has_device_memory() const override { return true; }
   const OpTable& ops() const override { return kCudaOps; }
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) override {
     PRISM_ASSIGN_OR_RETURN(std::unique_ptr<cuda::CudaStream> stream,

@@ -43,6 +43,8 @@ class Backend {
   virtual absl::string_view numerics_id() const = 0;
   // A: what activations, the KV memory and embeddings are kept in.
   virtual DType activation_dtype() const = 0;
+  // Whether its devices have memory of their own, which Stream::MemorySizes() then tells.
+  virtual bool has_device_memory() const { return false; }
   virtual const OpTable& ops() const = 0;
   // InvalidArgument if the device does not exist or num_threads < 1.
   virtual absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) = 0;

@@ -3,6 +3,7 @@
 
 #include "common/base/log.h"
 #include "common/rpc/flags.h"
+#include "kernels/backends/device_names.h"
 #include "services/cli/ask.h"
 #include "services/cli/status.h"
 #include "services/cli/up.h"
@@ -32,8 +33,10 @@ void AddUpFlags(FlagSet* set, UpOptions* o) {
            {.choices = {"debug", "info", "warning", "error"}});
   set->Add("--start-timeout-s", &o->start_timeout_s, "How long the cluster may take to be ready",
            {.unit = "s", .min = 1, .max = 86400});
+  std::vector<std::string> choices_of_device = DeviceNames();
+  choices_of_device.insert(choices_of_device.begin(), "");
   set->Add("--device", &o->device, "The encoders' and decoders' --device; none: their own choice",
-           {.choices = {"", "auto", "cpu"}});
+           {.choices = choices_of_device});
   set->Add("--load-format", &o->load_format,
            "The encoders' and decoders' --load-format; none: their own choice",
            {.choices = {"", "auto", "safetensors", "synthetic"}});

@@ -32,6 +32,13 @@ int64_t DefaultKvBytes(int64_t context, int64_t page_bytes, int64_t num_ranks, c
   return std::clamp(PagesFor(context) * page_bytes, kKvBytesDefaultMin, highest);
 }
 
+int64_t EmbeddingCacheBytes(const ModelConfig& config, const SizeFlags& flags, int64_t model_length_max) {
+  if (flags.embedding_cache_bytes > 0) return flags.embedding_cache_bytes;
+  const int64_t token_bytes =
+      (1 + config.vision.num_deepstack()) * config.text.hidden_size * static_cast<int64_t>(sizeof(float));
+  return std::min(kEmbeddingContextsDefault * model_length_max * token_bytes, kEmbeddingBytesDefaultMax);
+}
+
 }  // namespace
 
 MachineSizes ThisMachine() {
@@ -56,11 +63,20 @@ absl::StatusOr<DecoderSizes> SizeDecoder(const ModelConfig& config, const SizeFl
 
   DecoderSizes sizes;
   PRISM_ASSIGN_OR_RETURN(sizes.kv_page_bytes, PageBytes(config, num_ranks, activation_dtype));
+  const int64_t threads = flags.threads > 0 ? flags.threads : machine.cpus;
+  sizes.threads_per_rank = static_cast<int>(std::max<int64_t>(1, threads / num_ranks));
+  sizes.sampling_threads = static_cast<int>(std::clamp<int64_t>(threads, 1, kSamplingThreadsMax));
+  sizes.score_rows_max = kScoreRowsMax;
+  sizes.logit_rows_max = flags.max_num_seqs + kScoreRowsMax;
+  // More pages than every sequence at its longest would never be used.
+  sizes.kv_pages_max = flags.max_num_seqs * PagesFor(context);
+  sizes.model_length_max = context;
+  sizes.embedding_cache_bytes = EmbeddingCacheBytes(config, flags, sizes.model_length_max);
+  if (machine.device_memory && flags.kv_cache_bytes == 0) return sizes;
   const int64_t kv_bytes = flags.kv_cache_bytes > 0
                                ? flags.kv_cache_bytes
                                : DefaultKvBytes(context, sizes.kv_page_bytes, num_ranks, machine);
-  // More pages than every sequence at its longest would never be used.
-  sizes.kv_pages = std::min(kv_bytes / sizes.kv_page_bytes, flags.max_num_seqs * PagesFor(context));
+  sizes.kv_pages = std::min(kv_bytes / sizes.kv_page_bytes, sizes.kv_pages_max);
   if (sizes.kv_pages < 1) {
     return absl::InvalidArgumentError(absl::StrCat("--kv-cache-bytes is ", kv_bytes, ", one page of ",
                                                    kTokensPerPage, " tokens takes ", sizes.kv_page_bytes,
@@ -72,20 +88,19 @@ absl::StatusOr<DecoderSizes> SizeDecoder(const ModelConfig& config, const SizeFl
                      sizes.kv_page_bytes, " bytes, --kv-cache-bytes ", kv_bytes, " holds ", sizes.kv_pages));
   }
   sizes.model_length_max = std::min(context, sizes.kv_pages * kTokensPerPage);
-  sizes.score_rows_max = kScoreRowsMax;
-  const int64_t embedding_token_bytes =
-      (1 + config.vision.num_deepstack()) * config.text.hidden_size * static_cast<int64_t>(sizeof(float));
-  sizes.embedding_cache_bytes = flags.embedding_cache_bytes;
-  if (sizes.embedding_cache_bytes == 0) {
-    sizes.embedding_cache_bytes =
-        std::min(kEmbeddingContextsDefault * sizes.model_length_max * embedding_token_bytes,
-                 kEmbeddingBytesDefaultMax);
-  }
-  sizes.logit_rows_max = flags.max_num_seqs + kScoreRowsMax;
-  const int64_t threads = flags.threads > 0 ? flags.threads : machine.cpus;
-  sizes.threads_per_rank = static_cast<int>(std::max<int64_t>(1, threads / num_ranks));
-  sizes.sampling_threads = static_cast<int>(std::clamp<int64_t>(threads, 1, kSamplingThreadsMax));
+  sizes.embedding_cache_bytes = EmbeddingCacheBytes(config, flags, sizes.model_length_max);
   return sizes;
+}
+
+absl::Status SetKvPages(const SizeFlags& flags, int64_t kv_pages, DecoderSizes* sizes) {
+  if (flags.max_model_len > 0 && PagesFor(flags.max_model_len) > kv_pages) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-model-len ", flags.max_model_len, " needs ", PagesFor(flags.max_model_len),
+                     " KV pages of ", sizes->kv_page_bytes, " bytes, the device has room for ", kv_pages));
+  }
+  sizes->kv_pages = kv_pages;
+  sizes->model_length_max = std::min(sizes->model_length_max, kv_pages * kTokensPerPage);
+  return absl::OkStatus();
 }
 
 }  // namespace prism

@@ -24,8 +24,8 @@
 #include "common/rpc/flags.h"
 #include "common/rpc/server.h"
 #include "common/rpc/signals.h"
+#include "kernels/backends/create_backend.h"
 #include "kernels/comm/communicator.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "services/decoder/decoder_service.h"
 #include "services/decoder/decoder_sizes.h"
 #include "services/decoder/embeddings/embedding_puller.h"
@@ -47,6 +47,7 @@ struct Flags {
   std::string device = "auto";
   std::string load_format = "auto";
   uint64_t synthetic_seed = 0;
+  double gpu_memory_utilization = 0.9;
   SizeFlags sizes;
   int64_t max_waiting = 128;
   int64_t growth_tokens = 256;
@@ -60,7 +61,10 @@ void AddFlags(FlagSet& set, Flags& flags) {
   set.Add("--served-model-name", &flags.served_model_name,
           "Name that clients ask for; the folder's name if empty");
   set.Add("--device", &flags.device, "Where to compute; auto takes the best there is",
-          {.choices = {"auto", "cpu"}});
+          {.choices = DeviceNames()});
+  set.Add("--gpu-memory-utilization", &flags.gpu_memory_utilization,
+          "The part of a GPU's memory that may be in use, by whichever process, once KV pages are taken",
+          {.min = 0.05, .max = 0.99});
   set.Add("--load-format", &flags.load_format,
           "Where the weights come from; synthetic makes them from a seed",
           {.choices = {"auto", "safetensors", "synthetic"}});
@@ -137,13 +141,16 @@ ModelLimits LimitsOf(const ModelConfig& config, const DecoderSizes& sizes) {
   return limits;
 }
 
-absl::StatusOr<std::unique_ptr<RankGroup>> LoadRanks(Backend& backend, const Checkpoint& checkpoint,
-                                                     const Flags& flags, const DecoderSizes& sizes) {
+absl::StatusOr<std::unique_ptr<RankGroup>> LoadRanks(Backend& backend, int device_index,
+                                                     const Checkpoint& checkpoint, const Flags& flags,
+                                                     const DecoderSizes& sizes) {
   const auto num_ranks = static_cast<int>(flags.sizes.tensor_parallel_size);
   std::vector<RankOptions> options;
   for (int rank = 0; rank < num_ranks; ++rank) {
-    options.push_back({.stream = {.device_index = 0, .num_threads = sizes.threads_per_rank},
+    options.push_back({.stream = {.device_index = device_index, .num_threads = sizes.threads_per_rank},
                        .kv_pages = sizes.kv_pages,
+                       .kv_pages_max = sizes.kv_pages_max,
+                       .memory_part = flags.gpu_memory_utilization,
                        .rows_max = flags.sizes.max_num_batched_tokens,
                        .sequences_max = flags.sizes.max_num_seqs,
                        .pages_max = PagesFor(sizes.model_length_max),
@@ -155,17 +162,25 @@ absl::StatusOr<std::unique_ptr<RankGroup>> LoadRanks(Backend& backend, const Che
 absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricRegistry* registry) {
   const SteadyTime began = Clock::Real().Now();
   auto decoder = std::make_unique<Decoder>();
-  decoder->backend = CreateCpuBackend();
+  PRISM_ASSIGN_OR_RETURN(ChosenBackend chosen, CreateBackend(flags.device));
+  decoder->backend = std::move(chosen.backend);
+  if (decoder->backend->has_device_memory() && flags.sizes.tensor_parallel_size > 1) {
+    return absl::UnimplementedError(absl::StrCat("--tensor-parallel-size is ",
+                                                 flags.sizes.tensor_parallel_size, ", want 1 on ",
+                                                 std::string(decoder->backend->name())));
+  }
 
   CheckpointOptions options{.part = CheckpointPart::kText, .synthetic_seed = flags.synthetic_seed};
   PRISM_ASSIGN_OR_RETURN(options.format, ParseLoadFormat(flags.load_format));
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                          Checkpoint::Open(flags.model, options));
-  PRISM_ASSIGN_OR_RETURN(
-      const DecoderSizes sizes,
-      SizeDecoder(checkpoint->config(), flags.sizes, ThisMachine(), decoder->backend->activation_dtype()));
+  MachineSizes machine = ThisMachine();
+  machine.device_memory = decoder->backend->has_device_memory();
+  PRISM_ASSIGN_OR_RETURN(DecoderSizes sizes, SizeDecoder(checkpoint->config(), flags.sizes, machine,
+                                                         decoder->backend->activation_dtype()));
   PRISM_ASSIGN_OR_RETURN(std::unique_ptr<RankGroup> ranks,
-                         LoadRanks(*decoder->backend, *checkpoint, flags, sizes));
+                         LoadRanks(*decoder->backend, chosen.device_index, *checkpoint, flags, sizes));
+  PRISM_RETURN_IF_ERROR(SetKvPages(flags.sizes, ranks->kv_pages(), &sizes));
   PRISM_RETURN_IF_ERROR(SelfCheck(*ranks, sizes.kv_pages, flags.sizes.max_num_batched_tokens));
   ParallelPool pool(sizes.threads_per_rank);
   PRISM_ASSIGN_OR_RETURN(const std::string digest, checkpoint->WeightsDigest(CheckpointPart::kText, &pool));

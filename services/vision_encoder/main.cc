@@ -20,7 +20,7 @@
 #include "common/rpc/flags.h"
 #include "common/rpc/server.h"
 #include "common/rpc/signals.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/backends/create_backend.h"
 #include "services/vision_encoder/encoder_service.h"
 #include "services/vision_encoder/model_tower.h"
 
@@ -50,7 +50,7 @@ struct Flags {
 void Declare(FlagSet* set, Flags* flags) {
   set->Add("--model", &flags->model, "The Hugging Face folder of the model", {.required = true});
   set->Add("--device", &flags->device, "What the tower runs on; auto takes the best there is",
-           {.choices = {"auto", "cpu"}});
+           {.choices = DeviceNames()});
   set->Add("--load-format", &flags->load_format,
            "Where weights come from; synthetic makes them up from the configuration",
            {.choices = {"auto", "safetensors", "synthetic"}});
@@ -165,7 +165,8 @@ absl::Status Run(const Flags& flags) {
     weights_digest = absl::HexStringToBytes(hex);
   }
 
-  const std::unique_ptr<Backend> backend = CreateCpuBackend();
+  PRISM_ASSIGN_OR_RETURN(const ChosenBackend chosen, CreateBackend(flags.device));
+  Backend* const backend = chosen.backend.get();
   MetricRegistry registry;
   AddBuildInfo(&registry, absl::BytesToHexString(weights_digest));
   EncoderMetrics metrics(&registry);
@@ -188,7 +189,8 @@ absl::Status Run(const Flags& flags) {
   const std::shared_future<bool> is_listening = listening.get_future().share();
   const TowerFactory load = [&, is_listening]() -> absl::StatusOr<std::unique_ptr<Tower>> {
     if (!is_listening.get()) return absl::CancelledError("not listening");
-    return LoadModelTower(*backend, {.num_threads = threads}, *checkpoint);
+    return LoadModelTower(*backend, {.device_index = chosen.device_index, .num_threads = threads},
+                          *checkpoint);
   };
   Encoder encoder(options, load, &Clock::Real(), &metrics);
 

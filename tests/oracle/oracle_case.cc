@@ -79,12 +79,17 @@ std::vector<std::string> OracleCase::tensor_names() const {
   return names;
 }
 
+absl::StatusOr<PatchGrid> PatchesOfPicture(const std::string& name) {
+  PRISM_ASSIGN_OR_RETURN(RgbImage image, DecodePicture(name));
+  PRISM_ASSIGN_OR_RETURN(const ImageSize size, SmartResize(image.size(), kImageBounds));
+  return Patchify(ResizeBicubic(std::move(image), size));
+}
+
 absl::StatusOr<std::vector<PatchGrid>> PatchesOf(const OracleCase& oracle) {
   std::vector<PatchGrid> grids;
   for (const std::string& name : oracle.images) {
-    PRISM_ASSIGN_OR_RETURN(RgbImage image, DecodePicture(name));
-    PRISM_ASSIGN_OR_RETURN(const ImageSize size, SmartResize(image.size(), kImageBounds));
-    grids.push_back(Patchify(ResizeBicubic(std::move(image), size)));
+    PRISM_ASSIGN_OR_RETURN(PatchGrid grid, PatchesOfPicture(name));
+    grids.push_back(std::move(grid));
   }
   for (const OracleVideo& video : oracle.videos) {
     PRISM_ASSIGN_OR_RETURN(const RgbImage source, DecodePicture(video.pan_over));

@@ -37,6 +37,10 @@ class OracleCase {
   std::unique_ptr<SafetensorsFile> file_;
 };
 
+// The patches of a picture of tests/oracle/images, made as the vision encoder does, transparency dropped
+// and within the checkpoint's own bounds.
+absl::StatusOr<PatchGrid> PatchesOfPicture(const std::string& name);
+
 // The patches of the case's pictures or video, made from the files as the vision encoder does,
 // transparency dropped and within the checkpoint's own bounds, as the reference has them.
 absl::StatusOr<std::vector<PatchGrid>> PatchesOf(const OracleCase& oracle);

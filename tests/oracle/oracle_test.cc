@@ -6,8 +6,8 @@
 #include <map>
 
 #include "kernels/cpu/cpu_backend.h"
-#include "services/vision_encoder/model/vision_model.h"
 #include "tests/oracle/oracle_case.h"
+#include "tests/oracle/oracle_model.h"
 #include "tests/oracle/text_harness.h"
 
 namespace prism {
@@ -25,31 +25,13 @@ double WorstDifference(absl::Span<const float> a, absl::Span<const float> b) {
   return worst;
 }
 
-// A checkpoint with both towers, made once for all its cases.
-struct LoadedModel {
-  std::unique_ptr<Backend> backend = CreateCpuBackend();
-  std::unique_ptr<Checkpoint> checkpoint;
-  std::unique_ptr<Stream> stream;
-  std::unique_ptr<VisionModel> vision;
-  std::unique_ptr<TextHarness> text;
-};
-
-LoadedModel& ModelNamed(const std::string& name) {
-  static std::map<std::string, LoadedModel> models;
-  LoadedModel& model = models[name];
-  if (model.text != nullptr) return model;
-  auto checkpoint =
-      Checkpoint::Open(PRISM_SOURCE_DIR "/tests/oracle/models/" + name, {.format = LoadFormat::kSynthetic});
-  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
-  model.checkpoint = *std::move(checkpoint);
-  model.stream = *model.backend->CreateStream({.device_index = 0, .num_threads = 2});
-  auto vision = VisionModel::Load(*model.stream, *model.checkpoint);
-  EXPECT_TRUE(vision.ok()) << vision.status();
-  model.vision = *std::move(vision);
-  auto text = TextHarness::Create(*model.backend, *model.checkpoint, 1, 2, 64);
-  EXPECT_TRUE(text.ok()) << text.status();
-  model.text = *std::move(text);
-  return model;
+// Made once for all its cases.
+OracleModel& ModelNamed(const std::string& name) {
+  static const std::unique_ptr<Backend> backend = CreateCpuBackend();
+  static std::map<std::string, std::unique_ptr<OracleModel>> models;
+  std::unique_ptr<OracleModel>& model = models[name];
+  if (model == nullptr) model = OracleModel::Load(*backend, name, 2, 64).value();
+  return *model;
 }
 
 class OracleTest : public testing::TestWithParam<std::tuple<const char*, const char*>> {
@@ -62,7 +44,7 @@ class OracleTest : public testing::TestWithParam<std::tuple<const char*, const c
     ASSERT_TRUE(patches.ok()) << patches.status();
     grids_ = *std::move(patches);
   }
-  LoadedModel& model() { return ModelNamed(std::get<0>(GetParam())); }
+  OracleModel& model() { return ModelNamed(std::get<0>(GetParam())); }
 
   // Compares rows with the stored tensor: all of its rows, the first ones of ours.
   void ExpectClose(const std::string& name, const TensorView& ours) {
@@ -78,68 +60,15 @@ class OracleTest : public testing::TestWithParam<std::tuple<const char*, const c
 
   // Runs the tower over all pictures; the embeddings for the language model.
   void Encode(const VisionTap& tap = nullptr) {
-    std::vector<VisionGrid> sizes;
-    int64_t patches = 0;
-    for (const PatchGrid& grid : grids_) {
-      sizes.push_back({static_cast<int32_t>(grid.size.t), static_cast<int32_t>(grid.size.h),
-                       static_cast<int32_t>(grid.size.w)});
-      patches += grid.size.num_patches();
-    }
-    if (patches == 0) return;
-    const Tensor pixels = Tensor::Host(DType::kF32, Shape{patches, kPatchValues});
-    int64_t row = 0;
-    for (const PatchGrid& grid : grids_) {
-      const TensorView target = pixels.view().Rows(row, grid.size.num_patches());
-      std::copy(grid.patches.span<float>().begin(), grid.patches.span<float>().end(),
-                target.span<float>().begin());
-      row += grid.size.num_patches();
-    }
-    const int64_t hidden = model().vision->hidden_size();
-    embeddings_ = Tensor::Host(DType::kF32, Shape{patches / 4, hidden});
-    deepstack_ = Tensor::Host(DType::kF32, Shape{model().vision->num_deepstack(), patches / 4, hidden});
-    const absl::Status status = model().vision->Forward(*model().stream, pixels.view(), sizes,
-                                                        embeddings_.view(), deepstack_.view(), tap);
-    ASSERT_TRUE(status.ok()) << status;
+    auto encoded = model().Encode(grids_, tap);
+    ASSERT_TRUE(encoded.ok()) << encoded.status();
+    pictures_ = *std::move(encoded);
   }
-
-  // The prompt; each run of placeholders is one picture or one temporal patch. Embeddings come
-  // pictures first, then videos, whatever their order in the prompt.
-  HarnessSequence Prompt() {
-    HarnessSequence sequence;
-    sequence.ids = oracle_->prompt_token_ids;
-    const ModelConfig& config = model().checkpoint->config();
-    int64_t first_row = 0;
-    size_t image_index = 0, video_index = 0;
-    for (size_t i = 0; i < grids_.size(); ++i) {
-      const PatchGrid& grid = grids_[i];
-      const bool is_image = i < oracle_->images.size();
-      const int64_t placeholder = is_image ? config.image_token_id : config.video_token_id;
-      size_t& index = is_image ? image_index : video_index;
-      for (int64_t t = 0; t < grid.size.t; ++t) {
-        while (sequence.ids[index] != placeholder) ++index;
-        const int64_t tokens = grid.size.h * grid.size.w / 4;
-        sequence.spans.push_back({.offset = static_cast<int64_t>(index),
-                                  .num_tokens = tokens,
-                                  .grid_h = static_cast<int32_t>(grid.size.h),
-                                  .grid_w = static_cast<int32_t>(grid.size.w),
-                                  .embedding_index = 0,
-                                  .first_row = first_row});
-        first_row += tokens;
-        index += static_cast<size_t>(tokens);
-      }
-    }
-    std::sort(sequence.spans.begin(), sequence.spans.end(),
-              [](const VisualSpan& a, const VisualSpan& b) { return a.offset < b.offset; });
-    if (!grids_.empty()) {
-      sequence.embeddings = embeddings_.view();
-      sequence.deepstack = deepstack_.view();
-    }
-    return sequence;
-  }
+  HarnessSequence Prompt() { return model().PromptOf(*oracle_, grids_, pictures_); }
 
   std::unique_ptr<OracleCase> oracle_;
   std::vector<PatchGrid> grids_;
-  Tensor embeddings_, deepstack_;
+  EncodedPictures pictures_;
   int compared_ = 0;
 };
 
@@ -192,12 +121,12 @@ TEST_P(OraclePictureTest, VisionTensorsAgree) {
     ExpectClose("vision." + std::string(name), rows);
     return absl::OkStatus();
   });
-  ExpectClose("vision.merged", embeddings_.view());
-  for (int64_t k = 0; k < model().vision->num_deepstack(); ++k) {
+  ExpectClose("vision.merged", pictures_.embeddings.view());
+  for (int64_t k = 0; k < model().num_deepstack(); ++k) {
     ExpectClose("vision.deepstack." + std::to_string(k),
-                deepstack_.view().Rows(k, 1).Reshape(embeddings_.shape()));
+                pictures_.deepstack.view().Rows(k, 1).Reshape(pictures_.embeddings.shape()));
   }
-  EXPECT_EQ(compared_, 2 + model().checkpoint->config().vision.depth + 1 + model().vision->num_deepstack());
+  EXPECT_EQ(compared_, 2 + model().config().vision.depth + 1 + model().num_deepstack());
 }
 
 TEST_P(OracleTest, PositionsAndRopeDeltaAreEqual) {
@@ -228,7 +157,7 @@ TEST_P(OracleTest, TextTensorsAndLogitsAgree) {
     }
     return rows;
   };
-  const auto logits = model().text->Step(
+  const auto logits = model().text().Step(
       {{.sequence = &prompt, .count = static_cast<int64_t>(prompt.ids.size()), .all_logits = true}},
       [&](absl::string_view name, const TensorView& rows) {
         if (rows.dtype() == DType::kI32) return absl::OkStatus();  // the experts chosen
@@ -251,13 +180,13 @@ TEST_P(OracleTest, TextTensorsAndLogitsAgree) {
   }
   std::printf("  %-20s worst %.3g\n", "top8.logprobs", worst);
   EXPECT_LE(worst, kTolerance);
-  model().text->Free(prompt);
+  model().text().Free(prompt);
 }
 
 TEST_P(OracleTest, GreedyAnswersAreEqual) {
   Encode();
   HarnessSequence prompt = Prompt();
-  const auto answer = Greedy(*model().text, prompt, static_cast<int>(oracle_->greedy_ids.size()), 512);
+  const auto answer = Greedy(model().text(), prompt, static_cast<int>(oracle_->greedy_ids.size()), 512);
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(answer->ids, oracle_->greedy_ids);
   double worst = 0;
@@ -267,7 +196,7 @@ TEST_P(OracleTest, GreedyAnswersAreEqual) {
   }
   std::printf("  %-20s worst %.3g\n", "greedy.logprobs", worst);
   EXPECT_LE(worst, kTolerance);
-  model().text->Free(prompt);
+  model().text().Free(prompt);
 }
 
 std::string CaseName(const testing::TestParamInfo<OracleTest::ParamType>& test) {

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstring>
 #include <thread>
 
 #include "common/base/status.h"
+#include "kernels/layers/linear_layer.h"
 
 namespace prism {
 namespace {
@@ -32,8 +33,11 @@ absl::StatusOr<std::unique_ptr<TextHarness>> TextHarness::Create(Backend& backen
     PRISM_ASSIGN_OR_RETURN(rank.model, TextModel::Load(*rank.stream, checkpoint, *rank.comm));
     for (int64_t layer = 0; layer < rank.model->num_layers(); ++layer) {
       const int64_t heads = rank.model->local_kv_heads(), dim = rank.model->head_dim();
-      Tensor k = Tensor::Host(DType::kF32, Shape{num_pages, heads, dim, kAttentionTile});
-      Tensor v = Tensor::Host(DType::kF32, Shape{num_pages, heads, kAttentionTile, dim});
+      const DType type = backend.activation_dtype();
+      PRISM_ASSIGN_OR_RETURN(Tensor k,
+                             rank.stream->Allocate(type, Shape{num_pages, heads, dim, kAttentionTile}));
+      PRISM_ASSIGN_OR_RETURN(Tensor v,
+                             rank.stream->Allocate(type, Shape{num_pages, heads, kAttentionTile, dim}));
       rank.kv.push_back({.k = k.view(), .v = v.view()});
       rank.memory.push_back(std::move(k));
       rank.memory.push_back(std::move(v));
@@ -51,8 +55,11 @@ absl::StatusOr<std::unique_ptr<TextHarness>> TextHarness::Create(Backend& backen
 void TextHarness::Poison(int32_t page) {
   for (const Rank& rank : ranks_) {
     for (const Tensor& memory : rank.memory) {
-      const absl::Span<float> place = memory.view().Rows(page, 1).span<float>();
-      std::fill(place.begin(), place.end(), std::numeric_limits<float>::quiet_NaN());
+      const TensorView place = memory.view().Rows(page, 1);
+      // Every byte set is a NaN in each of the float types.
+      const Tensor poison = Tensor::Host(place.dtype(), place.shape());
+      std::memset(poison.view().raw(), 0xFF, static_cast<size_t>(place.size_bytes()));
+      PRISM_CHECK(rank.stream->CopyToDevice(poison.view(), place).ok());
     }
   }
 }
@@ -136,16 +143,21 @@ absl::StatusOr<Tensor> TextHarness::Step(const std::vector<HarnessChunk>& chunks
   if (!sources.empty()) {
     const int64_t n = static_cast<int64_t>(sources.size());
     const int64_t hidden = ranks_[0].model->hidden_size(), levels = ranks_[0].model->num_deepstack();
-    embeddings = Tensor::Host(DType::kF32, Shape{n, hidden});
-    deepstack = Tensor::Host(DType::kF32, Shape{levels, n, hidden});
+    const DType type = sources[0].sequence->embeddings.dtype();
+    embeddings = Tensor::Host(type, Shape{n, hidden});
+    deepstack = Tensor::Host(type, Shape{levels, n, hidden});
+    const auto copy_row = [](const TensorView& from, int64_t row, const TensorView& to, int64_t target) {
+      std::memcpy(to.Rows(target, 1).raw(), from.Rows(row, 1).raw(),
+                  static_cast<size_t>(to.Rows(target, 1).size_bytes()));
+    };
     for (int64_t i = 0; i < n; ++i) {
       const Source& source = sources[static_cast<size_t>(i)];
-      const int64_t total = source.sequence->embeddings.dim(0);
-      const float* from = source.sequence->embeddings.data<float>() + source.row * hidden;
-      std::copy(from, from + hidden, embeddings.data<float>() + i * hidden);
+      const HarnessSequence& sequence = *source.sequence;
+      const int64_t total = sequence.embeddings.dim(0);
+      copy_row(sequence.embeddings, source.row, embeddings.view(), i);
       for (int64_t k = 0; k < levels; ++k) {
-        from = source.sequence->deepstack.data<float>() + (k * total + source.row) * hidden;
-        std::copy(from, from + hidden, deepstack.data<float>() + (k * n + i) * hidden);
+        copy_row(sequence.deepstack.Reshape({levels * total, hidden}), k * total + source.row,
+                 deepstack.view().Reshape({levels * n, hidden}), k * n + i);
       }
     }
     input.visual_rows = t_visual.view();
@@ -157,14 +169,42 @@ absl::StatusOr<Tensor> TextHarness::Step(const std::vector<HarnessChunk>& chunks
   std::vector<std::thread> threads;
   for (size_t r = 0; r < ranks_.size(); ++r) {
     threads.emplace_back([&, r] {
-      statuses[r] = ranks_[r].model->Forward(*ranks_[r].stream, input, ranks_[r].kv, logits.view(),
-                                             r == 0 ? tap : TextTap());
+      statuses[r] = RunRank(ranks_[r], input, logits.view(), r == 0 ? tap : TextTap());
       if (!statuses[r].ok()) ranks_[r].comm->Abort();
     });
   }
   for (std::thread& thread : threads) thread.join();
   for (const absl::Status& status : statuses) PRISM_RETURN_IF_ERROR(status);
   return logits;
+}
+
+absl::Status TextHarness::RunRank(const Rank& rank, const StepInput& host, const TensorView& logits,
+                                  const TextTap& tap) {
+  Stream& stream = *rank.stream;
+  StepInput device = host;
+  std::vector<Tensor> uploaded;
+  for (TensorView* view : {&device.token_ids, &device.positions, &device.slots, &device.query_starts,
+                           &device.context_lengths, &device.page_tables, &device.logit_rows,
+                           &device.visual_rows, &device.visual_embeddings, &device.deepstack}) {
+    if (!view->present()) continue;
+    PRISM_ASSIGN_OR_RETURN(Tensor tensor, Upload(stream, *view));
+    *view = tensor.view();
+    uploaded.push_back(std::move(tensor));
+  }
+  PRISM_ASSIGN_OR_RETURN(const Tensor device_logits, stream.Allocate(DType::kF32, logits.shape()));
+  PRISM_RETURN_IF_ERROR(
+      rank.model->Forward(stream, device, rank.kv, device_logits.view(), OnHost(stream, tap)));
+  if (rank.comm->rank() != 0) return stream.Synchronize();
+  return stream.CopyToHost(device_logits.view(), logits);
+}
+
+TextTap OnHost(Stream& stream, TextTap tap) {
+  if (!tap) return tap;
+  return [&stream, tap = std::move(tap)](absl::string_view name, const TensorView& rows) -> absl::Status {
+    const Tensor host = Tensor::Host(rows.dtype(), rows.shape());
+    PRISM_RETURN_IF_ERROR(stream.CopyToHost(rows, host.view()));
+    return tap(name, host.view());
+  };
 }
 
 absl::StatusOr<GreedyAnswer> Greedy(TextHarness& harness, HarnessSequence& sequence, int count,

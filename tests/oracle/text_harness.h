@@ -21,8 +21,8 @@ namespace prism {
 struct HarnessSequence {
   std::vector<int32_t> ids;
   std::vector<VisualSpan> spans;  // embedding_index is 0: all rows lie in one tensor
-  TensorView embeddings;          // [N, D] f32
-  TensorView deepstack;           // [K, N, D] f32
+  TensorView embeddings;          // [N, D] of the backend's activation type, in host memory
+  TensorView deepstack;           // [K, N, D] likewise
   // Kept by the harness.
   int64_t computed = 0;
   std::vector<int32_t> pages;
@@ -42,7 +42,7 @@ class TextHarness {
                                                              int64_t num_pages);
 
   // Computes the chunks in one step; the logits wanted, in order: [R, V].
-  // `tap` sees rank 0's intermediate tensors.
+  // `tap` sees rank 0's intermediate tensors, in host memory.
   absl::StatusOr<Tensor> Step(const std::vector<HarnessChunk>& chunks, const TextTap& tap = nullptr);
 
   // Gives a sequence's pages back, filled with NaN.
@@ -60,10 +60,16 @@ class TextHarness {
   };
 
   void Poison(int32_t page);
+  // Uploads a step in host memory, runs it and fetches rank 0's logits.
+  static absl::Status RunRank(const Rank& rank, const StepInput& host, const TensorView& logits,
+                              const TextTap& tap);
 
   std::vector<Rank> ranks_;
   std::vector<int32_t> free_pages_;
 };
+
+// A tap that gets copies in host memory; none stays none.
+TextTap OnHost(Stream& stream, TextTap tap);
 
 // `count` greedy ids after the sequence, with their logits [count, V]; the prompt goes in chunks.
 struct GreedyAnswer {

@@ -1,24 +1,52 @@
 #include "services/decoder/engine/rank.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "services/decoder/kv/page.h"
 
 namespace prism {
+namespace {
+
+// A step of `sequences` sequences of `length` tokens each that store nothing and see the same pages.
+StepPlan UniformPlan(int64_t sequences, int64_t length, int64_t logit_rows) {
+  StepPlan plan;
+  plan.page_table_width = PagesFor(length);
+  plan.query_starts = {0};
+  for (int64_t s = 0; s < sequences; ++s) {
+    plan.query_starts.push_back(static_cast<int32_t>((s + 1) * length));
+    plan.context_lengths.push_back(static_cast<int32_t>(length));
+    for (int64_t page = 0; page < plan.page_table_width; ++page) {
+      plan.page_tables.push_back(static_cast<int32_t>(page));
+    }
+  }
+  const auto rows = static_cast<size_t>(sequences * length);
+  plan.token_ids.assign(rows, 0);
+  plan.positions.assign(3 * rows, 0);
+  plan.slots.assign(rows, -1);
+  for (int32_t row = 0; row < std::min(logit_rows, sequences * length); ++row) plan.logit_rows.push_back(row);
+  return plan;
+}
+
+// `status` with what did not fit before it, if it is that something did not.
+absl::Status Annotated(absl::string_view what, absl::Status status) {
+  if (!absl::IsResourceExhausted(status)) return status;
+  return absl::ResourceExhaustedError(absl::StrCat(what, " does not fit the device: ", status.message()));
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Rank>> Rank::Load(Backend& backend, const Checkpoint& checkpoint,
                                                  Communicator& comm, const RankOptions& options) {
   std::unique_ptr<Rank> rank(new Rank(comm));
   PRISM_ASSIGN_OR_RETURN(rank->stream_, backend.CreateStream(options.stream));
   Stream& stream = *rank->stream_;
-  PRISM_ASSIGN_OR_RETURN(rank->model_, TextModel::Load(stream, checkpoint, comm));
+  absl::StatusOr<std::unique_ptr<TextModel>> loaded = TextModel::Load(stream, checkpoint, comm);
+  if (!loaded.ok()) return Annotated("the model's weights", loaded.status());
+  rank->model_ = *std::move(loaded);
   const TextModel& model = *rank->model_;
-  PRISM_ASSIGN_OR_RETURN(rank->kv_, KvStore::Create(stream,
-                                                    {.num_layers = model.num_layers(),
-                                                     .kv_heads = model.local_kv_heads(),
-                                                     .head_dim = model.head_dim(),
-                                                     .dtype = backend.activation_dtype()},
-                                                    options.kv_pages));
   PRISM_ASSIGN_OR_RETURN(rank->buffers_,
                          StepBuffers::Create(stream, {.rows_max = options.rows_max,
                                                       .sequences_max = options.sequences_max,
@@ -29,9 +57,69 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Load(Backend& backend, const Checkpo
   if (comm.rank() == 0) {
     const Shape shape = {options.logit_rows_max, model.vocab_size()};
     PRISM_ASSIGN_OR_RETURN(rank->logits_, stream.Allocate(DType::kF32, shape));
-    rank->host_logits_ = Tensor::Host(DType::kF32, shape);
+    PRISM_ASSIGN_OR_RETURN(rank->host_logits_, stream.AllocateHost(DType::kF32, shape));
   }
+  if (backend.has_device_memory()) {
+    PRISM_RETURN_IF_ERROR(Annotated("the largest step", rank->WarmUp(options)));
+  }
+  rank->kv_pages_ = options.kv_pages;
+  if (options.kv_pages == 0) {
+    PRISM_ASSIGN_OR_RETURN(rank->kv_pages_, rank->CountPages(options));
+  }
+  absl::StatusOr<std::unique_ptr<KvStore>> kv = KvStore::Create(stream, rank->ShapeOfKv(), rank->kv_pages_);
+  if (!kv.ok()) return Annotated(absl::StrCat("KV memory of ", rank->kv_pages_, " pages"), kv.status());
+  rank->kv_ = *std::move(kv);
   return rank;
+}
+
+KvShape Rank::ShapeOfKv() const {
+  return {.num_layers = model_->num_layers(),
+          .kv_heads = model_->local_kv_heads(),
+          .head_dim = model_->head_dim(),
+          .dtype = ActivationType(*stream_)};
+}
+
+absl::Status Rank::WarmUp(const RankOptions& options) {
+  const int64_t length = std::min(options.rows_max, options.pages_max * kTokensPerPage);
+  const int64_t prompts = std::min(options.rows_max / length, options.sequences_max);
+  PRISM_ASSIGN_OR_RETURN(kv_, KvStore::Create(*stream_, ShapeOfKv(), PagesFor(length)));
+  for (const StepPlan& plan :
+       {UniformPlan(prompts, length, options.logit_rows_max),
+        UniformPlan(std::min(options.sequences_max, options.rows_max), 1, options.logit_rows_max)}) {
+    PRISM_RETURN_IF_ERROR(Run(plan, {}).status());
+  }
+  // What several passes took in pieces becomes one, and the passing KV memory goes.
+  stream_->workspace().Reset();
+  kv_.reset();
+  return stream_->Synchronize();
+}
+
+absl::StatusOr<int64_t> Rank::CountPages(const RankOptions& options) {
+  PRISM_ASSIGN_OR_RETURN(const std::optional<DeviceMemorySizes> memory, stream_->MemorySizes());
+  PRISM_CHECK(memory.has_value());
+  const int64_t page_bytes = ShapeOfKv().page_bytes();
+  const int64_t used_bytes = memory->total_bytes - memory->free_bytes;
+  const int64_t left_bytes =
+      static_cast<int64_t>(static_cast<double>(memory->total_bytes) * options.memory_part) - used_bytes;
+  const int64_t mine = std::clamp<int64_t>(left_bytes / page_bytes, 0, options.kv_pages_max);
+  int64_t pages = mine;
+  if (comm_.size() > 1) {
+    PRISM_ASSIGN_OR_RETURN(const Tensor part, stream_->Allocate(DType::kI32, {1}));
+    PRISM_ASSIGN_OR_RETURN(const Tensor all, stream_->Allocate(DType::kI32, {comm_.size(), 1}));
+    const Tensor host = Tensor::Host(DType::kI32, {comm_.size(), 1});
+    const auto count = static_cast<int32_t>(mine);
+    PRISM_RETURN_IF_ERROR(stream_->CopyToDevice(TensorView(&count, {1}), part.view()));
+    PRISM_RETURN_IF_ERROR(comm_.AllGather(*stream_, part.view(), all.view()));
+    PRISM_RETURN_IF_ERROR(stream_->CopyToHost(all.view(), host.view()));
+    for (const int32_t other : host.span<int32_t>()) pages = std::min<int64_t>(pages, other);
+  }
+  if (pages < 1) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no KV page fits: ", used_bytes, " of the device's ", memory->total_bytes,
+                     " bytes are in use once weights and workspace are there, --gpu-memory-utilization ",
+                     options.memory_part, " leaves ", left_bytes, ", a page takes ", page_bytes));
+  }
+  return pages;
 }
 
 absl::StatusOr<TensorView> Rank::Run(const StepPlan& plan, absl::Span<const VisualRowSource> visual) {

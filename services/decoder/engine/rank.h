@@ -22,7 +22,9 @@ namespace prism {
 
 struct RankOptions {
   StreamOptions stream;
-  int64_t kv_pages = 1;
+  int64_t kv_pages = 1;        // 0: what is left of the device's own memory, as below
+  int64_t kv_pages_max = 1;    // if kv_pages is 0
+  double memory_part = 0.9;    // of the device's memory, that may be in use once the pages are taken
   int64_t rows_max = 1;        // of a step
   int64_t sequences_max = 1;   // of a step
   int64_t pages_max = 1;       // of a sequence
@@ -31,7 +33,9 @@ struct RankOptions {
 
 class Rank {
  public:
-  // The checkpoint is read during the call only; backend and communicator outlive the rank.
+  // The checkpoint is read during the call only; backend and communicator outlive the rank. On a
+  // device with memory of its own the largest step is run once, so that all it needs is there before
+  // the KV pages take the rest. ResourceExhausted naming the numbers where something does not fit.
   static absl::StatusOr<std::unique_ptr<Rank>> Load(Backend& backend, const Checkpoint& checkpoint,
                                                     Communicator& comm, const RankOptions& options);
 
@@ -40,15 +44,23 @@ class Rank {
   absl::StatusOr<TensorView> Run(const StepPlan& plan, absl::Span<const VisualRowSource> visual);
 
   int64_t vocab_size() const { return model_->vocab_size(); }
+  int64_t kv_pages() const { return kv_pages_; }  // the same on every rank
 
  private:
   explicit Rank(Communicator& comm) : comm_(comm) {}
+
+  KvShape ShapeOfKv() const;
+  // Runs the largest prompt step and the largest step of single tokens on passing KV memory.
+  absl::Status WarmUp(const RankOptions& options);
+  // How many pages every rank has room for.
+  absl::StatusOr<int64_t> CountPages(const RankOptions& options);
 
   Communicator& comm_;
   std::unique_ptr<Stream> stream_;  // outlives what lies in its memory
   std::unique_ptr<TextModel> model_;
   std::unique_ptr<KvStore> kv_;
   std::unique_ptr<StepBuffers> buffers_;
+  int64_t kv_pages_ = 0;
   Tensor logits_;       // [R max, V] f32 on the device; rank 0
   Tensor host_logits_;  // the same on the host
 };

@@ -45,7 +45,10 @@ RankGroup::~RankGroup() {
 
 void RankGroup::RunRank(size_t index, Backend* backend, const Checkpoint* checkpoint, RankOptions options) {
   absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Load(*backend, *checkpoint, *comms_[index], options);
-  if (rank.ok() && index == 0) vocab_size_ = (*rank)->vocab_size();
+  if (rank.ok() && index == 0) {
+    vocab_size_ = (*rank)->vocab_size();
+    kv_pages_ = (*rank)->kv_pages();
+  }
   // From here on backend and checkpoint may be gone as far as this thread knows.
   Report(index, rank.ok() ? absl::StatusOr<TensorView>(TensorView()) : rank.status());
   for (uint64_t seen = 0; AwaitStep(seen); ++seen) {

@@ -31,6 +31,7 @@ class RankGroup final : public StepExecutor {
   ~RankGroup() override;
 
   int64_t vocab_size() const override { return vocab_size_; }
+  int64_t kv_pages() const { return kv_pages_; }
   void Start(const StepPlan& plan, absl::Span<const VisualRowSource> visual) override
       ABSL_LOCKS_EXCLUDED(mutex_);
   bool WaitUntil(SteadyTime time) override ABSL_LOCKS_EXCLUDED(mutex_);
@@ -48,6 +49,7 @@ class RankGroup final : public StepExecutor {
 
   const std::vector<std::unique_ptr<Communicator>> comms_;
   int64_t vocab_size_ = 0;
+  int64_t kv_pages_ = 0;
 
   mutable Mutex mutex_;
   CondVar start_, done_;

@@ -105,6 +105,33 @@ TEST(SizeDecoderTest, RefusesHeadsThatDoNotDivide) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST(SizeDecoderTest, LeavesThePagesOfADeviceToBeCounted) {
+  MachineSizes machine = kMachine;
+  machine.device_memory = true;
+  const SizeFlags flags{.max_model_len = 4096, .max_num_seqs = 3};
+  auto sizes = SizeDecoder(Model(), flags, machine, DType::kBF16);
+  ASSERT_TRUE(sizes.ok());
+  EXPECT_EQ(sizes->kv_pages, 0);
+  EXPECT_EQ(sizes->kv_pages_max, 3 * 64);
+  EXPECT_EQ(sizes->kv_page_bytes, 14680064 / 2);
+  EXPECT_EQ(
+      SetKvPages(flags, 63, &*sizes),
+      absl::InvalidArgumentError("--max-model-len 4096 needs 64 KV pages of 7340032 bytes, the device has "
+                                 "room for 63"));
+  EXPECT_TRUE(SetKvPages(flags, 65, &*sizes).ok());
+  EXPECT_EQ(sizes->kv_pages, 65);
+  EXPECT_EQ(sizes->model_length_max, 4096);
+}
+
+TEST(SizeDecoderTest, CutsTheContextToThePagesOfTheDevice) {
+  MachineSizes machine = kMachine;
+  machine.device_memory = true;
+  auto sizes = SizeDecoder(Model(), {}, machine, DType::kBF16);
+  ASSERT_TRUE(sizes.ok());
+  EXPECT_TRUE(SetKvPages({}, 10, &*sizes).ok());
+  EXPECT_EQ(sizes->model_length_max, 640);
+}
+
 TEST(ThisMachineTest, HasMemoryAndACpu) {
   EXPECT_GT(ThisMachine().memory_bytes, 1 << 20);
   EXPECT_GE(ThisMachine().cpus, 1);
