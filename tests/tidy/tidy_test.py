@@ -38,11 +38,11 @@ class TidyTest(unittest.TestCase):
         self.assertIn("services/router/a.cc: may not include services/decoder/b.h", output)
 
     def test_only_main_makes_a_backend(self):
-        files = {"kernels/cpu/cpu.h": "", "kernels/cpu/CMakeLists.txt": "cpu.h\n",
+        files = {"kernels/backends/make.h": "", "kernels/backends/CMakeLists.txt": "make.h\n",
                  "services/decoder/CMakeLists.txt": "main.cc other.cc\n",
-                 "services/decoder/main.cc": '#include "kernels/cpu/cpu.h"\n', "services/decoder/other.cc": ""}
+                 "services/decoder/main.cc": '#include "kernels/backends/make.h"\n', "services/decoder/other.cc": ""}
         self.assertEqual(self.run_on(files)[0], 0)
-        files["services/decoder/other.cc"] = '#include "kernels/cpu/cpu.h"\n'
+        files["services/decoder/other.cc"] = '#include "kernels/backends/make.h"\n'
         self.assertEqual(self.run_on(files)[0], 1)
 
     def test_a_source_without_a_target_is_found(self):
