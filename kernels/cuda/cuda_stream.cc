@@ -69,6 +69,7 @@ CudaStream::~CudaStream() {
     cudaStreamSynchronize(handle_);
     cudaStreamDestroy(handle_);
   }
+  if (scratch_ != nullptr) cudaFree(scratch_);
   for (const Stage& stage : stages_) {
     if (stage.done != nullptr) cudaEventDestroy(stage.done);
     if (stage.data != nullptr) cudaFreeHost(stage.data);
@@ -79,6 +80,23 @@ absl::StatusOr<Tensor> CudaStream::Allocate(DType dtype, const Shape& shape) {
   PRISM_ASSIGN_OR_RETURN(Buffer buffer,
                          memory_.Allocate(shape.num_elements() * static_cast<int64_t>(SizeOf(dtype))));
   return Tensor(std::move(buffer), dtype, shape);
+}
+
+absl::StatusOr<void*> CudaStream::Scratch(int64_t size_bytes) {
+  if (size_bytes <= scratch_bytes_) return scratch_;
+  PRISM_RETURN_IF_ERROR(Synchronize());
+  if (scratch_ != nullptr) cudaFree(scratch_);
+  scratch_ = nullptr;
+  scratch_bytes_ = 0;
+  PRISM_CUDA_RETURN_IF_ERROR(cudaSetDevice(device_), "cudaSetDevice");
+  const cudaError_t error = cudaMalloc(&scratch_, static_cast<size_t>(size_bytes));
+  if (error != cudaSuccess) {
+    cudaGetLastError();
+    scratch_ = nullptr;
+    return CudaStatus(error, absl::StrCat("scratch memory of ", size_bytes, " bytes"));
+  }
+  scratch_bytes_ = size_bytes;
+  return scratch_;
 }
 
 absl::StatusOr<Tensor> CudaStream::AllocateHost(DType dtype, const Shape& shape) {

@@ -28,6 +28,10 @@ class CudaStream final : public Stream {
   absl::Status CopyToHost(const TensorView& device, const TensorView& host) override;
   absl::Status Synchronize() override;
 
+  // Memory for what one op keeps between its kernels, aligned to 256 bytes: the next op gets the
+  // same. Grows, and then waits for the stream. ResourceExhausted if the device has no more.
+  absl::StatusOr<void*> Scratch(int64_t size_bytes);
+
   cudaStream_t handle() const { return handle_; }
   int device() const { return device_; }
   int num_multiprocessors() const { return num_multiprocessors_; }
@@ -53,6 +57,8 @@ class CudaStream final : public Stream {
   cudaStream_t handle_ = nullptr;
   std::array<Stage, kNumStages> stages_;
   int stage_ = 0;
+  void* scratch_ = nullptr;
+  int64_t scratch_bytes_ = 0;
 };
 
 // The CUDA stream of a stream of this backend. REQUIRES: `stream` is a CudaStream

@@ -1,0 +1,589 @@
+// Attention of generated rows: one row against all its keys, at the speed of memory.
+//
+// Work is cut into leaves of 256 keys for the up to eight query heads that share a KV head. A block
+// takes leaf after leaf; a fifth warp has the copy engine fill a ring of page tiles ahead of them.
+// Four warps share a leaf without touching the order: warp w scores tile w (64 keys on the M side,
+// heads on the N side of mma.sync); then the running maxima of all four tiles are known from four
+// numbers a head; then warp w adds up elements [w D / 4, (w + 1) D / 4) of the output, tile after tile.
+#include "kernels/cuda/attention/attention.h"
+#include "kernels/cuda/attention/order.cuh"
+#include "kernels/cuda/attention/ptx.cuh"
+
+namespace prism::cuda {
+namespace {
+
+constexpr int kHeads = 8;  // of one pass over the keys: the N side
+constexpr int kWarps = 4;
+constexpr int kComputing = kWarps * 32;
+constexpr int kThreads = kComputing + 32;
+constexpr int kSequencesMax = 4096;
+static_assert(kWarps == kTilesPerLeaf);
+
+// Ring of tiles of K and V.
+template <int kHeadSize>
+struct Ring {
+  static constexpr int kStages = 12;
+  static constexpr int kTileBytes = kTile * kHeadSize * 2;
+  static constexpr int kBytes = kStages * kTileBytes;
+};
+
+struct Plan {
+  int rows_max;      // sequences with more new rows are not ours
+  bool by_sequence;  // a row's place among the partial results is by sequence: rows_max each; else by row
+  int num_places;    // of rows
+  int leaves_max;    // of a row, by the width of the page table
+  int heads_passes;  // passes of kHeads over one KV head's group
+  bool whole;        // a unit of work is all leaves of a row
+  float* partials;
+};
+
+// Floats of one leaf's partial result: o [D][8], then maxima [8], then sums [8].
+__host__ __device__ constexpr int64_t PartialFloats(int head_size) { return (head_size + 2) * kHeads; }
+
+__device__ __forceinline__ int64_t PartialIndex(const Plan& plan, int num_kv_heads, int place, int pass,
+                                                int leaf) {
+  return (static_cast<int64_t>(place) * num_kv_heads * plan.heads_passes + pass) * plan.leaves_max + leaf;
+}
+
+// One row, and the heads of one pass.
+struct Work {
+  int sequence;
+  int row;    // of qkv
+  int place;  // of its partial results
+  int pass;   // of the row's
+  int kv_head;
+  int first_head;
+  int num_heads;  // at most kHeads
+  int visible;    // keys
+  int leaf, leaf_end;
+};
+
+// Units of work before each sequence, and the way from a unit's number to the unit.
+struct Schedule {
+  const AttentionPagedParams& p;
+  const Plan& plan;
+  const int* before;  // [S + 1], shared memory
+
+  __device__ __forceinline__ int passes() const { return p.num_kv_heads * plan.heads_passes; }
+  __device__ __forceinline__ Work Locate(int unit) const {
+    int low = 0, high = p.num_sequences;  // before[low] <= unit < before[high]
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      if (before[middle] <= unit) {
+        low = middle;
+      } else {
+        high = middle;
+      }
+    }
+    Work work;
+    work.sequence = low;
+    const int first = p.query_starts[low];
+    const int rows = p.query_starts[low + 1] - first;
+    const int length = p.context_lengths[low];
+    int rest = unit - before[low];
+    const int leaves = plan.whole ? 1 : max((length + kLeaf - 1) / kLeaf, 1);
+    work.leaf = rest % leaves;
+    rest /= leaves;
+    work.pass = rest % passes();
+    rest /= passes();
+    work.row = first + rest;
+    work.place = plan.by_sequence ? low * plan.rows_max + rest : work.row;
+    work.kv_head = work.pass / plan.heads_passes;
+    const int group = p.num_heads / p.num_kv_heads;
+    const int skipped = work.pass % plan.heads_passes * kHeads;
+    work.first_head = work.kv_head * group + skipped;
+    work.num_heads = min(kHeads, group - skipped);
+    work.visible = max(length - rows + rest + 1, 0);
+    const int own_leaves = (work.visible + kLeaf - 1) / kLeaf;
+    work.leaf_end = plan.whole ? own_leaves : min(work.leaf + 1, own_leaves);
+    return work;
+  }
+};
+
+// By one warp: before[s] for every sequence.
+__device__ __forceinline__ void CountUnits(const AttentionPagedParams& p, const Plan& plan, int* before) {
+  const int lane = threadIdx.x % 32;
+  int total = 0;
+  for (int base = 0; base < p.num_sequences; base += 32) {
+    const int s = base + lane;
+    int units = 0;
+    if (s < p.num_sequences) {
+      const int rows = p.query_starts[s + 1] - p.query_starts[s];
+      const int leaves = plan.whole ? 1 : max((p.context_lengths[s] + kLeaf - 1) / kLeaf, 1);
+      units = rows <= plan.rows_max ? rows * p.num_kv_heads * plan.heads_passes * leaves : 0;
+    }
+    int through = units;
+#pragma unroll
+    for (int apart = 1; apart < 32; apart *= 2) {
+      const int other = __shfl_up_sync(0xffffffffu, through, apart);
+      if (lane >= apart) through += other;
+    }
+    if (s < p.num_sequences) before[s + 1] = total + through;
+    total += __shfl_sync(0xffffffffu, through, 31);
+  }
+  if (lane == 0) before[0] = 0;
+}
+
+// What the computing warps tell each other within a leaf.
+template <int kHeadSize>
+struct Exchange {
+  alignas(16) __nv_bfloat16 weights[kTilesPerLeaf][kTile][kHeads];
+  float sums[kTilesPerLeaf][kRowSums][kHeads];
+  float largest[kTilesPerLeaf][kHeads];
+};
+
+template <int kHeadSize>
+struct SharedState {
+  alignas(8) uint64_t full[Ring<kHeadSize>::kStages];
+  alignas(8) uint64_t empty[Ring<kHeadSize>::kStages];
+  Exchange<kHeadSize> exchange[2];  // of this leaf and the next
+};
+
+// A tile's place in the ring, by its number.
+template <int kHeadSize>
+struct Place {
+  uint32_t stage, parity;
+  __device__ __forceinline__ explicit Place(uint32_t tile)
+      : stage(tile % Ring<kHeadSize>::kStages), parity(tile / Ring<kHeadSize>::kStages % 2) {}
+};
+
+// The fifth warp: brings K, then V of leaf after leaf.
+template <int kHeadSize>
+__device__ __forceinline__ void Bring(const Schedule& schedule, SharedState<kHeadSize>& shared, uint32_t ring,
+                                      int first, int last, int step) {
+  using R = Ring<kHeadSize>;
+  const AttentionPagedParams& p = schedule.p;
+  const int lane = threadIdx.x % 32;
+  uint32_t tile = 0;
+  for (int unit = first; unit < last; unit += step) {
+    const Work work = schedule.Locate(unit);
+    const int32_t* pages = p.page_tables + static_cast<int64_t>(work.sequence) * p.pages_max;
+    for (int leaf = work.leaf; leaf < work.leaf_end; ++leaf) {
+      const int tiles = min(kTilesPerLeaf, (work.visible - leaf * kLeaf + kTile - 1) / kTile);
+      const int page = lane < tiles ? pages[leaf * kTilesPerLeaf + lane] : 0;
+      const int64_t offset = (static_cast<int64_t>(page) * p.num_kv_heads + work.kv_head) *
+                             (static_cast<int64_t>(kTile) * kHeadSize);
+      for (int i = 0; i < 2 * tiles; ++i, ++tile) {
+        const Place<kHeadSize> place(tile);
+        const int64_t from = __shfl_sync(0xffffffffu, offset, i % tiles);
+        if (lane == 0) {
+          const uint32_t full = SharedAddress(&shared.full[place.stage]);
+          BarrierWait(SharedAddress(&shared.empty[place.stage]), place.parity ^ 1);
+          BarrierExpect(full, R::kTileBytes);
+          BulkCopy(ring + place.stage * R::kTileBytes, (i < tiles ? p.k : p.v) + from, R::kTileBytes, full);
+        }
+        __syncwarp();
+      }
+    }
+  }
+}
+
+// Scores of 64 keys by 8 heads: s[m][0, 1] of key 16 m + g, s[m][2, 3] of key 16 m + g + 8, heads
+// 2 t and 2 t + 1.
+template <int kHeadSize>
+__device__ __forceinline__ void ScoreTile(uint32_t keys, const uint32_t (&q)[kHeadSize / kUnit][2],
+                                          float (&s)[4][4]) {
+  const int lane = threadIdx.x % 32;
+  const uint32_t row = keys + ((lane / 16 * kTile) + lane / 8 % 2 * 8 + lane % 8) * 16;
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) s[m][i] = 0.0f;
+  }
+#pragma unroll
+  for (int u = 0; u < kHeadSize / kUnit; ++u) {
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      uint32_t a[4];
+      LoadMatrices(a, row + (2 * u * kTile + 16 * m) * 16);
+      Mma(s[m], a, q[u]);
+    }
+  }
+}
+
+// A pair of values of neighbouring keys, those from `count` on made zero.
+__device__ __forceinline__ uint32_t Seen(uint32_t pair, int key, int count) {
+  return key + 1 < count ? pair : key < count ? pair & 0xffffu : 0u;
+}
+
+// Grid: one block an SM. Blocks take equal runs of the units of work.
+template <int kHeadSize>
+__global__ void __launch_bounds__(kThreads, 1)
+    sm90_attention_decode_kernel(const __grid_constant__ AttentionPagedParams p,
+                                 const __grid_constant__ Plan plan) {
+  using R = Ring<kHeadSize>;
+  constexpr int kBlocks = kHeadSize / (16 * kWarps);  // of 16 elements, a warp's share of the output
+  extern __shared__ __align__(128) uint8_t dynamic[];
+  __shared__ SharedState<kHeadSize> shared;
+  const uint32_t ring = SharedAddress(dynamic);
+  int* before = reinterpret_cast<int*>(dynamic + R::kBytes);
+  if (threadIdx.x < 32) CountUnits(p, plan, before);
+  if (threadIdx.x == 32) {
+    for (int i = 0; i < R::kStages; ++i) {
+      BarrierInit(SharedAddress(&shared.full[i]), 1);
+      BarrierInit(SharedAddress(&shared.empty[i]), kWarps);
+    }
+    BarrierInitFence();
+  }
+  __syncthreads();
+  const Schedule schedule{p, plan, before};
+  const int64_t units = before[p.num_sequences];
+  const int first = plan.whole ? blockIdx.x : static_cast<int>(units * blockIdx.x / gridDim.x);
+  const int last = static_cast<int>(plan.whole ? units : units * (blockIdx.x + 1) / gridDim.x);
+  const int step = plan.whole ? gridDim.x : 1;
+
+  const int warp = threadIdx.x / 32;
+  if (warp == kWarps) {
+    Bring(schedule, shared, ring, first, last, step);
+    return;
+  }
+  const int lane = threadIdx.x % 32;
+  const int g = lane / 4;
+  const int t = lane % 4;
+  uint32_t ring_tile = 0;
+  int parity = 0;
+  for (int unit = first; unit < last; unit += step) {
+    const Work work = schedule.Locate(unit);
+    // The heads' queries, one a column: elements 16 u + 2 t, + 1 and 8 further of head g.
+    uint32_t q[kHeadSize / kUnit][2];
+    const __nv_bfloat16* query = p.qkv + work.row * p.columns + (work.first_head + g) * kHeadSize + 2 * t;
+#pragma unroll
+    for (int u = 0; u < kHeadSize / kUnit; ++u) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        q[u][i] = g < work.num_heads ? *reinterpret_cast<const uint32_t*>(query + u * kUnit + 8 * i) : 0u;
+      }
+    }
+    // Of heads 2 t and 2 t + 1, over the leaves so far.
+    float o_before[kBlocks][4] = {};
+    float l_before[2] = {0.0f, 0.0f};
+    float maximum_before[2] = {-INFINITY, -INFINITY};
+
+    for (int leaf = work.leaf; leaf < work.leaf_end; ++leaf) {
+      Exchange<kHeadSize>& exchange = shared.exchange[parity];
+      parity ^= 1;
+      const int count = min(kLeaf, work.visible - leaf * kLeaf);
+      const int tiles = (count + kTile - 1) / kTile;
+
+      // Scores of tile `warp`.
+      float s[4][4];
+      if (warp < tiles) {
+        const Place<kHeadSize> place(ring_tile + warp);
+        BarrierWait(SharedAddress(&shared.full[place.stage]), place.parity);
+        ScoreTile<kHeadSize>(ring + place.stage * R::kTileBytes, q, s);
+        __syncwarp();
+        if (lane == 0) BarrierArrive(SharedAddress(&shared.empty[place.stage]), kWarps);
+        float largest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            if (warp * kTile + 16 * m + g + 8 * (i / 2) >= count) s[m][i] = -INFINITY;
+            largest[i % 2] = fmaxf(largest[i % 2], s[m][i]);
+          }
+        }
+#pragma unroll
+        for (int apart = 4; apart < 32; apart *= 2) {
+          largest[0] = fmaxf(largest[0], __shfl_xor_sync(0xffffffffu, largest[0], apart));
+          largest[1] = fmaxf(largest[1], __shfl_xor_sync(0xffffffffu, largest[1], apart));
+        }
+        if (g == 0)
+          *reinterpret_cast<float2*>(&exchange.largest[warp][2 * t]) = make_float2(largest[0], largest[1]);
+      }
+      NamedBarrier(1, kComputing);
+
+      // The running maxima of all tiles; this warp's weights and their sums.
+      float maximum[2] = {-INFINITY, -INFINITY};
+      float factor[kTilesPerLeaf][2];
+      float subtrahend[2] = {};
+#pragma unroll
+      for (int tile = 0; tile < kTilesPerLeaf; ++tile) {
+        if (tile >= tiles) break;
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const float after = MaximumAfter(maximum[e], exchange.largest[tile][2 * t + e], p.scale_log2);
+          const float subtracted = Subtrahend(after);
+          factor[tile][e] = Rescale(maximum[e], subtracted);
+          maximum[e] = after;
+          if (tile == warp) subtrahend[e] = subtracted;
+        }
+      }
+      if (warp < tiles) {
+        float sum[2] = {0.0f, 0.0f};
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            s[m][i] = Weight(s[m][i], p.scale_log2, subtrahend[i % 2]);
+            sum[i % 2] = __fadd_rn(sum[i % 2], s[m][i]);
+          }
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            *reinterpret_cast<uint32_t*>(&exchange.weights[warp][16 * m + 8 * i + g][2 * t]) =
+                PackRounded(s[m][2 * i], s[m][2 * i + 1]);
+          }
+        }
+        *reinterpret_cast<float2*>(&exchange.sums[warp][g][2 * t]) = make_float2(sum[0], sum[1]);
+      }
+      NamedBarrier(1, kComputing);
+
+      // This warp's elements of the output.
+      float o[kBlocks][4] = {};
+#pragma unroll
+      for (int tile = 0; tile < kTilesPerLeaf; ++tile) {
+        if (tile >= tiles) break;
+        const Place<kHeadSize> place(ring_tile + tiles + tile);
+        uint32_t weights[2][4];  // 32 keys each
+        LoadMatricesTransposed(weights[0], SharedAddress(&exchange.weights[tile][lane][0]));
+        LoadMatricesTransposed(weights[1], SharedAddress(&exchange.weights[tile][32 + lane][0]));
+#pragma unroll
+        for (int b = 0; b < kBlocks; ++b) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) o[b][i] = __fmul_rn(o[b][i], factor[tile][i % 2]);
+        }
+        BarrierWait(SharedAddress(&shared.full[place.stage]), place.parity);
+        const int chunk = warp * 2 * kBlocks + lane / 8 % 2;
+        const uint32_t row =
+            ring + place.stage * R::kTileBytes + (chunk * kTile + lane / 16 * 8 + lane % 8) * 16;
+        const int seen = count - tile * kTile;
+#pragma unroll
+        for (int u = 0; u < kTile / kUnit; ++u) {
+          const uint32_t b[2] = {weights[u / 2][u % 2 * 2], weights[u / 2][u % 2 * 2 + 1]};
+#pragma unroll
+          for (int block = 0; block < kBlocks; ++block) {
+            uint32_t a[4];
+            LoadMatricesTransposed(a, row + (2 * block * kTile + u * kUnit) * 16);
+            if (seen < kTile) {
+              // What lies past the context is no value: zero weights would not undo a NaN.
+#pragma unroll
+              for (int i = 0; i < 4; ++i) a[i] = Seen(a[i], u * kUnit + 8 * (i / 2) + 2 * t, seen);
+            }
+            Mma(o[block], a, b);
+          }
+        }
+        __syncwarp();
+        if (lane == 0) BarrierArrive(SharedAddress(&shared.empty[place.stage]));
+      }
+      ring_tile += 2 * tiles;
+
+      // The leaf's sums.
+      float l[2] = {0.0f, 0.0f};
+#pragma unroll
+      for (int tile = 0; tile < kTilesPerLeaf; ++tile) {
+        if (tile >= tiles) break;
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+          l[e] = __fmaf_rn(l[e], factor[tile][e], exchange.sums[tile][g][2 * t + e]);
+      }
+#pragma unroll
+      for (int apart = 4; apart < 32; apart *= 2) {
+        l[0] = __fadd_rn(l[0], __shfl_xor_sync(0xffffffffu, l[0], apart));
+        l[1] = __fadd_rn(l[1], __shfl_xor_sync(0xffffffffu, l[1], apart));
+      }
+
+      if (plan.whole) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const MergeFactors factors = Merge(maximum_before[e], maximum[e]);
+          maximum_before[e] = factors.maximum;
+          l_before[e] = Merged(l_before[e], l[e], factors);
+#pragma unroll
+          for (int b = 0; b < kBlocks; ++b) {
+            o_before[b][e] = Merged(o_before[b][e], o[b][e], factors);
+            o_before[b][2 + e] = Merged(o_before[b][2 + e], o[b][2 + e], factors);
+          }
+        }
+      } else {
+        float* partial = plan.partials + PartialIndex(plan, p.num_kv_heads, work.place, work.pass, leaf) *
+                                             PartialFloats(kHeadSize);
+#pragma unroll
+        for (int b = 0; b < kBlocks; ++b) {
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            const int d = (warp * kBlocks + b) * 16 + 8 * i + g;
+            *reinterpret_cast<float2*>(partial + d * kHeads + 2 * t) =
+                make_float2(o[b][2 * i], o[b][2 * i + 1]);
+          }
+        }
+        if (warp == 0 && g == 0) {
+          float* tail = partial + kHeadSize * kHeads + 2 * t;
+          *reinterpret_cast<float2*>(tail) = make_float2(maximum[0], maximum[1]);
+          *reinterpret_cast<float2*>(tail + kHeads) = make_float2(l[0], l[1]);
+        }
+      }
+    }
+    if (!plan.whole) continue;
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      if (2 * t + e >= work.num_heads) continue;
+      const float inverse = Inverse(l_before[e]);
+      __nv_bfloat16* out =
+          p.out + (static_cast<int64_t>(work.row) * p.num_heads + work.first_head + 2 * t + e) * kHeadSize;
+#pragma unroll
+      for (int b = 0; b < kBlocks; ++b) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          out[(warp * kBlocks + b) * 16 + 8 * i + g] =
+              __float2bfloat16_rn(Normalized(o_before[b][2 * i + e], inverse));
+        }
+      }
+    }
+  }
+}
+
+// The sequence that owns a row, by one whole warp.
+__device__ __forceinline__ int SequenceOf(const int32_t* starts, int num_sequences, int row) {
+  for (int base = 0; base < num_sequences; base += 32) {
+    const int s = base + static_cast<int>(threadIdx.x % 32);
+    const bool here = s < num_sequences && starts[s] <= row && row < starts[s + 1];
+    const uint32_t found = __ballot_sync(0xffffffffu, here);
+    if (found != 0) return base + __ffs(found) - 1;
+  }
+  return -1;
+}
+
+// Grid: [places of rows, passes]. One block merges one row's leaves, left to right; a thread has one
+// element of four heads.
+template <int kHeadSize>
+__global__ void __launch_bounds__(2 * kHeadSize)
+    attention_merge_kernel(const __grid_constant__ AttentionPagedParams p,
+                           const __grid_constant__ Plan plan) {
+  constexpr int kAtOnce = 2 * kHeadSize / kHeads;  // leaves whose factors are worked out together
+  __shared__ int shared_sequence;
+  __shared__ float maxima[kAtOnce][kHeads], sums[kAtOnce][kHeads];
+  __shared__ alignas(16) float factor_before[kAtOnce][kHeads];
+  __shared__ alignas(16) float factor_next[kAtOnce][kHeads];
+  __shared__ float total[kHeads];
+  const int pass = blockIdx.y;
+  if (threadIdx.x < kHeads) total[threadIdx.x] = 0.0f;
+  int sequence = static_cast<int>(blockIdx.x) / max(plan.rows_max, 1);
+  if (!plan.by_sequence) {
+    if (threadIdx.x < 32) {
+      const int s = SequenceOf(p.query_starts, p.num_sequences, blockIdx.x);
+      if (threadIdx.x == 0) shared_sequence = s;
+    }
+    __syncthreads();
+    sequence = shared_sequence;
+  }
+  __syncthreads();
+  if (sequence < 0) return;
+  const int first = p.query_starts[sequence];
+  const int end = p.query_starts[sequence + 1];
+  const int row = plan.by_sequence ? first + static_cast<int>(blockIdx.x) % plan.rows_max : blockIdx.x;
+  if (row >= end || end - first > plan.rows_max) return;
+  const int visible = max(p.context_lengths[sequence] - end + row + 1, 0);
+  const int num_leaves = (visible + kLeaf - 1) / kLeaf;
+
+  const float* partials =
+      plan.partials + PartialIndex(plan, p.num_kv_heads, blockIdx.x, pass, 0) * PartialFloats(kHeadSize);
+  const int d = threadIdx.x / 2;
+  const int heads = threadIdx.x % 2 * 4;
+  const int my_head = threadIdx.x % kHeads;
+  float maximum_before = -INFINITY;  // of head threadIdx.x % 8, over all leaves before this round
+  float o[4] = {};
+  for (int base = 0; base < num_leaves; base += kAtOnce) {
+    const int here = min(kAtOnce, num_leaves - base);
+    const int my_leaf = threadIdx.x / kHeads;
+    if (my_leaf < here) {
+      const float* tail = partials + (base + my_leaf) * PartialFloats(kHeadSize) + kHeadSize * kHeads;
+      maxima[my_leaf][my_head] = tail[my_head];
+      sums[my_leaf][my_head] = tail[kHeads + my_head];
+    }
+    __syncthreads();
+    float maximum = maximum_before;  // before my leaf
+    for (int leaf = 0; leaf < min(my_leaf, here); ++leaf) maximum = fmaxf(maximum, maxima[leaf][my_head]);
+    if (my_leaf < here) {
+      const MergeFactors factors = Merge(maximum, maxima[my_leaf][my_head]);
+      factor_before[my_leaf][my_head] = factors.before;
+      factor_next[my_leaf][my_head] = factors.next;
+    }
+    for (int leaf = 0; leaf < here; ++leaf) maximum_before = fmaxf(maximum_before, maxima[leaf][my_head]);
+    __syncthreads();
+    if (threadIdx.x < kHeads) {
+      float l = total[my_head];
+      for (int leaf = 0; leaf < here; ++leaf) {
+        l = Merged(l, sums[leaf][my_head], {0.0f, factor_before[leaf][my_head], factor_next[leaf][my_head]});
+      }
+      total[my_head] = l;
+    }
+#pragma unroll 4
+    for (int leaf = 0; leaf < here; ++leaf) {
+      const float4 next = *reinterpret_cast<const float4*>(
+          partials + (base + leaf) * PartialFloats(kHeadSize) + d * kHeads + heads);
+      const float4 before = *reinterpret_cast<const float4*>(&factor_before[leaf][heads]);
+      const float4 factor = *reinterpret_cast<const float4*>(&factor_next[leaf][heads]);
+      o[0] = Merged(o[0], next.x, {0.0f, before.x, factor.x});
+      o[1] = Merged(o[1], next.y, {0.0f, before.y, factor.y});
+      o[2] = Merged(o[2], next.z, {0.0f, before.z, factor.z});
+      o[3] = Merged(o[3], next.w, {0.0f, before.w, factor.w});
+    }
+    __syncthreads();
+  }
+  const int group = p.num_heads / p.num_kv_heads;
+  const int skipped = pass % plan.heads_passes * kHeads;
+  const int num_heads = min(kHeads, group - skipped);
+  const int first_head = pass / plan.heads_passes * group + skipped;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (heads + i >= num_heads) break;
+    p.out[(static_cast<int64_t>(row) * p.num_heads + first_head + heads + i) * kHeadSize + d] =
+        __float2bfloat16_rn(Normalized(o[i], Inverse(total[heads + i])));
+  }
+}
+
+Plan MakePlan(const AttentionPagedParams& params, int rows_max) {
+  const int group = params.num_heads / params.num_kv_heads;
+  const bool by_sequence = static_cast<int64_t>(rows_max) * params.num_sequences < params.num_rows;
+  return {.rows_max = rows_max,
+          .by_sequence = by_sequence,
+          .num_places = by_sequence ? rows_max * params.num_sequences : params.num_rows,
+          .leaves_max = (params.pages_max + kTilesPerLeaf - 1) / kTilesPerLeaf,
+          .heads_passes = (group + kHeads - 1) / kHeads,
+          .whole = false,
+          .partials = nullptr};
+}
+
+template <int kHeadSize>
+cudaError_t Launch(const AttentionPagedParams& params, const Plan& plan, cudaStream_t stream) {
+  int device = 0, num_sms = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return error;
+  const auto kernel = sm90_attention_decode_kernel<kHeadSize>;
+  const int bytes = Ring<kHeadSize>::kBytes + (params.num_sequences + 1) * static_cast<int>(sizeof(int));
+  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error != cudaSuccess) return error;
+  const int64_t passes = static_cast<int64_t>(params.num_kv_heads) * plan.heads_passes;
+  const int64_t units_max = plan.num_places * passes * (plan.whole ? 1 : plan.leaves_max);
+  const int blocks = static_cast<int>(units_max < num_sms ? units_max : num_sms);
+  kernel<<<blocks, kThreads, bytes, stream>>>(params, plan);
+  error = cudaGetLastError();
+  if (error != cudaSuccess || plan.whole) return error;
+  attention_merge_kernel<kHeadSize>
+      <<<dim3(plan.num_places, static_cast<unsigned int>(passes)), 2 * kHeadSize, 0, stream>>>(params, plan);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+bool HasDecodeKernel(const AttentionPagedParams& params) {
+  return (params.head_size == 64 || params.head_size == 128) && params.columns % kChunk == 0 &&
+         params.num_sequences <= kSequencesMax;
+}
+
+int64_t DecodeWorkspaceBytes(const AttentionPagedParams& params, int rows_max) {
+  const Plan plan = MakePlan(params, rows_max);
+  return static_cast<int64_t>(plan.num_places) * params.num_kv_heads * plan.heads_passes * plan.leaves_max *
+         PartialFloats(params.head_size) * static_cast<int64_t>(sizeof(float));
+}
+
+cudaError_t LaunchAttentionDecode(const AttentionPagedParams& params, int rows_max, DecodeSplit split,
+                                  void* workspace, cudaStream_t stream) {
+  if (params.num_rows == 0 || params.num_sequences == 0 || rows_max <= 0) return cudaSuccess;
+  Plan plan = MakePlan(params, rows_max);
+  plan.whole = split == DecodeSplit::kWhole;
+  plan.partials = static_cast<float*>(workspace);
+  return params.head_size == 64 ? Launch<64>(params, plan, stream) : Launch<128>(params, plan, stream);
+}
+
+}  // namespace prism::cuda
