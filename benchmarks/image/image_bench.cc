@@ -3,8 +3,6 @@
 // sends it. The picture is tests/oracle/images/coffee.jpg, enlarged, with a little fixed noise.
 //
 //   image_bench [PATH/TO/coffee.jpg]
-#include <jpeglib.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -15,6 +13,11 @@
 #include <iterator>
 #include <string>
 #include <vector>
+
+// jpeglib.h names size_t and FILE without including what declares them, so it comes after.
+// clang-format off
+#include <jpeglib.h>
+// clang-format on
 
 #include "services/vision_encoder/image/image_decoder.h"
 #include "services/vision_encoder/image/patchify.h"

@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 
 namespace prism {
@@ -20,7 +21,7 @@ int CgroupCpus() {
   double period = 0;
   if (!(file >> quota >> period) || quota == "max" || period <= 0) return 0;
   const double cpus = std::strtod(quota.c_str(), nullptr) / period;
-  return std::max(1, static_cast<int>(cpus + 0.5));
+  return std::max(1, static_cast<int>(std::lround(cpus)));
 }
 
 }  // namespace
@@ -31,7 +32,7 @@ NamedThread::NamedThread(std::string name, std::function<void()> body)
         body();
       }) {}
 
-NamedThread& NamedThread::operator=(NamedThread&& other) {
+NamedThread& NamedThread::operator=(NamedThread&& other) noexcept {
   Join();
   thread_ = std::move(other.thread_);
   return *this;
@@ -117,7 +118,7 @@ void ParallelPool::Work(int thread) {
   }
 }
 
-TaskPool::TaskPool(std::string name, int num_threads, size_t queue_capacity) : queue_(queue_capacity) {
+TaskPool::TaskPool(const std::string& name, int num_threads, size_t queue_capacity) : queue_(queue_capacity) {
   PRISM_CHECK(num_threads >= 1);
   for (int i = 0; i < num_threads; ++i) {
     threads_.emplace_back(name, [this] {

@@ -22,7 +22,7 @@ class NamedThread {
   NamedThread() = default;
   NamedThread(std::string name, std::function<void()> body);
   NamedThread(NamedThread&&) = default;
-  NamedThread& operator=(NamedThread&& other);
+  NamedThread& operator=(NamedThread&& other) noexcept;
   ~NamedThread() { Join(); }
   void Join();
 
@@ -74,7 +74,7 @@ class ParallelPool {
 class TaskPool {
  public:
   // REQUIRES: num_threads >= 1, queue_capacity >= 1
-  TaskPool(std::string name, int num_threads, size_t queue_capacity);
+  TaskPool(const std::string& name, int num_threads, size_t queue_capacity);
   // Runs what is queued, then joins.
   ~TaskPool();
 

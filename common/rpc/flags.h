@@ -2,8 +2,9 @@
 // a configuration file (--config FILE, INI or TOML, keys without the dashes).
 //
 //   FlagSet flags("prism-router", "Takes chats and spreads them over encoders and decoders.");
-//   flags.Add("--max-waiting", &options.waiting_max, "Requests that may wait", {.unit = "requests", .min = 1,
-//   .max = 65536}); if (std::optional<int> exit_code = flags.Parse(argc, argv)) return *exit_code;
+//   flags.Add("--max-waiting", &options.waiting_max, "Requests that may wait",
+//             {.unit = "requests", .min = 1, .max = 65536});
+//   if (std::optional<int> exit_code = flags.Parse(argc, argv)) return *exit_code;
 //
 // The command line wins over the environment, and both over the file. --max-waiting is
 // PRISM_MAX_WAITING in the environment and max-waiting in the file. --help shows each flag with its

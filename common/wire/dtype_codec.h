@@ -8,8 +8,8 @@
 namespace prism {
 
 // InvalidArgument for a type that does not travel (only f32 and bf16 do).
-absl::StatusOr<v1::DataType> DataTypeOf(DType dtype);
+absl::StatusOr<v1::DataType> DTypeToProto(DType dtype);
 // InvalidArgument for UNSPECIFIED and for numbers we do not know.
-absl::StatusOr<DType> DTypeOf(v1::DataType type);
+absl::StatusOr<DType> DTypeFromProto(v1::DataType type);
 
 }  // namespace prism

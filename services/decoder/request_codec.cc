@@ -72,7 +72,7 @@ absl::StatusOr<EmbeddingRef> ParseHandle(const v1::EmbeddingHandle& handle, cons
   ref.num_tokens = handle.num_tokens();
   ref.hidden_size = handle.hidden_size();
   ref.num_deepstack = handle.num_deepstack();
-  PRISM_ASSIGN_OR_RETURN(ref.dtype, DTypeOf(handle.dtype()));
+  PRISM_ASSIGN_OR_RETURN(ref.dtype, DTypeFromProto(handle.dtype()));
   constexpr uint64_t kMax = uint64_t{1} << 62;
   ref.size_bytes = static_cast<int64_t>(std::min(handle.size_bytes(), kMax));
   PRISM_RETURN_IF_ERROR(CheckEmbeddingRef(ref, limits.embeddings));

@@ -148,12 +148,11 @@ class Readiness : public std::enable_shared_from_this<Readiness> {
   mutable Mutex mutex_;
   absl::Status last_ ABSL_GUARDED_BY(mutex_) = absl::UnavailableError("the router was not asked yet");
   SteadyTime fresh_until_ ABSL_GUARDED_BY(mutex_) = {};
-  std::vector<std::function<void(absl::Status)>> waiting_
-      ABSL_GUARDED_BY(mutex_);  // one a connection at most
+  // One a connection at most.
+  std::vector<std::function<void(absl::Status)>> waiting_ ABSL_GUARDED_BY(mutex_);
 };
 
-// ---- The gateway
-// -------------------------------------------------------------------------------------------
+// ---- The gateway ---------------------------------------------------------------------------------------
 
 class HttpGateway final : public Gateway {
  public:

@@ -29,8 +29,8 @@ absl::StatusOr<ImageSize> SmartResize(ImageSize size, PixelBounds bounds);
 
 // The same for `num_frames` frames whose pixels count together: `bounds` are for all of them. A frame below
 // 32 pixels on a side is first enlarged to 32. The budget is compared with the frames rounded to an even
-// number, half to even, while the scale is taken from their true number, as the reference does. REQUIRES:
-// num_frames >= 1, sides >= 1, bounds >= 1
+// number, half to even, while the scale is taken from their true number, as the reference does.
+// REQUIRES: num_frames >= 1, sides >= 1, bounds >= 1
 absl::StatusOr<ImageSize> SmartResizeVideo(int64_t num_frames, ImageSize size, PixelBounds bounds);
 
 // Visual tokens of a picture of that size. REQUIRES: sides are multiples of 32

@@ -129,15 +129,15 @@ TEST(FrameAssemblerTest, AnotherDigestIsDataLoss) {
 
 TEST(DTypeCodecTest, OnlyFloatsThatTravelAreMapped) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    const absl::StatusOr<v1::DataType> type = DataTypeOf(dtype);
+    const absl::StatusOr<v1::DataType> type = DTypeToProto(dtype);
     ASSERT_TRUE(type.ok());
-    const absl::StatusOr<DType> back = DTypeOf(*type);
+    const absl::StatusOr<DType> back = DTypeFromProto(*type);
     ASSERT_TRUE(back.ok());
     EXPECT_EQ(*back, dtype);
   }
-  EXPECT_EQ(DataTypeOf(DType::kU8).status().message(), "dtype is u8, only f32 and bf16 travel");
-  EXPECT_FALSE(DTypeOf(v1::DATA_TYPE_UNSPECIFIED).ok());
-  EXPECT_EQ(DTypeOf(static_cast<v1::DataType>(9)).status().message(),
+  EXPECT_EQ(DTypeToProto(DType::kU8).status().message(), "dtype is u8, only f32 and bf16 travel");
+  EXPECT_FALSE(DTypeFromProto(v1::DATA_TYPE_UNSPECIFIED).ok());
+  EXPECT_EQ(DTypeFromProto(static_cast<v1::DataType>(9)).status().message(),
             "dtype is number 9, want 1 (f32) or 2 (bf16)");
 }
 
