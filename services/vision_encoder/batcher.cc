@@ -262,7 +262,7 @@ absl::Status Batcher::Continue() {
   return absl::CancelledError("nobody waits for the batch");
 }
 
-void Batcher::Answer(const ContentKey& key, const absl::StatusOr<BatchResult>& result) {
+void Batcher::Answer(const ContentKey& key, absl::StatusOr<BatchResult> result) {
   std::unique_ptr<Entry> entry;
   {
     MutexLock lock(&mutex_);
@@ -274,7 +274,16 @@ void Batcher::Answer(const ContentKey& key, const absl::StatusOr<BatchResult>& r
     running_patches_ -= entry->grid.num_patches();
     ShowLoad();
   }
-  for (auto& [id, waiter] : entry->waiters) waiter.done(result);
+  // The last gets the result itself: once everybody is told, only who was told holds the embedding,
+  // and the store may give it up as soon as they let go of it.
+  size_t left = entry->waiters.size();
+  for (auto& [id, waiter] : entry->waiters) {
+    if (--left == 0) {
+      waiter.done(std::move(result));
+    } else {
+      waiter.done(result);
+    }
+  }
 }
 
 void Batcher::Process(Tower& tower, Batch batch) {
@@ -330,8 +339,7 @@ void Batcher::Process(Tower& tower, Batch batch) {
   const SteadyTime end = clock_->Now();
   MarkProgress(true);
 
-  BatchResult timing{
-      .computed = true, .preprocess_s = SecondsBetween(start, cut), .encode_s = SecondsBetween(cut, end)};
+  const double encode_s = SecondsBetween(cut, end);
   if (status.ok()) {
     MutexLock lock(&mutex_);
     const double now_per_patch = SecondsBetween(start, end) / static_cast<double>(num_patches);
@@ -340,7 +348,7 @@ void Batcher::Process(Tower& tower, Batch batch) {
   }
   metrics_->batch_images.Observe(static_cast<double>(batch.items.size()));
   metrics_->batch_patches.Observe(static_cast<double>(num_patches));
-  metrics_->encode_seconds.Observe(timing.encode_s);
+  metrics_->encode_seconds.Observe(encode_s);
 
   int64_t first_token = 0;
   for (Batch::Item& item : batch.items) {
@@ -373,11 +381,13 @@ void Batcher::Process(Tower& tower, Batch batch) {
     const absl::Span<const uint8_t> bytes = embedding->bytes();
     const Sha256Digest digest = Sha256Of(bytes.data(), bytes.size());
     embedding->digest.assign(digest.begin(), digest.end());
-    timing.queue_s = item.queue_s;
-    timing.embedding = std::move(embedding);
-    // Held here until everybody who waits had the chance to lease it.
-    store_->Insert(item.key, timing.embedding, std::move(item.reservation));
-    Answer(item.key, timing);
+    store_->Insert(item.key, embedding, std::move(item.reservation));
+    // Held by the result until everybody who waits had the chance to lease it.
+    Answer(item.key, BatchResult{.embedding = std::move(embedding),
+                                 .computed = true,
+                                 .preprocess_s = SecondsBetween(start, cut),
+                                 .queue_s = item.queue_s,
+                                 .encode_s = encode_s});
   }
   MarkProgress(false);
 }

@@ -121,7 +121,7 @@ class Batcher {
   // under way no more: who asks for one from now on queues it anew.
   absl::Status Continue() ABSL_LOCKS_EXCLUDED(mutex_);
   // Takes the running picture out and answers everybody who waits for it.
-  void Answer(const ContentKey& key, const absl::StatusOr<BatchResult>& result) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Answer(const ContentKey& key, absl::StatusOr<BatchResult> result) ABSL_LOCKS_EXCLUDED(mutex_);
   // Answers whoever is left when the device thread ends.
   void AnswerAll(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   void MarkProgress(bool busy);
