@@ -21,6 +21,8 @@ inline constexpr int kClipFramesMin = 2;
 inline constexpr int kClipFramesMax = 256;
 inline constexpr double kClipFpsMax = 1000;
 inline constexpr int kMediaChunkBytesMax = 1 << 20;
+// A PutMedia without a next chunk is ended after this.
+inline constexpr std::chrono::milliseconds kUploadIdleMax{30'000};
 
 struct RouterOptions {
   std::string served_model_name;             // what clients ask for
@@ -37,6 +39,7 @@ struct RouterOptions {
   std::chrono::milliseconds silence_timeout{10000};  // of a decoder's stream, heartbeats included
   std::chrono::milliseconds poll_interval{250};      // of every replica
   std::chrono::milliseconds poll_timeout{2000};
+  std::chrono::milliseconds upload_idle = kUploadIdleMax;
   std::chrono::milliseconds media_idle{600000};  // an uploaded picture nobody uses is kept so long
 };
 

@@ -7,6 +7,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/ids.h"
+#include "common/base/log.h"
 #include "common/base/status.h"
 #include "common/metrics/build_info.h"
 #include "common/rpc/deadline.h"
@@ -118,8 +119,12 @@ class ChatUnaryReactor final : public grpc::ServerUnaryReactor, public ChatSink 
 class PutMediaReactor final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
  public:
   PutMediaReactor(const RouterParts* parts, grpc::CallbackServerContext* context,
-                  v1::PutMediaResponse* response)
-      : parts_(parts), context_(context), response_(response) {
+                  v1::PutMediaResponse* response, IdleWatch* watch)
+      : parts_(parts),
+        context_(context),
+        response_(response),
+        watch_(watch),
+        watch_id_(watch->Add([context] { context->TryCancel(); })) {
     StartRead(&chunk_);
   }
 
@@ -127,9 +132,16 @@ class PutMediaReactor final : public grpc::ServerReadReactor<v1::PutMediaRequest
     if (!ok) return Complete();
     if (const absl::Status status = Take(); !status.ok()) return End(status);
     chunk_.Clear();
+    watch_->Touch(watch_id_);
     StartRead(&chunk_);
   }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    // Until here gRPC keeps the context that the watch would cancel.
+    if (!watch_->Remove(watch_id_)) {
+      LogWarning("upload given up: its next chunk did not come", {{"limit_ms", watch_->limit().count()}});
+    }
+    delete this;
+  }
 
  private:
   absl::Status Take() {
@@ -183,6 +195,8 @@ class PutMediaReactor final : public grpc::ServerReadReactor<v1::PutMediaRequest
   const RouterParts* const parts_;
   grpc::CallbackServerContext* const context_;
   v1::PutMediaResponse* const response_;
+  IdleWatch* const watch_;
+  const int64_t watch_id_;
   v1::PutMediaRequest chunk_;
   std::string bytes_;
 };
@@ -195,7 +209,8 @@ RouterService::RouterService(const RouterParts* parts)
       created_unix_s_(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(
                                                 std::chrono::system_clock::now().time_since_epoch())
                                                 .count())),
-      sessions_(parts) {}
+      sessions_(parts),
+      idle_watch_("upload-idle", parts->options->upload_idle) {}
 
 SteadyTime RouterService::ChatDeadline(const grpc::CallbackServerContext& context) const {
   return EarlierOf(DeadlineOf(context), Clock::Real().Now(), parts_->options->request_timeout);
@@ -247,7 +262,7 @@ grpc::ServerUnaryReactor* RouterService::ChatUnary(grpc::CallbackServerContext* 
 
 grpc::ServerReadReactor<v1::PutMediaRequest>* RouterService::PutMedia(grpc::CallbackServerContext* context,
                                                                       v1::PutMediaResponse* response) {
-  return new PutMediaReactor(parts_, context, response);
+  return new PutMediaReactor(parts_, context, response, &idle_watch_);
 }
 
 grpc::ServerUnaryReactor* RouterService::Cancel(grpc::CallbackServerContext* context,

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "common/base/idle_watch.h"
 #include "prism/v1/router.grpc.pb.h"
 #include "services/router/parts.h"
 #include "services/router/session_registry.h"
@@ -57,6 +58,7 @@ class RouterService final : public v1::Router::CallbackService {
   const uint64_t created_unix_s_;
   std::atomic<int> counting_{0};  // CountTokens under way
   SessionRegistry sessions_;
+  IdleWatch idle_watch_;
 };
 
 }  // namespace prism

@@ -7,6 +7,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/log.h"
 #include "common/base/status.h"
 #include "common/metrics/build_info.h"
 #include "common/rpc/deadline.h"
@@ -36,12 +37,24 @@ absl::Status CheckCount(absl::string_view field, int count) {
   return FieldViolation(field, absl::StrCat(count, " given, limit ", kKeysPerCallMax));
 }
 
+// Cancels the call of `context` if nothing moves for too long. Removed in OnDone(), until which gRPC
+// keeps the context.
+int64_t WatchCall(IdleWatch* watch, grpc::CallbackServerContext* context) {
+  return watch->Add([context] { context->TryCancel(); });
+}
+
 // Takes a file in pieces. One message is read at a time, so nothing here needs a lock.
 class PutMediaCall final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
  public:
   PutMediaCall(grpc::CallbackServerContext* context, std::unique_ptr<MediaStore::Upload> upload,
-               v1::PutMediaResponse* response, MediaStore* media, EncoderMetrics* metrics)
-      : context_(context), upload_(std::move(upload)), response_(response), media_(media), metrics_(metrics) {
+               v1::PutMediaResponse* response, MediaStore* media, EncoderMetrics* metrics, IdleWatch* watch)
+      : context_(context),
+        upload_(std::move(upload)),
+        response_(response),
+        media_(media),
+        metrics_(metrics),
+        watch_(watch),
+        watch_id_(WatchCall(watch, context)) {
     StartRead(&request_);
   }
   explicit PutMediaCall(const absl::Status& refusal) { Finish(ToGrpc(refusal)); }
@@ -67,9 +80,16 @@ class PutMediaCall final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
     size_bytes_ += piece.size();
     metrics_->media_bytes.Increment(static_cast<double>(piece.size()));
     request_.Clear();
+    watch_->Touch(watch_id_);
     StartRead(&request_);
   }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    if (watch_ != nullptr && !watch_->Remove(watch_id_)) {
+      metrics_->idle_uploads.Increment();
+      LogWarning("upload given up: its next piece did not come", {{"limit_ms", watch_->limit().count()}});
+    }
+    delete this;
+  }
 
  private:
   ~PutMediaCall() override {
@@ -92,6 +112,8 @@ class PutMediaCall final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
   v1::PutMediaResponse* const response_ = nullptr;
   MediaStore* const media_ = nullptr;
   EncoderMetrics* const metrics_ = nullptr;
+  IdleWatch* const watch_ = nullptr;
+  const int64_t watch_id_ = -1;
   uint64_t size_bytes_ = 0;
   v1::PutMediaRequest request_;
 };
@@ -100,16 +122,18 @@ class PutMediaCall final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
 // costs one frame and a hold on the embedding. One write runs at a time, so nothing needs a lock.
 class FetchCall final : public grpc::ServerWriteReactor<v1::TensorFrame> {
  public:
-  FetchCall(SharedEmbedding embedding, uint64_t offset, std::atomic<int64_t>* num_fetches,
-            EncoderMetrics* metrics)
+  FetchCall(grpc::CallbackServerContext* context, SharedEmbedding embedding, uint64_t offset,
+            std::atomic<int64_t>* num_fetches, EncoderMetrics* metrics, IdleWatch* watch)
       : embedding_(std::move(embedding)),
         splitter_(embedding_->bytes(), offset),
         num_fetches_(num_fetches),
-        metrics_(metrics) {
+        metrics_(metrics),
+        watch_(watch),
+        watch_id_(WatchCall(watch, context)) {
     Next();
   }
   FetchCall(const absl::Status& refusal, std::atomic<int64_t>* num_fetches)
-      : splitter_({}), num_fetches_(num_fetches), metrics_(nullptr) {
+      : splitter_({}), num_fetches_(num_fetches) {
     Finish(ToGrpc(refusal));
   }
 
@@ -119,9 +143,16 @@ class FetchCall final : public grpc::ServerWriteReactor<v1::TensorFrame> {
       return;
     }
     metrics_->embedding_bytes_out.Increment(static_cast<double>(frame_.data().size()));
+    watch_->Touch(watch_id_);
     Next();
   }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    if (watch_ != nullptr && !watch_->Remove(watch_id_)) {
+      metrics_->idle_fetches.Increment();
+      LogWarning("embedding not sent: nobody takes its frames", {{"limit_ms", watch_->limit().count()}});
+    }
+    delete this;
+  }
 
  private:
   ~FetchCall() override { num_fetches_->fetch_sub(1); }
@@ -138,14 +169,20 @@ class FetchCall final : public grpc::ServerWriteReactor<v1::TensorFrame> {
   FrameSplitter splitter_;
   v1::TensorFrame frame_;
   std::atomic<int64_t>* const num_fetches_;
-  EncoderMetrics* const metrics_;
+  EncoderMetrics* const metrics_ = nullptr;
+  IdleWatch* const watch_ = nullptr;
+  const int64_t watch_id_ = -1;
 };
 
 }  // namespace
 
 EncoderService::EncoderService(const EncoderServiceOptions& options, Encoder* encoder, MediaStore* media,
                                EncoderMetrics* metrics)
-    : options_(options), encoder_(encoder), media_(media), metrics_(metrics) {
+    : options_(options),
+      encoder_(encoder),
+      media_(media),
+      metrics_(metrics),
+      idle_watch_("stream-idle", options.stream_idle) {
   PRISM_CHECK(options.incarnation.size() == kIdBytes);
 }
 
@@ -162,7 +199,7 @@ grpc::ServerReadReactor<v1::PutMediaRequest>* EncoderService::PutMedia(grpc::Cal
   if (!serving.ok()) return new PutMediaCall(serving);
   absl::StatusOr<std::unique_ptr<MediaStore::Upload>> upload = media_->StartUpload();
   if (!upload.ok()) return new PutMediaCall(WithDetails(upload.status()));
-  return new PutMediaCall(context, *std::move(upload), response, media_, metrics_);
+  return new PutMediaCall(context, *std::move(upload), response, media_, metrics_, &idle_watch_);
 }
 
 absl::StatusOr<EncodeInput> EncoderService::InputOf(const v1::EncodeRequest& request,
@@ -302,7 +339,7 @@ absl::StatusOr<SharedEmbedding> EncoderService::Find(const v1::FetchEmbeddingReq
 }
 
 grpc::ServerWriteReactor<v1::TensorFrame>* EncoderService::FetchEmbedding(
-    grpc::CallbackServerContext*, const v1::FetchEmbeddingRequest* request) {
+    grpc::CallbackServerContext* context, const v1::FetchEmbeddingRequest* request) {
   if (num_fetches_.fetch_add(1) >= kFetchesMax) {
     return new FetchCall(WithDetails(absl::ResourceExhaustedError(
                              absl::StrCat(kFetchesMax, " embeddings are being sent, the limit"))),
@@ -310,7 +347,8 @@ grpc::ServerWriteReactor<v1::TensorFrame>* EncoderService::FetchEmbedding(
   }
   absl::StatusOr<SharedEmbedding> embedding = Find(*request);
   if (!embedding.ok()) return new FetchCall(embedding.status(), &num_fetches_);
-  return new FetchCall(*std::move(embedding), request->offset(), &num_fetches_, metrics_);
+  return new FetchCall(context, *std::move(embedding), request->offset(), &num_fetches_, metrics_,
+                       &idle_watch_);
 }
 
 grpc::ServerUnaryReactor* EncoderService::Extend(grpc::CallbackServerContext* context,

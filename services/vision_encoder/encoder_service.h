@@ -9,6 +9,7 @@
 #include <chrono>
 #include <string>
 
+#include "common/base/idle_watch.h"
 #include "common/wire/tensor_frames.h"
 #include "prism/v1/vision.grpc.pb.h"
 #include "services/vision_encoder/encoder.h"
@@ -22,6 +23,8 @@ inline constexpr size_t kMediaPieceBytesMax = size_t{1} << 20;     // of one Put
 inline constexpr int kKeysPerCallMax = 256;                        // keys or handles of one call
 inline constexpr uint32_t kLeaseMsMax = 600'000;
 inline constexpr int64_t kFetchesMax = 256;  // FetchEmbedding calls at once
+// A PutMedia without a next piece, or a FetchEmbedding whose frames nobody takes, is ended after this.
+inline constexpr std::chrono::milliseconds kStreamIdleMax{30'000};
 
 struct EncoderServiceOptions {
   std::string model;                    // name clients ask for
@@ -29,6 +32,7 @@ struct EncoderServiceOptions {
   AlphaMode alpha = AlphaMode::kWhite;  // where a request leaves it open
   PixelBudget budget;
   std::string incarnation;  // 16 bytes, random at every start
+  std::chrono::milliseconds stream_idle = kStreamIdleMax;
 };
 
 class EncoderService final : public v1::VisionEncoder::CallbackService {
@@ -73,6 +77,7 @@ class EncoderService final : public v1::VisionEncoder::CallbackService {
   std::string address_;
   std::atomic<bool> draining_{false};
   std::atomic<int64_t> num_fetches_{0};
+  IdleWatch idle_watch_;
 };
 
 }  // namespace prism

@@ -12,6 +12,10 @@ Histogram Stage(MetricRegistry* registry, const char* stage) {
 Counter Rejected(MetricRegistry* registry, const char* reason) {
   return registry->AddCounter("prism_request_reject_total", "Requests refused.", {{"reason", reason}});
 }
+Counter Idle(MetricRegistry* registry, const char* stream) {
+  return registry->AddCounter("prism_stream_idle_total", "Streams given up because nothing moved.",
+                              {{"stream", stream}});
+}
 Counter Cache(MetricRegistry* registry, const char* result) {
   return registry->AddCounter(
       "prism_embedding_cache_total",
@@ -23,6 +27,7 @@ Counter Cache(MetricRegistry* registry, const char* result) {
 
 EncoderMetrics::EncoderMetrics(MetricRegistry* registry)
     : media_bytes(registry->AddCounter("prism_media_bytes_total", "Bytes of media received by PutMedia.")),
+      idle_uploads(Idle(registry, "upload")),
       media_store_bytes(
           registry->AddGauge("prism_media_store_bytes", "Bytes of stored media and of uploads under way.")),
       waiting(registry->AddGauge("prism_encode_waiting", "Pictures waiting for the device.")),
@@ -52,6 +57,7 @@ EncoderMetrics::EncoderMetrics(MetricRegistry* registry)
       store_handles(registry->AddGauge("prism_embedding_store_handles", "Handles lent out.")),
       embedding_bytes_out(registry->AddCounter("prism_embedding_bytes_total", "Bytes of embeddings moved.",
                                                {{"dir", "out"}})),
+      idle_fetches(Idle(registry, "fetch")),
       last_step_timestamp_seconds(
           registry->AddGauge("prism_engine_last_step_timestamp_seconds",
                              "When the device thread last made progress, in seconds since 1970.")) {}

@@ -11,6 +11,7 @@ struct EncoderMetrics {
   explicit EncoderMetrics(MetricRegistry* registry);
 
   Counter media_bytes;                // bytes received by PutMedia
+  Counter idle_uploads;               // PutMedia given up: the next piece did not come
   Gauge media_store_bytes;            // bytes of stored media and of uploads under way
   Gauge waiting;                      // pictures waiting for the device
   Gauge running;                      // pictures in the tower
@@ -33,6 +34,7 @@ struct EncoderMetrics {
   Gauge store_embeddings;             // embeddings held
   Gauge store_handles;                // handles lent out
   Counter embedding_bytes_out;        // bytes sent by FetchEmbedding
+  Counter idle_fetches;               // FetchEmbedding given up: nobody took its frames
   Gauge last_step_timestamp_seconds;  // when the device thread last made progress, in seconds since 1970
 };
 

@@ -15,6 +15,7 @@
 #include "common/base/log.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/deadline.h"
+#include "tests/common/base/patience.h"
 #include "tests/services/router/fakes.h"
 
 namespace prism {
@@ -24,7 +25,7 @@ using std::chrono::milliseconds;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr milliseconds kSoon{10000};
+const milliseconds kSoon = Patient(milliseconds(10000));
 constexpr uint32_t kEndId = 1006;
 constexpr char kAnswer[] = "The sky is blue, and 天空 is sky.";
 
@@ -73,7 +74,7 @@ class RouterServiceTest : public testing::Test {
   RouterServiceTest() {
     options_.served_model_name = "micro";
     options_.poll_interval = milliseconds(20);
-    options_.silence_timeout = milliseconds(5000);
+    options_.silence_timeout = Patient(milliseconds(5000));
   }
 
   void SetUp() override {
@@ -961,6 +962,19 @@ TEST_F(RouterServiceTest, FilesBeyondTheLimitAreRefused) {
   EXPECT_EQ(put({""}).message(), "data: chunk has 0 bytes, want 1 to 1048576");
   EXPECT_TRUE(put({std::string(60, 'a'), std::string(40, 'b')}).ok());
   uploaded_bytes_ = 100;
+}
+
+TEST_F(RouterServiceTest, AnUploadWhoseNextChunkDoesNotComeIsGivenUp) {
+  options_.upload_idle = milliseconds(50);
+  Restart();
+  grpc::ClientContext context;  // no deadline of the caller's
+  v1::PutMediaResponse response;
+  const auto writer = stub_->PutMedia(&context, &response);
+  v1::PutMediaRequest chunk;
+  chunk.set_data(std::string(1000, 'a'));
+  writer->Write(chunk);
+  EXPECT_EQ(writer->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(Eventually([&] { return media_->bytes() == 0; })) << "it left its bytes behind";
 }
 
 TEST_F(RouterServiceTest, TokenizeGoesBothWays) {

@@ -12,6 +12,7 @@
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
 #include "common/wire/status_codec.h"
+#include "tests/common/base/patience.h"
 #include "tests/services/vision_encoder/fakes.h"
 #include "tests/services/vision_encoder/image/picture_files.h"
 
@@ -35,11 +36,22 @@ class EncoderServiceTest : public ::testing::Test {
     options.calls_max = 2;
     encoder_ = std::make_unique<Encoder>(options, FactoryOf(&control_), &Clock::Real(), &metrics_);
     ASSERT_TRUE(encoder_->WaitUntilReady().ok());
+    StartServer(kStreamIdleMax);
+  }
+  void TearDown() override {
+    control_.Release();
+    server_->Shutdown(milliseconds(0));
+  }
+
+  void StartServer(milliseconds stream_idle) {
+    if (server_ != nullptr) server_->Shutdown(milliseconds(0));
+    server_ = nullptr;
     service_ = std::make_unique<EncoderService>(
         EncoderServiceOptions{.model = "fake",
                               .device = "cpu",
                               .budget = {.checkpoint = {.min_pixels = 65536, .max_pixels = 16777216}},
-                              .incarnation = std::string(16, 'i')},
+                              .incarnation = std::string(16, 'i'),
+                              .stream_idle = stream_idle},
         encoder_.get(), &media_, &metrics_);
     auto server = RpcServer::Start({}, {service_.get()});
     ASSERT_TRUE(server.ok()) << server.status();
@@ -47,14 +59,10 @@ class EncoderServiceTest : public ::testing::Test {
     service_->set_address(server_->address());
     stub_ = v1::VisionEncoder::NewStub(NewChannel(server_->address()));
   }
-  void TearDown() override {
-    control_.Release();
-    server_->Shutdown(milliseconds(0));
-  }
 
   // Calls with ten seconds to answer.
   struct Context : grpc::ClientContext {
-    Context() { set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10)); }
+    Context() { set_deadline(std::chrono::system_clock::now() + Patient(milliseconds(10'000))); }
   };
 
   absl::Status Encode(const v1::EncodeRequest& request, v1::EncodeResponse* response) {
@@ -345,6 +353,43 @@ TEST_F(EncoderServiceTest, LeavesNoHalfFileBehindABrokenUpload) {
     EXPECT_EQ(writer->Finish().error_code(), grpc::StatusCode::CANCELLED);
   }
   while (media_.used_bytes() != 0) std::this_thread::yield();
+}
+
+TEST_F(EncoderServiceTest, GivesUpAnUploadWhoseNextPieceDoesNotCome) {
+  StartServer(/*stream_idle=*/milliseconds(50));
+  grpc::ClientContext context;  // no deadline of the caller's
+  v1::PutMediaResponse response;
+  auto writer = stub_->PutMedia(&context, &response);
+  v1::PutMediaRequest piece;
+  piece.set_data(std::string(1000, 'x'));
+  writer->Write(piece);
+  EXPECT_EQ(writer->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  while (media_.used_bytes() != 0) std::this_thread::yield();
+  EXPECT_EQ(metrics_.idle_uploads.value(), 1);
+}
+
+TEST_F(EncoderServiceTest, GivesUpAnEmbeddingWhoseFramesNobodyTakes) {
+  StartServer(/*stream_idle=*/milliseconds(50));
+  // Three frames of a mebibyte, and a reader whose flow control lets 64 KiB through unread.
+  v1::EncodeRequest picture = Inline(OraclePicture("astronaut.jpg"));
+  picture.mutable_options()->set_min_pixels(4000 * 1024);
+  v1::EncodeResponse encoded;
+  ASSERT_TRUE(Encode(picture, &encoded).ok());
+  v1::FetchEmbeddingRequest request;
+  request.set_handle_id(encoded.handle().handle_id());
+  request.set_incarnation(encoded.handle().incarnation());
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 64 << 10);
+  const auto stub = v1::VisionEncoder::NewStub(
+      grpc::CreateCustomChannel(server_->address(), grpc::InsecureChannelCredentials(), arguments));
+  Context context;
+  auto reader = stub->FetchEmbedding(&context, request);
+  while (metrics_.idle_fetches.value() == 0) std::this_thread::yield();
+  v1::TensorFrame frame;
+  while (reader->Read(&frame)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
 }
 
 }  // namespace
