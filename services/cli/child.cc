@@ -144,8 +144,7 @@ std::string Child::LastWords() const {
   for (const std::string& line : lines_) {
     if (!line.empty() && line[0] != '{') absl::StrAppend(&words, words.empty() ? "" : " ", line);
   }
-  if (words.empty()) words = lines_.empty() ? "it said nothing" : lines_.back();
-  return words;
+  return words.empty() ? HowItEnded() : words;
 }
 
 }  // namespace prism

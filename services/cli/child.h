@@ -54,8 +54,9 @@ class Child {
   bool Reap();
   // How it ended: "exit code 1", "signal 9 (Killed)". REQUIRES: Reap() was true.
   std::string HowItEnded() const;
-  // What it said last: the message and values of its last log line of level error, or else its plain
-  // lines.
+  // What it said of its end: the message and values of its last log line of level error, or else its
+  // plain lines. HowItEnded() if there are only ordinary log lines: they say nothing of an end.
+  // REQUIRES: Reap() was true.
   std::string LastWords() const;
 
  private:

@@ -140,8 +140,7 @@ class ReadyProbe {
   NamedThread thread_;
 };
 
-// ---- The cluster
-// -------------------------------------------------------------------------------------------
+// ---- The cluster ---------------------------------------------------------------------------------------
 
 struct Member {
   Stage stage;
@@ -196,8 +195,9 @@ class Cluster {
           const bool chosen = member.stage != kGateway || options_.port == 0;
           const bool port_taken = chosen && absl::StrContains(words, "ddress already in use");
           if (port_taken) return Outcome::kPortTaken;
-          return Fail(
-              absl::StrCat(member.child->name(), " ended with ", member.child->HowItEnded(), ": ", words));
+          const std::string how = member.child->HowItEnded();
+          return Fail(absl::StrCat(member.child->name(), " ended with ", how,
+                                   words == how ? "" : absl::StrCat(": ", words)));
         }
         LogError("program ended", {{"name", member.child->name()},
                                    {"how", member.child->HowItEnded()},

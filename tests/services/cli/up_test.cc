@@ -21,6 +21,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "tests/common/base/patience.h"
 
 namespace prism {
 namespace {
@@ -34,7 +35,7 @@ using ::testing::HasSubstr;
 
 template <typename Condition>
 bool Eventually(Condition condition, milliseconds limit = milliseconds(15'000)) {
-  const auto deadline = steady_clock::now() + limit;
+  const auto deadline = steady_clock::now() + Patient(limit);
   while (steady_clock::now() < deadline) {
     if (condition()) return true;
     std::this_thread::sleep_for(milliseconds(5));
@@ -236,7 +237,7 @@ TEST_F(UpTest, StartsAgainWhatDiesAtTheSameAddress) {
     EXPECT_EQ(after["port"], before["port"]);
     EXPECT_EQ(after["metrics_port"], before["metrics_port"]);
   }
-  EXPECT_THAT(Errors(), HasSubstr("signal 9 (Killed)"));
+  EXPECT_THAT(Errors(), HasSubstr("\"how\":\"signal 9 (Killed)\",\"error\":\"signal 9 (Killed)\""));
   kill(pid_, SIGINT);
   EXPECT_EQ(WaitEnd(), 0);
 }
