@@ -24,9 +24,12 @@ def body(i, max_tokens=24):
     return request
 
 
-def answer_ids(cluster, request):
+def answer_ids(cluster, request, heard=None, i=None):
+    """The answer's token ids; the time of each event goes to heard[i]."""
     ids = []
     for event in cluster.stream(request):
+        if heard is not None:
+            heard[i] = time.monotonic()
         for choice in event["choices"]:
             ids += choice.get("token_ids") or []
     return ids
@@ -64,7 +67,8 @@ class ConcurrencyTest(unittest.TestCase):
     def test_streams_end_and_survivors_serve_when_an_encoder_and_a_decoder_are_killed(self):
         with Cluster("moe-micro", encoders=2, decoders=2, extra=["--no-restart"]) as cluster:
             alone = {i: answer_ids(cluster, body(i, 400)) for i in (0, 1)}
-            threads, results = run_all(lambda i: answer_ids(cluster, body(i, 400)))
+            heard = [0.0] * STREAMS
+            threads, results = run_all(lambda i: answer_ids(cluster, body(i, 400), heard, i))
             time.sleep(0.5)
             children = cluster.children()
             victims = [next(pid for pid, name in children.items() if name == program)
@@ -73,12 +77,15 @@ class ConcurrencyTest(unittest.TestCase):
                 os.kill(pid, signal.SIGKILL)
             killed = time.monotonic()
             self.assertGreater(sum(result is None for result in results), STREAMS // 2, "killed too late to test")
-            for thread in threads:
-                thread.join(max(0.1, 15 * SLOW - (time.monotonic() - killed)))
-            self.assertFalse(any(thread.is_alive() for thread in threads), "a stream did not end within 15 s")
+            # How long the survivor computes is the machine's affair; that nobody waits for the dead is ours.
+            while running := [i for i, thread in enumerate(threads) if thread.is_alive()]:
+                for i in running:
+                    self.assertLess(time.monotonic() - max(killed, heard[i]), 15 * SLOW, f"stream {i} hangs")
+                time.sleep(0.05)
+            seconds = time.monotonic() - killed
             answered = [r for r in results if isinstance(r, list)]
             failed = [r for r in results if not isinstance(r, list)]
-            print(f"{len(answered)} answered, {len(failed)} ended with an error", flush=True)
+            print(f"{len(answered)} answered, {len(failed)} ended with an error, within {seconds:.1f} s", flush=True)
             for ids in answered:
                 self.assertEqual(len(ids), 400)
             for error in failed:

@@ -19,6 +19,7 @@
 #include "common/rpc/unary_call.h"
 #include "common/rpc/write_reactor.h"
 #include "prism/v1/decoder.grpc.pb.h"
+#include "tests/common/base/patience.h"
 
 namespace prism {
 namespace {
@@ -27,7 +28,7 @@ using std::chrono::milliseconds;
 using testing::HasSubstr;
 
 constexpr size_t kPendingMax = 50;
-constexpr milliseconds kSoon{5000};
+const milliseconds kSoon = Patient(milliseconds(5000));
 
 // One Generate call, driven by the test.
 class TestStream final : public WriteReactor<v1::GenerateEvent> {

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "common/wire/status_codec.h"
+#include "tests/common/base/patience.h"
 #include "tests/services/decoder/decoder_harness.h"
 
 namespace prism {
@@ -106,7 +107,7 @@ class DecoderServiceTest : public testing::Test {
   }
   // Until the engine holds no page: what ended has let go of everything.
   bool Idle() {
-    const auto end = std::chrono::steady_clock::now() + seconds(30);
+    const auto end = std::chrono::steady_clock::now() + Patient(seconds(30));
     while (std::chrono::steady_clock::now() < end) {
       const EngineLoad load = decoder_.engine().Load();
       if (load.kv_pages_used == 0 && load.waiting == 0 && load.running == 0) return true;
@@ -225,7 +226,7 @@ TEST_F(DecoderServiceTest, FreesEverythingWhenTheCallerGoesWhileAPictureIsPulled
   EXPECT_EQ(decoder_.Run(PictureRequest(), milliseconds(100)).status.code(),
             absl::StatusCode::kDeadlineExceeded);
   EXPECT_TRUE(Idle());
-  const auto end = std::chrono::steady_clock::now() + seconds(30);
+  const auto end = std::chrono::steady_clock::now() + Patient(seconds(30));
   while (!decoder_.encoder().cancelled && std::chrono::steady_clock::now() < end)
     std::this_thread::sleep_for(milliseconds(1));
   EXPECT_TRUE(decoder_.encoder().cancelled);

@@ -19,6 +19,7 @@
 #include "common/rpc/server.h"
 #include "common/wire/status_codec.h"
 #include "prism/v1/router.grpc.pb.h"
+#include "tests/common/base/patience.h"
 #include "tests/services/gateway/raw_http.h"
 
 namespace prism {
@@ -31,7 +32,8 @@ using ::testing::HasSubstr;
 
 template <typename Condition>
 bool Eventually(Condition condition) {
-  for (int i = 0; i < 5000; ++i) {
+  const auto give_up = std::chrono::steady_clock::now() + Patient(milliseconds(10'000));
+  while (std::chrono::steady_clock::now() < give_up) {
     if (condition()) return true;
     std::this_thread::sleep_for(milliseconds(2));
   }

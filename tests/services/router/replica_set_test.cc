@@ -6,6 +6,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/wire/status_codec.h"
+#include "tests/common/base/patience.h"
 #include "tests/services/router/fakes.h"
 
 namespace prism {
@@ -14,7 +15,7 @@ namespace {
 using std::chrono::milliseconds;
 using testing::HasSubstr;
 
-constexpr milliseconds kSoon{5000};
+const milliseconds kSoon = Patient(milliseconds(5000));
 
 bool Eventually(const std::function<bool()>& condition) {
   const SteadyTime give_up = Clock::Real().Now() + kSoon;

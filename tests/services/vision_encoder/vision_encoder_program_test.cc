@@ -19,6 +19,7 @@
 #include "common/wire/status_codec.h"
 #include "common/wire/tensor_frames.h"
 #include "prism/v1/vision.grpc.pb.h"
+#include "tests/common/base/patience.h"
 #include "tests/oracle/oracle_case.h"
 #include "tests/services/vision_encoder/image/picture_files.h"
 
@@ -65,7 +66,7 @@ class Program {
   std::string Log() const { return std::filesystem::exists(log_) ? ReadFile(log_) : ""; }
   // The number after `"key":` in the log, once the program is ready.
   int AwaitReady(const std::string& key = "port") {
-    const auto deadline = steady_clock::now() + std::chrono::seconds(30);
+    const auto deadline = steady_clock::now() + Patient(milliseconds(30'000));
     while (Log().find("\"message\":\"ready\"") == std::string::npos) {
       if (steady_clock::now() > deadline) {
         ADD_FAILURE() << "not ready: " << Log();
@@ -80,7 +81,7 @@ class Program {
   void Terminate() { kill(pid_, SIGTERM); }
   // The exit code, or -1 if the program does not end in time.
   int AwaitExit(std::chrono::seconds limit = std::chrono::seconds(15)) {
-    const auto deadline = steady_clock::now() + limit;
+    const auto deadline = steady_clock::now() + Patient(limit);
     int status = 0;
     while (waitpid(pid_, &status, WNOHANG) == 0) {
       if (steady_clock::now() > deadline) return -1;

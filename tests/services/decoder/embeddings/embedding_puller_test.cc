@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "common/wire/status_codec.h"
+#include "tests/common/base/patience.h"
 #include "tests/services/decoder/embeddings/fake_encoder.h"
 
 namespace prism {
@@ -16,7 +17,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::HasSubstr;
 
-SteadyTime In(milliseconds delay) { return std::chrono::steady_clock::now() + delay; }
+SteadyTime In(milliseconds delay) { return std::chrono::steady_clock::now() + Patient(delay); }
 
 std::vector<float> Values(int64_t count, float first = 1) {
   std::vector<float> values(static_cast<size_t>(count));
@@ -144,7 +145,7 @@ TEST(EmbeddingPullerTest, CallsADeadEncoderLostWithoutWaitingForTheDeadline) {
   const auto began = std::chrono::steady_clock::now();
   const auto pull = puller.Start({&ref, 1}, In(seconds(60)), [] {});
   EXPECT_EQ(ReasonOf(WaitDone(*pull)), kReasonEmbeddingLost);
-  EXPECT_LT(std::chrono::steady_clock::now() - began, seconds(10));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, Patient(seconds(10)));
 }
 
 TEST(EmbeddingPullerTest, CallsBytesThatFailACheckCorrupt) {

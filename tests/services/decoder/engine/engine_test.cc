@@ -8,6 +8,7 @@
 
 #include "common/wire/status_codec.h"
 #include "services/decoder/engine/rate_meter.h"
+#include "tests/common/base/patience.h"
 #include "tests/services/decoder/engine/engine_fakes.h"
 
 namespace prism {
@@ -60,7 +61,7 @@ class Rig {
   std::string MetricsText() const { return registry_.Text(); }
   // The engine publishes its numbers after it has told the sinks.
   bool AwaitMetric(const std::string& line) const {
-    const SteadyTime end = In(seconds(30));
+    const SteadyTime end = In(Patient(seconds(30)));
     while (std::chrono::steady_clock::now() < end) {
       if (MetricsText().find(line) != std::string::npos) return true;
       std::this_thread::sleep_for(milliseconds(1));
