@@ -1,6 +1,7 @@
 """Makes training batches: generator processes that fill slots of shared memory, and the reader's side.
 
-A batch holds pictures of one grid and conversations about them, any tasks mixed. Several questions about the
+A batch holds pictures of one grid and conversations about them, any tasks mixed; some rows that compare pictures have
+some of a second grid. Several questions about the
 same pictures stand side by side as segments (see fast_model.py), unless the conversation is linear. Every token
 id comes from the strings that the chat template renders, encoded whole.
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 import model_config as mc
 
-SLOT_BYTES = 64 << 20
+SLOT_BYTES = 176 << 20
 TASKS = ("shapes", "colours", "sizes", "count", "position", "box", "text", "chart", "compare", "clip", "describe",
          "json", "no_picture", "talk")
 IMAGE, VIDEO = mc.ID["<|image_pad|>"], mc.ID["<|video_pad|>"]
@@ -62,25 +63,24 @@ def visual_text(images, frames, fps):
 class Row:
     """One row of a batch: token ids with their three positions, segments and labels."""
 
-    def __init__(self, h, w):
+    def __init__(self, h, w, groups=()):
         self.h, self.w = h, w  # in merged tokens
+        self.groups = list(groups)  # (group, h, w) of each run of visual tokens, if they differ
         self.ids, self.pos, self.seg = [], [], []
         self.labels = []  # (index whose next token is the target, target, turn)
-        self.visual = []  # index of each visual token
+        self.visual = {}  # group (0 pictures, 1 clips, 2 pictures of the second grid) -> index of each visual token
         self.next = 0
 
     def text(self, ids, segment):
         for i in ids:
             if i == IMAGE or i == VIDEO:
                 p, at = self.next, len(self.ids)
-                for r in range(self.h):
-                    for c in range(self.w):
-                        self.pos.append((p, p + r, p + c))
-                n = self.h * self.w
-                self.ids.extend([i] * n)
-                self.seg.extend([segment] * n)
-                self.visual.extend(range(at, at + n))
-                self.next += max(self.h, self.w)
+                group, h, w = self.groups.pop(0) if self.groups else (int(i == VIDEO), self.h, self.w)
+                self.pos.extend((p, p + r, p + c) for r in range(h) for c in range(w))
+                self.ids.extend([i] * (h * w))
+                self.seg.extend([segment] * (h * w))
+                self.visual.setdefault(group, []).extend(range(at, at + h * w))
+                self.next += max(h, w)
             else:
                 self.ids.append(i)
                 self.pos.append((self.next,) * 3)
@@ -93,9 +93,9 @@ class Row:
         self.text(ids, segment)
 
 
-def add_row(example, rng, encode, h, w, first_turn):
+def add_row(example, rng, encode, h, w, first_turn, groups=()):
     """The row of an Example whose pictures lie in a grid of h x w merged tokens; turns count from first_turn."""
-    row = Row(h, w)
+    row = Row(h, w, groups)
     frames = len(example.video) if example.video else 0
     seen = visual_text(len(example.images), frames, example.fps)
     head = f"<|im_start|>system\n{rng.choice(SYSTEMS)}<|im_end|>\n" if rng.random() < 0.12 else ""
@@ -138,8 +138,9 @@ class Writer:
         self.at += size
 
 
-def pack(rows, turns, images, clips, h, w, buffer):
-    """Writes a batch into the buffer. images, clips: uint8 arrays [frames, H, W, 3]; h, w: the grid in patches.
+def pack(rows, turns, images, clips, h, w, buffer, others=(), other_grid=(0, 0)):
+    """Writes a batch into the buffer. images, clips: uint8 arrays [frames, H, W, 3]; h, w: the grid in patches;
+    others: pictures of other_grid.
 
     Returns what the reader needs: the grid, the layout, the bytes used and the number of turns.
     """
@@ -148,16 +149,15 @@ def pack(rows, turns, images, clips, h, w, buffer):
     ids = np.full((b, n), mc.ID["<|endoftext|>"], np.int16)
     position = np.zeros((3, b, n), np.int16)
     segment = np.full((b, n), 127, np.int8)
-    labels, visual_images, visual_clips = [], [], []
+    labels, visual = [], ([], [], [])
     for i, r in enumerate(rows):
         k = len(r.ids)
         ids[i, :k] = r.ids
         position[:, i, :k] = np.asarray(r.pos, np.int16).T
         segment[i, :k] = r.seg
         labels.extend((i * n + at, target, turn) for at, target, turn in r.labels)
-        if r.visual:
-            where = visual_clips if ids[i, r.visual[0]] == VIDEO else visual_images
-            where.append(np.asarray(r.visual, np.int32) + i * n)
+        for group, index in r.visual.items():
+            visual[group].append(np.asarray(index, np.int32) + i * n)
     labels = np.asarray(labels, np.int32)
     out = Writer(buffer)
     out.put("ids", ids)
@@ -167,14 +167,16 @@ def pack(rows, turns, images, clips, h, w, buffer):
     out.put("label_id", labels[:, 1].astype(np.int16))
     out.put("label_turn", labels[:, 2])
     out.put("turn_kind", np.asarray([TASKS.index(t.task) * 2 + zh for t, zh in turns], np.int16))
-    if visual_images or visual_clips:
-        out.put("visual_rows", np.concatenate(visual_images + visual_clips))
+    if any(visual):
+        out.put("visual_rows", np.concatenate(visual[0] + visual[1] + visual[2]))
     if images:
         out.put("images", np.stack(images))
     if clips:
         out.put("clips", np.stack(clips))
-    return {"h": h, "w": w, "layout": out.layout, "bytes": out.at, "turns": len(turns), "rows": b,
-            "tokens": b * n, "patches": (len(images) + len(clips)) * h * w}
+    if others:
+        out.put("others", np.stack(others))
+    return {"h": h, "w": w, "other_grid": tuple(other_grid), "layout": out.layout, "bytes": out.at, "turns": len(turns), "rows": b,
+            "tokens": b * n, "patches": (len(images) + len(clips)) * h * w + len(others) * other_grid[0] * other_grid[1]}
 
 
 def choose_grid(rng, wide=0.06):
@@ -183,7 +185,7 @@ def choose_grid(rng, wide=0.06):
         if rng.random() < wide:
             w, h = rng.randrange(4, 21) * 32, rng.randrange(4, 21) * 32
         else:
-            side = 128 * 4 ** (rng.random() ** 1.2)
+            side = 128 * 4 ** (rng.random() ** 0.9)
             aspect = 1.0 if rng.random() < 0.3 else 2 ** rng.uniform(-0.8, 0.8)
             w, h = (round(side * a / 32) * 32 for a in (aspect ** 0.5, aspect ** -0.5))
         if mc.IMAGE_PIXELS[0] <= w * h <= mc.IMAGE_PIXELS[1] and min(w, h) >= 96 and max(w, h) <= 640:
@@ -236,31 +238,48 @@ def make_batch(rng, source, mix, encode, buffer, patches_max, tokens_max):
     height, width = choose_grid(rng)
     h, w = height // mc.PATCH, width // mc.PATCH
     allowed = set(SINGLE)
-    if height * width <= 352 * 352 and max(height, width) <= 512 and min(height, width) >= 128:
+    if min(height, width) < 176:
+        allowed.remove("chart")
+    comparable = height * width <= 352 * 352 and max(height, width) <= 512 and min(height, width) >= 128
+    if comparable:
         allowed.add("compare")
     if height * width * 8 <= mc.VIDEO_PIXELS[1] and max(height, width) <= 512 and min(height, width) >= 128:
         allowed.add("clip")
-    rows, turns, images, clips, used, longest = [], [], [], [], 0, 0
+    second = tuple(rng.randrange(4, 9) * 32 for _ in range(2))  # (height, width)
+    second_grid = (second[0] // mc.PATCH, second[1] // mc.PATCH)
+    rows, turns, images, clips, others, used, longest = [], [], [], [], [], 0, 0
     while used < patches_max and longest * len(rows) < tokens_max and len(turns) < 4000:
         task = mix.pick(rng, allowed)
         language = "zh" if rng.random() < 0.4 else "en"
         drawn = source_size(rng, height, width)
-        example = (source.make_sitting(rng, language, drawn) if task == "sitting" else
-                   source.make_example(rng, task, language, drawn))
-        row, said = add_row(example, rng, encode, h // 2, w // 2, len(turns))
+        groups = ()
+        if task == "sitting":
+            example = source.make_sitting(rng, language, drawn)
+        elif task == "compare" and rng.random() < 0.6:
+            # As the generator itself would choose sizes, from these two.
+            source._compare_size = lambda r, _number: r.choice(((width, height), second[::-1]))
+            example = source.make_example(rng, task, language)
+            groups = [(0, h // 2, w // 2) if i.size == (width, height) else
+                      (2, second_grid[0] // 2, second_grid[1] // 2) for i in example.images]
+        else:
+            example = source.make_example(rng, task, language, drawn)
+        row, said = add_row(example, rng, encode, h // 2, w // 2, len(turns), groups)
         if len(row.ids) > 1400:
             continue
         rows.append(row)
         turns.extend((t, example.language == "zh") for t in said)
         for image in example.images:
-            images.append(as_array(image, height, width)[None])
+            if groups and image.size != (width, height):
+                others.append(np.asarray(image)[None])
+            else:
+                images.append(as_array(image, height, width)[None])
         if example.video:
             frames = [as_array(f, height, width) for f in example.video]
             frames += frames[-1:] * (len(frames) % 2)
             clips.extend(np.stack(frames[i:i + 2]) for i in range(0, len(frames), 2))
-        used = (len(images) + len(clips)) * h * w
+        used = (len(images) + len(clips)) * h * w + len(others) * second_grid[0] * second_grid[1]
         longest = max(longest, len(row.ids))
-    return pack(rows, turns, images, clips, h, w, buffer)
+    return pack(rows, turns, images, clips, h, w, buffer, others, second_grid)
 
 
 def worker(number, seed, family, buffers, free, ready, tokenizer, mix_path, patches_max, tokens_max):
@@ -318,11 +337,11 @@ _TORCH = {"|u1": "uint8", "|i1": "int8", "<i2": "int16", "<i4": "int32"}
 def to_device(flat, info):
     """The batch of a slot copied to the device as one uint8 tensor: views with the dtypes that indexing wants."""
     import torch
-    batch = {"h": info["h"], "w": info["w"], "images": None, "clips": None, "visual_rows": None,
-             "turns": info["turns"]}
+    batch = {"h": info["h"], "w": info["w"], "other_grid": info["other_grid"], "images": None, "clips": None,
+             "others": None, "visual_rows": None, "turns": info["turns"]}
     for name, (at, kind, shape) in info["layout"].items():
         dtype = getattr(torch, _TORCH[kind])
         count = int(np.prod(shape))
         view = flat[at:at + count * np.dtype(kind).itemsize].view(dtype).view(tuple(shape))
-        batch[name] = view if name in ("images", "clips", "segment") else view.long()
+        batch[name] = view if name in ("images", "clips", "others", "segment") else view.long()
     return batch

@@ -69,6 +69,26 @@ def patches(pixels, h, w, dtype, raster=False):
     return x.reshape(n, h * w, 3 * frames * 256)
 
 
+def tower_before(x, norm_w, norm_b, qkv_w, qkv_b, cos, sin, heads):
+    """A block up to its attention: q, k and v [pictures, heads, patches, width]."""
+    n, p, c = x.shape
+    y = F.linear(F.layer_norm(x, (c,), norm_w, norm_b, EPS), qkv_w, qkv_b)
+    q, k, v = y.view(n, p, 3, heads, c // heads).permute(2, 0, 3, 1, 4).unbind(0)
+    return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+
+def tower_after(x, a, proj_w, proj_b, norm_w, norm_b, up_w, up_b, down_w, down_b):
+    """A block from its attention on."""
+    n, p, c = x.shape
+    x = x + F.linear(a.transpose(1, 2).reshape(n, p, c), proj_w, proj_b)
+    y = F.linear(F.layer_norm(x, (c,), norm_w, norm_b, EPS), up_w, up_b)
+    return x + F.linear(F.gelu(y, approximate="tanh"), down_w, down_b)
+
+
+def merge(y, up_w, up_b, down_w, down_b):
+    return F.linear(F.gelu(F.linear(y, up_w, up_b)), down_w, down_b)
+
+
 def vision(visual, images, clips, h, w, raster=False):
     """The tower over images [N1, 1, H, W, 3] and pairs of frames [N2, 2, H, W, 3] of one grid.
 
@@ -83,26 +103,27 @@ def vision(visual, images, clips, h, w, raster=False):
     if clips is not None and clips.shape[0]:
         parts.append(F.linear(patches(clips, h, w, weight.dtype, raster), weight.reshape(c, -1), bias))
     x = torch.cat(parts)
-    n, p, _ = x.shape
     heads = mc.VISION["num_heads"]
     side = math.isqrt(mc.VISION["num_position_embeddings"])
     index, weights, cos, sin = grid_tables(h, w, side, c // heads, x.device)
     x = x + (F.embedding(index, visual.pos_embed.weight) * weights[:, :, None]).sum(1).to(x.dtype)
-    cos, sin = cos[None, None], sin[None, None]
     levels = []
+
+    def merged(merger, y):
+        return STEPS["merge"](y, merger.linear_fc1.weight, merger.linear_fc1.bias, merger.linear_fc2.weight,
+                              merger.linear_fc2.bias)
     for i, block in enumerate(visual.blocks):
-        qkv = block.attn.qkv(layer_norm(x, block.norm1)).view(n, p, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        a = F.scaled_dot_product_attention(rotate(qkv[0], cos, sin), rotate(qkv[1], cos, sin), qkv[2])
-        x = x + block.attn.proj(a.transpose(1, 2).reshape(n, p, c))
-        y = block.mlp.linear_fc1(layer_norm(x, block.norm2))
-        x = x + block.mlp.linear_fc2(F.gelu(y, approximate="tanh"))
+        attn, mlp = block.attn, block.mlp
+        q, k, v = STEPS["tower_before"](x, block.norm1.weight, block.norm1.bias, attn.qkv.weight, attn.qkv.bias,
+                                        cos, sin, heads)
+        a = F.scaled_dot_product_attention(q, k, v)
+        x = STEPS["tower_after"](x, a, attn.proj.weight, attn.proj.bias, block.norm2.weight, block.norm2.bias,
+                                 mlp.linear_fc1.weight, mlp.linear_fc1.bias, mlp.linear_fc2.weight,
+                                 mlp.linear_fc2.bias)
         if i in mc.VISION["deepstack_visual_indexes"]:
             merger = visual.deepstack_merger_list[len(levels)]
-            y = layer_norm(x.reshape(-1, 4 * c), merger.norm)
-            levels.append(merger.linear_fc2(F.gelu(merger.linear_fc1(y))))
-    merger = visual.merger
-    y = layer_norm(x, merger.norm).reshape(-1, 4 * c)
-    return merger.linear_fc2(F.gelu(merger.linear_fc1(y))), levels
+            levels.append(merged(merger, layer_norm(x.reshape(-1, 4 * c), merger.norm)))
+    return merged(visual.merger, layer_norm(x, visual.merger.norm).reshape(-1, 4 * c)), levels
 
 
 @functools.lru_cache(maxsize=8)
@@ -121,21 +142,50 @@ def mrope_axes(device, chunked=False):
     return axis.to(device), inv.to(device)
 
 
-def mixture(block, x):
+def mixture(x, gate, gate_up, down, k):
     """The MoE block with every expert evaluated; also the balancing loss of transformers' formula."""
-    experts, k = block.experts, mc.TEXT["num_experts_per_tok"]
-    e, twice, h = experts.gate_up_proj.shape
-    logits = F.linear(x, block.gate.weight)
-    prob = torch.softmax(logits, -1, dtype=torch.float32)
+    e, twice, h = gate_up.shape
+    prob = torch.softmax(F.linear(x, gate), -1, dtype=torch.float32)
     value, chosen = prob.topk(k, -1)
     value = value / value.sum(-1, keepdim=True)
     weight = torch.zeros_like(prob).scatter(-1, chosen, value)
-    y = F.linear(x, experts.gate_up_proj.reshape(e * twice, h)).view(*x.shape[:-1], e, 2, twice // 2)
+    y = F.linear(x, gate_up.reshape(e * twice, h)).view(*x.shape[:-1], e, 2, twice // 2)
     y = F.silu(y[..., 0, :]) * y[..., 1, :] * weight[..., None].to(x.dtype)
-    down = experts.down_proj.permute(1, 0, 2).reshape(h, -1)
-    share = (weight > 0).to(torch.float32).mean(tuple(range(weight.dim() - 1)))
-    balance = e * (share.detach() * prob.mean(tuple(range(prob.dim() - 1)))).sum()
-    return F.linear(y.reshape(*x.shape[:-1], -1), down), balance
+    share = (weight > 0).to(torch.float32).mean((0, 1))
+    balance = e * (share.detach() * prob.mean((0, 1))).sum()
+    return F.linear(y.flatten(-2), down.permute(1, 0, 2).reshape(h, -1)), balance
+
+
+def text_before(x, norm, q_w, k_w, v_w, q_norm, k_norm, cos, sin, d):
+    """A decoder layer up to its attention: q, k and v [B, heads, L, d], each KV head once for each of its heads."""
+    b, n, _ = x.shape
+    y = rms_norm(x, norm)
+    q, k, v = (F.linear(y, w).view(b, n, -1, d) for w in (q_w, k_w, v_w))
+    q = rotate(rms_norm(q, q_norm).transpose(1, 2), cos, sin)
+    k = rotate(rms_norm(k, k_norm).transpose(1, 2), cos, sin)
+    v = v.transpose(1, 2)
+    heads, groups = q.shape[1], k.shape[1]
+    k, v = (t[:, :, None].expand(b, groups, heads // groups, n, d).reshape(b, heads, n, d) for t in (k, v))
+    return q, k, v
+
+
+def text_after(x, a, o_w, norm, gate, gate_up, down, k):
+    """A decoder layer from its attention on; also its balancing loss."""
+    b, n, _ = x.shape
+    x = x + F.linear(a.transpose(1, 2).reshape(b, n, -1), o_w)
+    y, balance = mixture(rms_norm(x, norm), gate, gate_up, down, k)
+    return x + y, balance
+
+
+# The steps between attention calls; compile_steps() replaces them by fused ones.
+STEPS = {f.__name__: f for f in (tower_before, tower_after, merge, text_before, text_after)}
+
+
+def compile_steps():
+    """Fuses the steps for any batch shape; takes about a minute on their first use."""
+    torch._dynamo.config.cache_size_limit = 64
+    for name, step in STEPS.items():
+        STEPS[name] = torch.compile(step, dynamic=True)
 
 
 def text_states(language, ids, position, segment, visual_rows, merged, levels, chunked=False):
@@ -144,7 +194,7 @@ def text_states(language, ids, position, segment, visual_rows, merged, levels, c
     ids [B, L]; position [3, B, L]; segment [B, L]; visual_rows: for each merged row its index into B L.
     """
     b, n = ids.shape
-    heads, groups, d = (mc.TEXT[k] for k in ("num_attention_heads", "num_key_value_heads", "head_dim"))
+    heads, d = mc.TEXT["num_attention_heads"], mc.TEXT["head_dim"]
     x = F.embedding(ids, language.embed_tokens.weight).view(b * n, -1)
     if merged is not None:
         x = x.index_copy(0, visual_rows, merged.to(x.dtype))
@@ -157,18 +207,16 @@ def text_states(language, ids, position, segment, visual_rows, merged, levels, c
     allowed = (order[:, None] >= order[None, :]) & ((segment[:, None, :] == 0) |
                                                     (segment[:, None, :] == segment[:, :, None]))
     mask = torch.zeros(b, 1, n, n, device=x.device, dtype=x.dtype).masked_fill_(~allowed[:, None], float("-inf"))
+    mask = mask.expand(b, heads, n, n)
     total = 0.0
     for i, layer in enumerate(language.layers):
-        a = layer.self_attn
-        y = rms_norm(x, layer.input_layernorm.weight)
-        q = rotate(rms_norm(a.q_proj(y).view(b, n, heads, d), a.q_norm.weight).transpose(1, 2), cos, sin)
-        k = rotate(rms_norm(a.k_proj(y).view(b, n, groups, d), a.k_norm.weight).transpose(1, 2), cos, sin)
-        v = a.v_proj(y).view(b, n, groups, d).transpose(1, 2)
-        k, v = (t[:, :, None].expand(b, groups, heads // groups, n, d).reshape(b, heads, n, d) for t in (k, v))
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + a.o_proj(o.transpose(1, 2).reshape(b, n, heads * d))
-        y, balance = mixture(layer.mlp, rms_norm(x, layer.post_attention_layernorm.weight))
-        x = x + y
+        s, m = layer.self_attn, layer.mlp
+        q, k, v = STEPS["text_before"](x, layer.input_layernorm.weight, s.q_proj.weight, s.k_proj.weight,
+                                       s.v_proj.weight, s.q_norm.weight, s.k_norm.weight, cos, sin, d)
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x, balance = STEPS["text_after"](x, a, s.o_proj.weight, layer.post_attention_layernorm.weight,
+                                         m.gate.weight, m.experts.gate_up_proj, m.experts.down_proj,
+                                         mc.TEXT["num_experts_per_tok"])
         total = total + balance
         if levels is not None and i < len(levels):
             x = x.view(b * n, -1).index_add(0, visual_rows, levels[i].to(x.dtype)).view(b, n, -1)
@@ -177,8 +225,14 @@ def text_states(language, ids, position, segment, visual_rows, merged, levels, c
 
 def forward(model, batch, chunked=False, raster=False, deepstack=True):
     """Hidden states of a batch (see batches.py) and the balancing loss."""
-    merged = levels = None
+    visual, parts = model.model.visual, []
     if batch["images"] is not None or batch["clips"] is not None:
-        merged, levels = vision(model.model.visual, batch["images"], batch["clips"], batch["h"], batch["w"], raster)
+        parts.append(vision(visual, batch["images"], batch["clips"], batch["h"], batch["w"], raster))
+    if batch["others"] is not None:
+        parts.append(vision(visual, batch["others"], None, *batch["other_grid"], raster))
+    merged = levels = None
+    if parts:
+        merged = torch.cat([m for m, _ in parts])
+        levels = [torch.cat(level) for level in zip(*(some for _, some in parts))]
     return text_states(model.model.language_model, batch["ids"], batch["position"], batch["segment"],
                        batch["visual_rows"], merged, levels if deepstack else None, chunked)

@@ -253,9 +253,9 @@ def committed(folder):
     for line in (folder / "questions.jsonl").read_text().splitlines():
         q = json.loads(line)
         load = lambda names: [Image.open(folder / n).convert("RGB") for n in names]
-        clip = q.get("video")
-        images, video = load(q.get("pictures") or []), load(clip["frames"]) if clip else None
-        items.append(dict(q, asked=(images, video, clip["fps"] if clip else 0.0, q["question"])))
+        clip = q.get("video") or {"frames": [], "fps": 0.0}
+        items.append(dict(q, asked=(load(q.get("pictures") or []), load(clip["frames"]) or None, clip["fps"],
+                                    q["question"])))
     return items
 
 

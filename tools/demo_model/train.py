@@ -5,7 +5,7 @@
 
 --minutes is the whole training's length and sets the schedule: a warm-up, a constant rate, and a linear decay over
 the last part; --piece ends this call earlier, and --resume goes on from DIR/state.pt. DIR/mix.json holds the shares of
-the tasks and is read again while training. DIR/log.txt says every 15 seconds how it goes and every minute how
+the tasks and DIR/minutes.txt, if there is one, --minutes; both are read again while training. DIR/log.txt says every 15 seconds how it goes and every minute how
 many answers of each task were right, to the letter, before the batch was trained on: every picture is new, so
 that is accuracy on held-out data. DIR/state.pt is written every minute and at the end.
 
@@ -76,7 +76,19 @@ class Optimizer:
         self.adam = torch.optim.AdamW(
             [{"params": [self.masters[i] for i in self.other if self.masters[i].dim() > 1], "weight_decay": 0.01},
              {"params": [self.masters[i] for i in self.other if self.masters[i].dim() == 1], "weight_decay": 0.0}],
-            lr=lr_adam, betas=(0.9, 0.97), eps=1e-10, fused=True)
+            lr=torch.tensor(lr_adam, device=self.masters[0].device), betas=(0.9, 0.97), eps=1e-10, fused=True,
+            capturable=True)
+        for group in self.adam.param_groups:
+            group["lr"] = group["lr"].clone()
+        # Static places for the graph: gradients, the rate's factor and the gradient's norm.
+        self.grads = [torch.zeros_like(p) for p in self.params]
+        for p, g in zip(self.params, self.grads):
+            p.grad = g
+        for i in self.other:
+            self.masters[i].grad = torch.zeros_like(self.masters[i])
+        self.factor = torch.zeros((), device=self.masters[0].device)
+        self.norm = torch.zeros((), device=self.masters[0].device)
+        self.graph, self.calls = None, 0
         # (parameter, how to cut it into matrices): those of one shape go through the iteration together.
         self.groups = {}
         for i in self.matrix:
@@ -109,38 +121,54 @@ class Optimizer:
         return x
 
     def step(self, factor):
+        """One update. Its shapes never change, so from the fourth on it is one replayed CUDA graph."""
+        torch = self.torch
+        self.factor.fill_(factor)
+        if self.graph is not None:
+            self.graph.replay()
+        elif self.calls < 3:
+            self._update()
+        else:
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            # The copier's thread goes on allocating meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._update()
+            self.graph = graph
+            self.graph.replay()
+        self.calls += 1
+        return self.norm
+
+    def _update(self):
         torch = self.torch
         with torch.no_grad():
-            grads = [p.grad.float() if p.grad is not None else torch.zeros_like(m)
-                     for p, m in zip(self.params, self.masters)]
+            grads = [g.float() for g in self.grads]
             norm = torch.stack(torch._foreach_norm(grads)).norm()
-            torch._foreach_mul_(grads, (1.0 / norm.clamp(min=1.0)))
-            for i in self.other:
-                self.masters[i].grad = grads[i]
+            self.norm.copy_(norm)
+            torch._foreach_mul_(grads, 1.0 / norm.clamp(min=1.0))
+            torch._foreach_copy_([self.masters[i].grad for i in self.other], [grads[i] for i in self.other])
             for group in self.adam.param_groups:
-                group["lr"] = self.lr_adam * factor
+                group["lr"].copy_(self.factor * self.lr_adam)
             self.adam.step()
             keep = [self.momentum[i] for i in self.matrix]
             new = [grads[i] for i in self.matrix]
             torch._foreach_mul_(keep, 0.95)
             torch._foreach_add_(keep, new)
             nesterov = dict(zip(self.matrix, torch._foreach_add(new, keep, alpha=0.95)))
-            lr = self.lr_muon * factor
+            lr = self.factor * self.lr_muon
             torch._foreach_mul_([self.masters[i] for i in self.matrix], 1 - lr * self.decay)
             for (low, high), members in self.groups.items():
                 parts = [self._cut(i, nesterov[i]) for i in members]
                 flip = [p.shape[1] > p.shape[2] for p in parts]
                 stack = torch.cat([p.mT if f else p for p, f in zip(parts, flip)])
-                stack = self.orthogonal(stack).float() * (0.2 * math.sqrt(high))
+                stack = self.orthogonal(stack).float() * (0.2 * math.sqrt(high) * lr)
                 at = 0
                 for i, p, f in zip(members, parts, flip):
                     u = stack[at:at + p.shape[0]]
                     at += p.shape[0]
-                    self._cut(i, self.masters[i]).sub_(u.mT if f else u, alpha=lr)
+                    self._cut(i, self.masters[i]).sub_(u.mT if f else u)
             torch._foreach_copy_(self.params, self.masters)
-            for p in self.params:
-                p.grad = None
-        return norm
+            torch._foreach_zero_(self.grads)
 
     def state(self):
         return {"names": self.names, "masters": self.masters, "momentum": self.momentum,
@@ -158,6 +186,8 @@ class Optimizer:
                 for i, m in state["momentum"].items():
                     self.momentum[i].copy_(m)
                 self.adam.load_state_dict(state["adam"])
+                for group in self.adam.param_groups:
+                    group["lr"] = self.torch.tensor(self.lr_adam, device=self.factor.device)
         return "momentum" in state
 
 
@@ -205,13 +235,15 @@ def main():
     parser.add_argument("--decay-share", type=float, default=0.35)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--workers", type=int, default=15)
-    parser.add_argument("--micro", type=int, default=2)
-    parser.add_argument("--patches", type=int, default=40000)
-    parser.add_argument("--tokens", type=int, default=40000)
+    parser.add_argument("--micro", type=int, default=1)
+    parser.add_argument("--patches", type=int, default=110000)
+    parser.add_argument("--tokens", type=int, default=110000)
     parser.add_argument("--replay", type=float, default=1.0)
     parser.add_argument("--lr-muon", type=float, default=3e-3)
     parser.add_argument("--lr-adam", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="fuse the model's steps: twice as fast after a minute")
+    parser.add_argument("--no-graph", action="store_true", help="launch the optimizer's kernels one by one")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -226,7 +258,7 @@ def main():
         log_file.write(line + "\n")
 
     started = time.time()
-    feed = batches.Feed(args.workers, 3 * args.workers, seed=f"{args.seed}.{int(started)}", family="train",
+    feed = batches.Feed(args.workers, 2 * args.workers + 4, seed=f"{args.seed}.{int(started)}", family="train",
                         tokenizer=args.tokenizer, mix_path=mix, patches_max=args.patches, tokens_max=args.tokens)
     import torch
     import torch.nn.functional as F
@@ -234,8 +266,12 @@ def main():
     device = torch.device("cuda")
     # cuDNN would plan anew for every shape, and every batch has its own.
     torch.backends.cuda.enable_cudnn_sdp(False)
+    if args.compile:
+        fast_model.compile_steps()
     model = build_model(torch, args.seed).to(device, torch.bfloat16)
     optimizer = Optimizer(torch, model, args.lr_muon, args.lr_adam, 0.02)
+    if args.no_graph:
+        optimizer.calls = -math.inf
     elapsed, step, warm_from = 0.0, 0, 0
     if args.resume:
         state = torch.load(args.work / "state.pt", map_location=device, weights_only=False)
@@ -256,6 +292,7 @@ def main():
     fresh = replayed = rows = patches = tokens = steps = 0
     waited, rows_all = 0.0, 0
     boxes = []
+    samples = open(args.work / "wrong.txt", "a", buffering=1)
     probe = 0
     tokenizer = None
 
@@ -263,15 +300,23 @@ def main():
         torch.save(dict(optimizer.state(), elapsed=elapsed, step=step), args.work / "state.new")
         (args.work / "state.new").rename(args.work / "state.pt")
 
-    total = args.minutes * 60
+    def whole():
+        path = args.work / "minutes.txt"
+        try:
+            return 60 * float(path.read_text())
+        except (OSError, ValueError):
+            return 60 * args.minutes
+
+    total = whole()
+    began_at = elapsed
     piece_end = elapsed + args.piece * 60
     flat, info = copier.out.get()
     first = (flat, info)
     log(f"first batch after {time.time() - started:.0f} s")
+    steps_done = 0
     last_log = last_table = last_save = now = time.time()
     while elapsed < min(total, piece_end):
         counts = 0
-        losses = []
         work = []
         for _ in range(args.micro):
             again = False
@@ -327,17 +372,23 @@ def main():
                         kind = batch["turn_kind"].tolist()
                         texts = {}
                         for t, g, y in zip(turn, guess.tolist(), target.tolist()):
-                            if kind[t] // 2 == batches.TASKS.index("box"):
-                                pair = texts.setdefault(t, ([], []))
-                                pair[0].append(g)
-                                pair[1].append(y)
-                        boxes.extend(box_overlap(*(tokenizer.decode(x) for x in pair)) for pair in texts.values())
+                            pair = texts.setdefault(t, ([], []))
+                            pair[0].append(g)
+                            pair[1].append(y)
+                        for t, pair in texts.items():
+                            task = batches.TASKS[kind[t] // 2]
+                            a, b = (tokenizer.decode(x) for x in pair)
+                            if task == "box":
+                                boxes.append(box_overlap(a, b))
+                            if a != b and rng.random() < 0.03:
+                                samples.write(f"{elapsed:.0f} {task}: {b} | {a}\n")
         warm = min(1.0, (step - warm_from + 1) / 150)
         decay = args.decay_share * total
         factor = warm * min(1.0, max(0.0, (total - elapsed) / decay))
         norm = optimizer.step(factor)
         step += 1
         steps += 1
+        steps_done += 1
         if args.profile and step == 60:
             torch.cuda.synchronize()
             profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU,
@@ -354,7 +405,8 @@ def main():
         if step % 8 == 0:
             torch.cuda.synchronize()
         before, now = now, time.time()
-        elapsed += now - before
+        # The first steps' time goes to compiling.
+        elapsed = elapsed + now - before if steps_done > 5 else began_at
         if now - last_log > 15:
             a = lost.tolist()
             span = now - last_log
@@ -370,6 +422,7 @@ def main():
             rows = patches = tokens = steps = 0
             waited = 0.0
             last_log = now
+            total = whole()
             probe = 3
         if now - last_table > 60:
             r, s = right.tolist(), seen.tolist()
