@@ -74,7 +74,7 @@ class Reference:
             more.update(videos=clips, video_metadata=about, do_sample_frames=False)
         return self.processor(text=texts, return_tensors="pt", padding=True, **more).to(self.model.device)
 
-    def answers(self, asked, new_tokens=160):
+    def answers(self, asked, new_tokens=128):
         """The greedy answer of each row: its text and its token ids, the end token included."""
         torch = self.torch
         inputs = self.encode(asked)
