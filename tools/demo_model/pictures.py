@@ -36,18 +36,15 @@ def stream(name, index):
 
 # ---------------------------------------------------------------------------------------------- colours
 
-# name -> list of (hue degrees low, high, saturation low, high, value low, high): first the plain shades, then
-# others that paint programs, style sheets and plotting libraries call by the name. Names keep well apart.
+# name -> list of (hue degrees low, high, saturation low, high, value low, high). The regions are far apart.
 _COLOR_REGIONS = {
-    "red": [(-8, 5, 0.82, 1.0, 0.80, 1.0), (-11, 4, 0.85, 1.0, 0.55, 0.90)],
-    "orange": [(24, 34, 0.85, 1.0, 0.93, 1.0), (22, 39, 0.85, 1.0, 0.95, 1.0)],
-    "yellow": [(52, 60, 0.75, 1.0, 0.94, 1.0)],
-    "green": [(100, 148, 0.60, 1.0, 0.48, 0.85), (110, 130, 0.75, 1.0, 0.38, 1.0)],
-    "blue": [(206, 240, 0.65, 1.0, 0.62, 1.0), (225, 240, 0.75, 1.0, 0.46, 0.65),
-             (195, 215, 0.45, 1.0, 0.88, 1.0)],
-    "purple": [(268, 292, 0.55, 0.95, 0.50, 0.82), (268, 302, 0.44, 1.0, 0.45, 0.75)],
-    "pink": [(322, 346, 0.28, 0.58, 0.95, 1.0), (324, 333, 0.55, 0.90, 0.95, 1.0),
-             (340, 352, 0.22, 0.35, 0.98, 1.0)],
+    "red": [(-8, 5, 0.82, 1.0, 0.80, 1.0), (-5, 3, 0.85, 1.0, 0.62, 0.80)],
+    "orange": [(24, 34, 0.85, 1.0, 0.93, 1.0)],
+    "yellow": [(50, 59, 0.75, 1.0, 0.94, 1.0)],
+    "green": [(100, 148, 0.60, 1.0, 0.48, 0.85), (112, 128, 0.85, 1.0, 0.85, 1.0)],
+    "blue": [(206, 240, 0.70, 1.0, 0.62, 1.0), (228, 240, 0.75, 1.0, 0.50, 0.65)],
+    "purple": [(268, 292, 0.55, 0.95, 0.50, 0.82)],
+    "pink": [(322, 346, 0.28, 0.58, 0.95, 1.0)],
     "black": [(0, 360, 0.0, 0.3, 0.0, 0.11)],
     "white": [(0, 360, 0.0, 0.02, 0.96, 1.0)],
     "gray": [(0, 360, 0.0, 0.04, 0.44, 0.62)],
@@ -66,8 +63,7 @@ def _hsv(h, s, v):
 def pick_color(rng, name):
     """An RGB triple that a person would call `name`."""
     regions = _COLOR_REGIONS[name]
-    plain = len(regions) == 1 or rng.random() < 0.65
-    h0, h1, s0, s1, v0, v1 = regions[0] if plain else rng.choice(regions[1:])
+    h0, h1, s0, s1, v0, v1 = regions[0] if len(regions) == 1 or rng.random() < 0.7 else regions[1]
     return _hsv(rng.uniform(h0, h1), rng.uniform(s0, s1), rng.uniform(v0, v1))
 
 
@@ -201,7 +197,7 @@ def _outline(rng, shape):
     """The shape's corners around the origin, turned and proportioned at random, of no particular size."""
     turn = 0.0
     if shape in ("circle", "ring"):
-        squeeze = rng.uniform(0.92, 1.0) if rng.random() < 0.8 else rng.uniform(0.82, 0.92)
+        squeeze = rng.uniform(0.92, 1.0)
         points = [(x * squeeze, y) for x, y in _CIRCLE
                  ] if rng.random() < 0.5 else [(x, y * squeeze) for x, y in _CIRCLE]
     elif shape == "square":
@@ -243,24 +239,10 @@ def _outline(rng, shape):
         squeeze = rng.uniform(0.88, 1.12)
         points = [(x * squeeze, y) for x, y in _HEART]
         turn = rng.uniform(-15, 15) if rng.random() < 0.5 else 0.0
-    if len(points) < 13 and rng.random() < 0.1:
-        points = _rounded(points, rng.uniform(0.08, 0.28))
     if turn:
         c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
         points = [(x * c - y * s, x * s + y * c) for x, y in points]
     return points
-
-
-def _rounded(points, share):
-    """The polygon with its corners rounded: each gives way to a curve over `share` of both its edges."""
-    out = []
-    for (x0, y0), (x1, y1), (x2, y2) in zip(points[-1:] + points[:-1], points, points[1:] + points[:1]):
-        ax, ay = x1 + (x0 - x1) * share, y1 + (y0 - y1) * share
-        bx, by = x1 + (x2 - x1) * share, y1 + (y2 - y1) * share
-        for t in (0.0, 0.25, 0.5, 0.75, 1.0):
-            u = 1 - t
-            out.append((u * u * ax + 2 * u * t * x1 + t * t * bx, u * u * ay + 2 * u * t * y1 + t * t * by))
-    return out
 
 
 def _fit(points):
@@ -282,8 +264,8 @@ def _wobble(rng, points, amount):
         for k in range(per_edge):
             f = k / per_edge
             dense.append((x0 + (x1 - x0) * f, y0 + (y1 - y0) * f))
-    waves = [(rng.randint(2, 4), rng.uniform(0, 6.283), amount * rng.uniform(0.3, 1.5)),
-             (rng.randint(5, 8), rng.uniform(0, 6.283), amount * rng.uniform(0.1, 0.5)),
+    waves = [(rng.randint(2, 4), rng.uniform(0, 6.283), amount * rng.uniform(0.3, 1.0)),
+             (rng.randint(5, 8), rng.uniform(0, 6.283), amount * rng.uniform(0.2, 0.6)),
              (rng.randint(9, 14), rng.uniform(0, 6.283), amount * rng.uniform(0.0, 0.2))]
     out = []
     step = 2 * math.pi / len(dense)
@@ -358,7 +340,7 @@ def make_stamp(rng, shape, radius, sketch, color_rgb, back):
     points = _fit(points)
     stroke = 0.0
     if sketch.fill == "hollow" and shape != "ring":
-        stroke = max(1.6, radius * rng.uniform(0.05, 0.16))
+        stroke = max(2.0, radius * rng.uniform(0.09, 0.16))
     elif sketch.fill == "edged":
         stroke = max(1.5, radius * rng.uniform(0.06, 0.11))
     inner_radius = radius - stroke / 2
@@ -387,13 +369,10 @@ def make_stamp(rng, shape, radius, sketch, color_rgb, back):
         width = stroke * ss
         rings = [drawn] if shape != "ring" else [drawn, inside]
         for loop in rings:
-            # A hand that draws an outline sometimes stops short of where it began.
-            short = len(loop) // 16 if sketch.hand and sketch.fill == "hollow" and rng.random() < 0.3 else 0
-            path = loop[:len(loop) - short] if short else loop + [loop[0]]
-            draw.line(path, fill=255, width=max(1, round(width)))
+            draw.line(loop + [loop[0]], fill=255, width=max(1, round(width)))
             if len(loop) < 20 or sketch.hand:
                 r = width / 2 - 0.5
-                for x, y in path if len(path) < 20 else path[::2]:
+                for x, y in loop if len(loop) < 20 else loop[::2]:
                     draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
         if ss > 1:
             line = line.reduce(ss)

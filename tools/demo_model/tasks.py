@@ -194,7 +194,7 @@ def scene_single(rng, size):
     width, height = size
     back = backdrop(rng, width, height)
     side = min(width, height)
-    radius = max(RADIUS_MIN + 1, side * 0.1 * 4.4 ** rng.random())
+    radius = max(RADIUS_MIN + 1, side * rng.uniform(0.11, 0.44))
     return draw_scene(rng, back, [(rng.choice(SHAPES), rng.choice(palette(back.dark)))],
                       scatter(rng, width, height, [radius]))
 
@@ -437,7 +437,7 @@ def ask_size(rng, language, scene):
             if not (_clearly_bigger(thing, other) if big else _clearly_bigger(other, thing)):
                 return None
         x = _refer(rng, language, scene, thing)
-        if x is None or small == big or (big and len(things) == 1 and rng.random() < 0.4):
+        if x is None or small == big:
             return None
         if len(things) == 1 and rng.random() < 0.4:
             x = "shape" if language == "en" else "图形"
