@@ -214,6 +214,7 @@ class HeldOutTest(unittest.TestCase):
 
 def picture_tests():
     """The tests that draw; imports what they need."""
+    import make_eval
     import pictures
     import tasks
     from PIL import Image, ImageChops
@@ -342,7 +343,24 @@ def picture_tests():
                     asked = {make(task, i, language, turns=1).turns[0].question for i in range(120)}
                     self.assertGreater(len(asked), 30, (language, task))
 
-    return [PicturesTest, TasksTest]
+    @unittest.skipUnless(EVAL.is_dir(), f"{EVAL} is not there")
+    class HeldOutStreamTest(unittest.TestCase):
+
+        def test_the_committed_questions_are_those_of_the_reserved_seed(self):
+            # Tasks whose questions depend on neither fonts nor the last pixel that Pillow draws.
+            steady = {"shapes", "colours", "count", "compare", "clip", "no_picture", "talk"}
+            committed = {}
+            for line in (EVAL / "questions.jsonl").read_text("utf-8").splitlines():
+                line = json.loads(line)
+                committed[line["id"]] = (line["question"], line["answer"], line["truth"])
+            made = 0
+            for name, example in make_eval.examples(sorted(steady)):
+                turn = example.turns[0]
+                self.assertEqual((turn.question, turn.answer, turn.truth), committed[name], name)
+                made += 1
+            self.assertGreaterEqual(made, 60 * len(steady))
+
+    return [PicturesTest, TasksTest, HeldOutStreamTest]
 
 
 def main():
