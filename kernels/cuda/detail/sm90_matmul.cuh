@@ -1,0 +1,478 @@
+// Hopper's product of a packed weight and rows of activations, in the one order of summation, for one token
+// or thousands, for a layer or for the experts that tokens chose.
+//
+// A block has one producer warpgroup and kGroups consumer warpgroups. Producer warp 0 streams the weight's
+// blocks of 64 features x 64 k by bulk copies; producer warps 1 to 3 bring the same 64 k of kTokens rows of x
+// (gathered, zeros past the ends) by 16-byte copies; both into a ring of kStages. A consumer warpgroup
+// multiplies 64 features by all the tokens, weights as wgmma's A: d[feature, token] is a chain of units
+// ascending in k, started anew at a leaf.
+//
+//   kSplit:  the leaves are the blocks of a cluster. Each sends its sums into the shared memory of the block
+//   that owns
+//            the features, which adds the tree: few rows, where the weights' bytes are the time.
+//   else:    a block computes all leaves one after the other and keeps the tree in registers: many rows, or
+//   few k.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/detail/experts_plan.h"
+#include "kernels/cuda/detail/pipeline.cuh"
+#include "kernels/cuda/detail/wgmma.cuh"
+#include "kernels/cuda/elementwise_math.cuh"
+#include "kernels/cuda/linear_layout.h"
+
+namespace prism::cuda {
+
+struct MatmulParams {
+  const __nv_bfloat16* x;  // [.., columns]
+  const void* weight;      // of a layer; of experts: ExpertPointers
+  const float* bias;       // [features] or nullptr
+  void* y;                 // [.., features]; gated: [.., features / 2]
+  ExpertsPlan plan;        // of experts
+  bool gather;             // experts: a pair's row of x is its token's, else its own
+  bool y_f32;
+  int64_t rows;  // of a layer
+  int64_t features;
+  int64_t columns;  // K held
+  int row_tiles;    // of 64 features, all of them
+  int leaves;
+  int leaf_width;
+  int leaf_blocks;
+};
+
+template <bool kExperts>
+struct ExpertPointers {};
+template <>
+struct ExpertPointers<true> {
+  const void* data[kExpertsMax];
+};
+
+template <int kTokens, int kGroups, bool kSplit, bool kGated, bool kExperts>
+struct MatmulShape {
+  static_assert(!kGated || kGroups == 2);
+  static constexpr int kTileTokens = kTokens;
+  static constexpr int kThreads = 128 * (kGroups + 1);
+  static constexpr bool kManyRegisters = !kSplit && kTokens >= 128;
+  static constexpr int kWeightBytes = kGroups * kBlockBytes;
+  static constexpr int kStageBytes = kWeightBytes + kTokens * kBlockK * 2;
+  // Two or three blocks share a multiprocessor, so that one streams while another starts or ends.
+  static constexpr int kRingMax = kManyRegisters                  ? 200 * 1024
+                                  : kGroups == 1 && kTokens <= 16 ? 72 * 1024
+                                                                  : 102 * 1024;
+  static constexpr int kStages = kRingMax / kStageBytes < 8 ? kRingMax / kStageBytes : 8;
+  static constexpr int kRingBytes = kStages * kStageBytes;
+  // [group][leaf][token][features owned, padded]: the most is for four leaves of 16 features.
+  // Gated and not split: the half of its values that a thread sends to its like in the other group.
+  static constexpr int kTraded = kTokens / 8;  // 32-bit words
+  static constexpr int kStagingBytes = kSplit   ? kGroups * 4 * kTokens * (16 + 4) * 4
+                                       : kGated ? 2 * 128 * kTraded * 4
+                                                : 0;
+  static constexpr int kBarrierBytes = (2 * kStages + 1) * 8;
+  static constexpr int kSharedBytes = kRingBytes + kStagingBytes + kBarrierBytes;
+  static constexpr int kBlocksEach = kGroups == 1 && kTokens <= 16 ? 3
+                                     : kTokens <= 32               ? 2
+                                                                   : 1;  // on a multiprocessor
+  static_assert(kStages >= 3);
+};
+
+// One tile of work: kGroups row tiles by up to kTokens rows.
+struct MatmulTile {
+  int64_t first;  // row of y
+  int count;      // rows
+  int row_tile;   // of group 0, in steps of kGroups (gated: of the gate)
+  int expert;
+};
+
+// The features of a group of warps: which row tile it multiplies.
+template <int kGroups, bool kGated>
+__device__ __forceinline__ int RowTileOf(const MatmulParams& p, const MatmulTile& tile, int group) {
+  if (kGated) return tile.row_tile + group * (p.row_tiles / 2);
+  return tile.row_tile * kGroups + group;
+}
+
+// Grid, split: [leaves, row tiles / kGroups, token tiles or tasks], in clusters of the leaves.
+// Else: any number of blocks, which take tiles a grid apart.
+template <int kTokens, int kGroups, bool kSplit, bool kGated, bool kExperts>
+__global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, kExperts>::kThreads,
+                                  MatmulShape<kTokens, kGroups, kSplit, kGated, kExperts>::kBlocksEach)
+    sm90_matmul_kernel(const __grid_constant__ MatmulParams p,
+                       const __grid_constant__ ExpertPointers<kExperts> experts) {
+  using S = MatmulShape<kTokens, kGroups, kSplit, kGated, kExperts>;
+  extern __shared__ __align__(1024) char shared[];
+  const uint32_t ring = SharedAddress(shared);
+  const uint32_t staging = ring + S::kRingBytes;
+  const uint32_t full = staging + S::kStagingBytes;
+  const uint32_t empty = full + 8 * S::kStages;
+  const uint32_t ready = empty + 8 * S::kStages;
+  const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+  const int rank = kSplit ? blockIdx.x : 0;
+  constexpr int kRowThreads = 96;
+
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < S::kStages; ++i) {
+      BarrierInit(full + 8 * i, 1 + kRowThreads);
+      BarrierInit(empty + 8 * i, 4 * kGroups);
+    }
+    BarrierInit(ready, 4 * kGroups);
+    BarrierInitFence();
+  }
+  __syncthreads();
+  if (kSplit && p.leaves > 1) ClusterSyncArrive();
+  LetNextStart();
+  if (kExperts) WaitForEarlier();
+
+  const int steps = (p.row_tiles + (kGated ? 2 : kGroups) - 1) / (kGated ? 2 : kGroups);
+  const int token_tiles = kExperts ? *p.plan.task_count : static_cast<int>((p.rows + kTokens - 1) / kTokens);
+  const int64_t tiles =
+      kSplit ? (static_cast<int>(blockIdx.z) < token_tiles ? 1 : 0) : int64_t{steps} * token_tiles;
+  const int64_t first_tile = kSplit ? 0 : blockIdx.x;
+  const int64_t tile_step = kSplit ? 1 : gridDim.x;
+  const int leaves_here = kSplit ? 1 : p.leaves;
+
+  const auto tile_at = [&](int64_t index) {
+    int token_tile = blockIdx.z;
+    int row_tile = blockIdx.y;
+    if (!kSplit && kExperts) {
+      token_tile = static_cast<int>(index / steps);
+      row_tile = static_cast<int>(index % steps);
+    } else if (!kSplit) {
+      // Bands of 8 token tiles, so that tiles at work together share both their rows and their weights.
+      constexpr int kBand = 8;
+      const int64_t band = index / (int64_t{kBand} * steps);
+      const int width = min(kBand, token_tiles - static_cast<int>(band) * kBand);
+      const int inside = static_cast<int>(index - band * kBand * steps);
+      token_tile = static_cast<int>(band) * kBand + inside % width;
+      row_tile = inside / width;
+    }
+    MatmulTile tile;
+    tile.row_tile = row_tile;
+    if (kExperts) {
+      const ExpertTask task = p.plan.tasks[token_tile];
+      tile.first = task.first;
+      tile.count = task.count;
+      tile.expert = task.expert;
+    } else {
+      tile.first = int64_t{token_tile} * kTokens;
+      tile.count = static_cast<int>(min(int64_t{kTokens}, p.rows - tile.first));
+      tile.expert = 0;
+    }
+    return tile;
+  };
+
+  if (warp < 4) {
+    if (S::kManyRegisters) GiveRegisters<56>();
+    int stage = 0;
+    uint32_t phase = 0;
+    if (warp == 0) {
+      // ---- Weights ----
+      if (lane == 0) {
+        for (int64_t index = first_tile; index < tiles; index += tile_step) {
+          const MatmulTile tile = tile_at(index);
+          const char* base = static_cast<const char*>(p.weight);
+          if constexpr (kExperts) base = static_cast<const char*>(experts.data[tile.expert]);
+          const int64_t row_tile_bytes = int64_t{p.leaves} * p.leaf_blocks * kBlockBytes;
+          const char* from[kGroups];
+          int present = 0;
+#pragma unroll
+          for (int group = 0; group < kGroups; ++group) {
+            const int row_tile = RowTileOf<kGroups, kGated>(p, tile, group);
+            from[group] = base + row_tile * row_tile_bytes + int64_t{rank} * p.leaf_blocks * kBlockBytes;
+            present += row_tile < p.row_tiles;
+          }
+          for (int block = 0; block < leaves_here * p.leaf_blocks; ++block) {
+            BarrierWait(empty + 8 * stage, phase ^ 1);
+            BarrierArriveExpect(full + 8 * stage, static_cast<uint32_t>(present * kBlockBytes));
+#pragma unroll
+            for (int group = 0; group < kGroups; ++group) {
+              if (group < present) {
+                BulkCopy(ring + stage * S::kStageBytes + group * kBlockBytes,
+                         from[group] + int64_t{block} * kBlockBytes, kBlockBytes, full + 8 * stage);
+              }
+            }
+            if (++stage == S::kStages) {
+              stage = 0;
+              phase ^= 1;
+            }
+          }
+        }
+      }
+      __syncwarp();
+    } else {
+      // ---- Rows of x: a thread brings chunk `chunk` of every twelfth row ----
+      constexpr int kRowStep = kRowThreads / 8;
+      constexpr int kRowsEach = (kTokens + kRowStep - 1) / kRowStep;
+      const int first_row = (threadIdx.x - 32) / 8, chunk = threadIdx.x % 8;
+      if (!kExperts) WaitForEarlier();
+      for (int64_t index = first_tile; index < tiles; index += tile_step) {
+        const MatmulTile tile = tile_at(index);
+        int x_row[kRowsEach];  // below 2^31: the launchers' callers check
+#pragma unroll
+        for (int i = 0; i < kRowsEach; ++i) {
+          const int row = first_row + i * kRowStep;
+          x_row[i] = row < tile.count ? static_cast<int>(tile.first) + row : -1;
+          if (kExperts && p.gather && x_row[i] >= 0) x_row[i] = p.plan.pair_token[x_row[i]];
+        }
+        for (int leaf = 0; leaf < leaves_here; ++leaf) {
+          const int64_t leaf_begin = int64_t{kSplit ? rank : leaf} * p.leaf_width;
+          for (int block = 0; block < p.leaf_blocks; ++block) {
+            const int k = block * kBlockK + chunk * 8;
+            const bool inside = k < p.leaf_width && leaf_begin + k < p.columns;
+            BarrierWait(empty + 8 * stage, phase ^ 1);
+            const uint32_t to = ring + stage * S::kStageBytes + S::kWeightBytes;
+#pragma unroll
+            for (int i = 0; i < kRowsEach; ++i) {
+              const int row = first_row + i * kRowStep;
+              const bool valid = inside && x_row[i] >= 0;
+              if (row < kTokens) {
+                CopyOrZero(to + row * 128 + ((chunk ^ (row % 8)) * 16),
+                           valid ? p.x + x_row[i] * p.columns + leaf_begin + k : p.x, valid);
+              }
+            }
+            BarrierArriveWhenCopied(full + 8 * stage);
+            if (++stage == S::kStages) {
+              stage = 0;
+              phase ^= 1;
+            }
+          }
+        }
+      }
+    }
+    if (kSplit && p.leaves > 1) {
+      __syncwarp();
+      ClusterSyncWait();
+    }
+  } else {
+    // ---- Consumers ----
+    if (S::kManyRegisters) TakeRegisters<224>();
+    const int group = warp / 4 - 1, part = warp % 4, g = lane / 4, t = lane % 4;
+    int stage = 0;
+    uint32_t phase = 0;
+    float sums[kTokens / 2];
+    for (int64_t index = first_tile; index < tiles; index += tile_step) {
+      const MatmulTile tile = tile_at(index);
+      constexpr int kKept = kSplit ? 1 : kTokens / 2;
+      float tree[kKept], third[kKept];
+      for (int leaf = 0; leaf < leaves_here; ++leaf) {
+        int last = -1;
+        for (int block = 0; block < p.leaf_blocks; ++block) {
+          BarrierWait(full + 8 * stage, phase);
+          const uint32_t a = ring + stage * S::kStageBytes + group * kBlockBytes;
+          const uint32_t b = ring + stage * S::kStageBytes + S::kWeightBytes;
+          // The rows came through the generic proxy, the tensor cores read through the other.
+          ProxyFence();
+          WgmmaFence();
+#pragma unroll
+          for (int unit = 0; unit < kBlockK / 16; ++unit) {
+            Wgmma<kTokens>::Run(sums, SwizzledDescriptor(a + 32 * unit), SwizzledDescriptor(b + 32 * unit),
+                                block > 0 || unit > 0);
+          }
+          WgmmaCommit();
+          if (last >= 0) {
+            WgmmaWait<1>();
+            if (lane == 0) BarrierArrive(empty + 8 * last);
+          }
+          last = stage;
+          if (++stage == S::kStages) {
+            stage = 0;
+            phase ^= 1;
+          }
+        }
+        WgmmaWait<0>();
+        if (lane == 0) BarrierArrive(empty + 8 * last);
+        // (L0 + L1) + (L2 + L3), as far as there are leaves.
+        if constexpr (!kSplit) {
+#pragma unroll
+          for (int i = 0; i < kTokens / 2; ++i) {
+            if (leaf == 0) {
+              tree[i] = sums[i];
+            } else if (leaf == 1) {
+              tree[i] = __fadd_rn(tree[i], sums[i]);
+            } else if (leaf == 2) {
+              third[i] = sums[i];
+            } else {
+              tree[i] = __fadd_rn(tree[i], __fadd_rn(third[i], sums[i]));
+            }
+          }
+        }
+      }
+
+      if constexpr (kSplit) {
+        // Features are owned by the cluster's blocks in turn: 64 / leaves each.
+        const int owned = kBlockRows / p.leaves, pitch = owned + 4;
+        const int owner = part * p.leaves / 4;
+        if (p.leaves > 1) ClusterSyncWait();
+        const uint32_t to = ClusterAddress(
+            staging + 4 * ((group * p.leaves + rank) * kTokens * pitch + 16 * part - owner * owned + g),
+            owner);
+#pragma unroll
+        for (int i = 0; i < kTokens / 2; ++i) {
+          const int token = i / 4 * 8 + 2 * t + i % 2;
+          ClusterStore(to + 4 * (token * pitch + i / 2 % 2 * 8), sums[i]);
+        }
+        __syncwarp();
+        if (lane == 0) ClusterArrive(ClusterAddress(ready, owner));
+        BarrierWaitCluster(ready, 0);
+        if (!kExperts) WaitForEarlier();
+        const float* partial = reinterpret_cast<const float*>(shared + S::kRingBytes);
+        const auto sum_of = [&](int of_group, int token, int row) {
+          const float* leaf = partial + (of_group * p.leaves * kTokens + token) * pitch + row;
+          const int next = kTokens * pitch;
+          if (p.leaves == 1) return leaf[0];
+          if (p.leaves == 2) return __fadd_rn(leaf[0], leaf[next]);
+          return __fadd_rn(__fadd_rn(leaf[0], leaf[next]), __fadd_rn(leaf[2 * next], leaf[3 * next]));
+        };
+        constexpr int kConsumers = 128 * kGroups;
+        const int size = owned * tile.count * (kGated ? 1 : kGroups);
+        for (int i = threadIdx.x - 128; i < size; i += kConsumers) {
+          const int row = i % owned, token = i / owned % tile.count;
+          if constexpr (kGated) {
+            // gate_up is rounded, then the product is: as two ops would.
+            const float gate = __bfloat162float(__float2bfloat16_rn(sum_of(0, token, row)));
+            const float up = __bfloat162float(__float2bfloat16_rn(sum_of(1, token, row)));
+            const int64_t n = int64_t{tile.row_tile} * kBlockRows + rank * owned + row;
+            static_cast<__nv_bfloat16*>(p.y)[(tile.first + token) * (p.features / 2) + n] =
+                __float2bfloat16_rn(SiluMul(gate, up));
+          } else {
+            const int of_group = i / (owned * tile.count);
+            const int64_t n = (int64_t{tile.row_tile} * kGroups + of_group) * kBlockRows + rank * owned + row;
+            if (n >= p.features) continue;
+            float value = sum_of(of_group, token, row);
+            if (p.bias != nullptr) value = __fadd_rn(value, p.bias[n]);
+            const int64_t at = (tile.first + token) * p.features + n;
+            if (p.y_f32) {
+              static_cast<float*>(p.y)[at] = value;
+            } else {
+              static_cast<__nv_bfloat16*>(p.y)[at] = __float2bfloat16_rn(value);
+            }
+          }
+        }
+      } else {
+        if (!kExperts && index == first_tile) WaitForEarlier();
+        // Two lanes of neighbouring features trade, so that each has both features of one token, and store
+        // them.
+        const int64_t width = kGated ? p.features / 2 : p.features;
+        const int64_t row_begin =
+            (int64_t{tile.row_tile} * (kGated ? 1 : kGroups) + (kGated ? 0 : group)) * kBlockRows;
+        const bool paired = width % 2 == 0;
+        const auto store = [&](int j, int half, float low, float high) {
+          const bool odd = g % 2 != 0;
+          const float other = __shfl_xor_sync(0xFFFFFFFF, odd ? low : high, 4);
+          const int token = 8 * j + 2 * t + odd;
+          const float first = odd ? other : low, second = odd ? high : other;
+          const int64_t even = row_begin + 16 * part + 8 * half + g - odd;
+          if (token >= tile.count || even >= width) return;
+          const int64_t at = (tile.first + token) * width + even;
+          if (p.y_f32) {
+            float* y = static_cast<float*>(p.y) + at;
+            if (paired) {
+              *reinterpret_cast<float2*>(y) = make_float2(first, second);
+            } else {
+              y[0] = first;
+              if (even + 1 < width) y[1] = second;
+            }
+          } else {
+            __nv_bfloat16* y = static_cast<__nv_bfloat16*>(p.y) + at;
+            if (paired) {
+              *reinterpret_cast<__nv_bfloat162*>(y) = __floats2bfloat162_rn(first, second);
+            } else {
+              y[0] = __float2bfloat16_rn(first);
+              if (even + 1 < width) y[1] = __float2bfloat16_rn(second);
+            }
+          }
+        };
+        if constexpr (kGated) {
+          // A thread of the gate's group and its like in up's hold the same features and tokens. Each sends
+          // the other what it has of one half of the tokens, rounded as gate_up is, and finishes the other
+          // half.
+          constexpr int kHalf = kTokens / 16;
+          __nv_bfloat162* const traded =
+              reinterpret_cast<__nv_bfloat162*>(shared + S::kRingBytes) + threadIdx.x % 128;
+          const auto word = [&](int j, int half) {
+            return __floats2bfloat162_rn(tree[4 * j + 2 * half], tree[4 * j + 2 * half + 1]);
+          };
+          const auto finish = [&](int j, int half, __nv_bfloat162 gate, __nv_bfloat162 up) {
+            store(j, half, SiluMul(__low2float(gate), __low2float(up)),
+                  SiluMul(__high2float(gate), __high2float(up)));
+          };
+          constexpr int kAllConsumers = 128 * kGroups;
+          if (group == 0) {
+#pragma unroll
+            for (int i = 0; i < 2 * kHalf; ++i) traded[128 * i] = word(kHalf + i / 2, i % 2);
+          } else {
+#pragma unroll
+            for (int i = 0; i < 2 * kHalf; ++i) traded[128 * (2 * kHalf + i)] = word(i / 2, i % 2);
+          }
+          NamedBarrier<1, kAllConsumers>();
+          if (group == 0) {
+#pragma unroll
+            for (int i = 0; i < 2 * kHalf; ++i)
+              finish(i / 2, i % 2, word(i / 2, i % 2), traded[128 * (2 * kHalf + i)]);
+          } else {
+#pragma unroll
+            for (int i = 0; i < 2 * kHalf; ++i) {
+              finish(kHalf + i / 2, i % 2, traded[128 * i], word(kHalf + i / 2, i % 2));
+            }
+          }
+          NamedBarrier<1, kAllConsumers>();  // all is read before the next tile's is written
+        } else {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const int64_t n = row_begin + 16 * part + 8 * half + g;
+            const float bias = p.bias != nullptr && n < p.features ? p.bias[n] : 0.0f;
+#pragma unroll
+            for (int j = 0; j < kTokens / 8; ++j) {
+              float low = tree[4 * j + 2 * half], high = tree[4 * j + 2 * half + 1];
+              if (p.bias != nullptr) {
+                low = __fadd_rn(low, bias);
+                high = __fadd_rn(high, bias);
+              }
+              store(j, half, low, high);
+            }
+          }
+        }
+      }
+    }
+    if (kSplit && tiles == 0 && p.leaves > 1) ClusterSyncWait();
+  }
+}
+
+// Queues the kernel. `token_tiles`: of split kernels, the grid's.
+template <int kTokens, int kGroups, bool kSplit, bool kGated, bool kExperts>
+cudaError_t LaunchMatmul(const MatmulParams& params, const ExpertPointers<kExperts>& experts,
+                         int64_t token_tiles, int64_t blocks_max, cudaStream_t stream) {
+  using S = MatmulShape<kTokens, kGroups, kSplit, kGated, kExperts>;
+  const auto kernel = sm90_matmul_kernel<kTokens, kGroups, kSplit, kGated, kExperts>;
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes);
+  if (error != cudaSuccess) return error;
+  const int each = kGated ? 2 : kGroups;
+  const int64_t steps = (params.row_tiles + each - 1) / each;
+  if (steps == 0 || token_tiles == 0) return cudaSuccess;
+  cudaLaunchConfig_t config = {};
+  config.blockDim = dim3(S::kThreads);
+  config.dynamicSmemBytes = S::kSharedBytes;
+  config.stream = stream;
+  if (kSplit) {
+    config.gridDim = dim3(static_cast<unsigned>(params.leaves), static_cast<unsigned>(steps),
+                          static_cast<unsigned>(token_tiles));
+  } else {
+    const int64_t tiles = steps * token_tiles;
+    config.gridDim = dim3(static_cast<unsigned>(tiles < blocks_max ? tiles : blocks_max));
+  }
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = static_cast<unsigned>(params.leaves);
+  attributes[1].val.clusterDim.y = 1;
+  attributes[1].val.clusterDim.z = 1;
+  config.attrs = attributes;
+  config.numAttrs = kSplit && params.leaves > 1 ? 2 : 1;
+  return cudaLaunchKernelEx(&config, kernel, params, experts);
+}
+
+}  // namespace prism::cuda
