@@ -81,20 +81,22 @@ absl::Status PackLinear(Stream& stream, const PackLinearArgs& args) {
   const PackedWeight shape = PackedOf(weight, nullptr);
   PRISM_ASSIGN_OR_RETURN(weight.packed, stream.Allocate(DType::kBF16, {shape.size_bytes() / 2}));
   // The rows as they are, and behind them a word that says whether all of them fit bf16.
-  const int64_t rows_bytes = (args.weight.size_bytes() + 255) / 256 * 256;
+  const bool copied = args.memory == WeightMemory::kHost;
+  const int64_t rows_bytes = copied ? (args.weight.size_bytes() + 255) / 256 * 256 : 0;
   PRISM_ASSIGN_OR_RETURN(void* const scratch, static_cast<CudaStream&>(stream).Scratch(rows_bytes + 256));
-  const TensorView rows(scratch, args.weight.dtype(), args.weight.shape());
-  const TensorView inexact(static_cast<char*>(scratch) + rows_bytes, DType::kI32, {1});
+  TensorView rows = args.weight;
+  if (copied) {
+    rows = TensorView(scratch, args.weight.dtype(), args.weight.shape());
+    PRISM_RETURN_IF_ERROR(stream.CopyToDevice(args.weight, rows));
+  }
   int32_t flag = 0;
-  const TensorView host_flag(&flag, DType::kI32, {1});
-  PRISM_RETURN_IF_ERROR(stream.CopyToDevice(host_flag, inexact));
-  PRISM_RETURN_IF_ERROR(stream.CopyToDevice(args.weight, rows));
-  PRISM_RETURN_IF_ERROR(
-      CudaStatus(LaunchPackLinear(rows.raw(), args.weight.dtype() == DType::kF32, PackedOf(weight),
-                                  inexact.data<int32_t>(), HandleOf(stream)),
-                 "PackLinear"));
-  // Waits too: a kernel may read a weight before the kernels queued ahead of it are done.
-  PRISM_RETURN_IF_ERROR(stream.CopyToHost(inexact, host_flag));
+  const bool f32 = args.weight.dtype() == DType::kF32;
+  const TensorView inexact(static_cast<char*>(scratch) + rows_bytes, DType::kI32, {1});
+  if (f32) PRISM_RETURN_IF_ERROR(stream.CopyToDevice(TensorView(&flag, DType::kI32, {1}), inexact));
+  PRISM_RETURN_IF_ERROR(CudaStatus(
+      LaunchPackLinear(rows.raw(), f32, PackedOf(weight), inexact.data<int32_t>(), HandleOf(stream)), "PackLinear"));
+  if (f32) PRISM_RETURN_IF_ERROR(stream.CopyToHost(inexact, TensorView(&flag, DType::kI32, {1})));
+  // A linear layer's kernel may read its weight before the kernels queued ahead of it are done.
   PRISM_RETURN_IF_ERROR(stream.Synchronize());
   if (flag != 0) {
     return absl::InvalidArgumentError(

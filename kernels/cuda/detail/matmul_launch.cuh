@@ -10,7 +10,7 @@ inline MatmulParams MatmulParamsOf(const PackedWeight& weight) {
   MatmulParams p = {};
   p.weight = weight.data;
   p.features = weight.out_features;
-  p.columns = weight.in_features;
+  p.columns = static_cast<int>(weight.in_features);
   p.row_tiles = static_cast<int>(weight.row_tiles());
   p.leaves = weight.leaves;
   p.leaf_width = weight.leaf_width;

@@ -88,22 +88,15 @@ __device__ __forceinline__ void BulkCopy(uint32_t to, const void* from, uint32_t
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
-// 16 bytes, or zeros if not `valid`.
-__device__ __forceinline__ void CopyOrZero(uint32_t to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
-               : "memory");
+// 16 bytes, of which the first `bytes` (0 or 16) are read and the rest are zeros.
+__device__ __forceinline__ void CopyOrZero(uint32_t to, const void* from, uint32_t bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 // Arrives on `barrier` once all that this thread's CopyOrZero() brought is there; one of the arrivals it
 // expects.
 __device__ __forceinline__ void BarrierArriveWhenCopied(uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];\n" ::"r"(barrier) : "memory");
 }
-// Orders writes to shared memory that this thread knows of before later reads of the tensor cores. Slow for a
-// thread with copies of its own on their way: it waits for them.
-__device__ __forceinline__ void ProxyFence() {
-  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
-}
-
 // ---- Programmatic dependent launch ----
 
 // Lets the next kernel of the stream start its preamble once every block has said so.

@@ -56,6 +56,7 @@ struct MatmulShape {
   static_assert(!kGated || kGroups == 2);
   static constexpr int kTileTokens = kTokens;
   static constexpr int kThreads = 128 * (kGroups + 1);
+  static constexpr int kRowThreads = 128;
   static constexpr bool kManyRegisters = !kSplit && kTokens >= 128;
   static constexpr int kWeightBytes = kGroups * kBlockBytes;
   static constexpr int kStageBytes = kWeightBytes + kTokens * kBlockK * 2;
@@ -110,11 +111,10 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
   const uint32_t ready = empty + 8 * S::kStages;
   const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
   const int rank = kSplit ? blockIdx.x : 0;
-  constexpr int kRowThreads = 96;
 
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kStages; ++i) {
-      BarrierInit(full + 8 * i, 1 + kRowThreads);
+      BarrierInit(full + 8 * i, 1 + S::kRowThreads);
       BarrierInit(empty + 8 * i, 4 * kGroups);
     }
     BarrierInit(ready, 4 * kGroups);
@@ -164,79 +164,85 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
   };
 
   if (warp < 4) {
-    if (S::kManyRegisters) GiveRegisters<56>();
+    // ---- Producers: thread 0 brings the weights; each thread chunk `chunk` of every sixteenth row of x ----
+    if (S::kManyRegisters) GiveRegisters<48>();
+    const int blocks = leaves_here * p.leaf_blocks;
+    const char* from[kGroups] = {};
+    int present = 0;
+    const auto find_weights = [&](const MatmulTile& tile) {
+      const char* base = static_cast<const char*>(p.weight);
+      if constexpr (kExperts) base = static_cast<const char*>(experts.data[tile.expert]);
+      const int64_t row_tile_bytes = int64_t{p.leaves} * p.leaf_blocks * kBlockBytes;
+      present = 0;
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+        const int row_tile = RowTileOf<kGroups, kGated>(p, tile, group);
+        from[group] = base + row_tile * row_tile_bytes + int64_t{rank} * p.leaf_blocks * kBlockBytes;
+        present += row_tile < p.row_tiles;
+      }
+    };
+    const auto bring_weights = [&](int to_stage) {
+      BarrierArriveExpect(full + 8 * to_stage, static_cast<uint32_t>(present * kBlockBytes));
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+        if (group < present) {
+          BulkCopy(ring + to_stage * S::kStageBytes + group * kBlockBytes, from[group], kBlockBytes,
+                   full + 8 * to_stage);
+        }
+        from[group] += kBlockBytes;
+      }
+    };
+
+    // Weights depend on no earlier kernel: the first ringful is on its way before the wait for x.
+    const bool brings_weights = threadIdx.x == 0;
+    const int ahead = blocks < S::kStages ? blocks : S::kStages;
+    if (brings_weights && first_tile < tiles) {
+      find_weights(tile_at(first_tile));
+      for (int i = 0; i < ahead; ++i) bring_weights(i);
+    }
+    if (!kExperts) WaitForEarlier();
+
+    constexpr int kRowStep = S::kRowThreads / 8;
+    static_assert(kRowStep % 8 == 0, "a thread's rows are swizzled alike");
+    constexpr int kRowsEach = (kTokens + kRowStep - 1) / kRowStep;
+    const int first_row = threadIdx.x / 8, chunk = threadIdx.x % 8;
+    const uint32_t to_row = ring + S::kWeightBytes + first_row * 128 + ((chunk ^ (first_row % 8)) * 16);
     int stage = 0;
     uint32_t phase = 0;
-    if (warp == 0) {
-      // ---- Weights ----
-      if (lane == 0) {
-        for (int64_t index = first_tile; index < tiles; index += tile_step) {
-          const MatmulTile tile = tile_at(index);
-          const char* base = static_cast<const char*>(p.weight);
-          if constexpr (kExperts) base = static_cast<const char*>(experts.data[tile.expert]);
-          const int64_t row_tile_bytes = int64_t{p.leaves} * p.leaf_blocks * kBlockBytes;
-          const char* from[kGroups];
-          int present = 0;
+    for (int64_t index = first_tile; index < tiles; index += tile_step) {
+      const MatmulTile tile = tile_at(index);
+      if (brings_weights && index != first_tile) find_weights(tile);
+      int x_row[kRowsEach];  // below 2^31: the launchers' callers check
+      uint32_t row_bytes[kRowsEach];  // 16 or, past the last row, 0
 #pragma unroll
-          for (int group = 0; group < kGroups; ++group) {
-            const int row_tile = RowTileOf<kGroups, kGated>(p, tile, group);
-            from[group] = base + row_tile * row_tile_bytes + int64_t{rank} * p.leaf_blocks * kBlockBytes;
-            present += row_tile < p.row_tiles;
-          }
-          for (int block = 0; block < leaves_here * p.leaf_blocks; ++block) {
-            BarrierWait(empty + 8 * stage, phase ^ 1);
-            BarrierArriveExpect(full + 8 * stage, static_cast<uint32_t>(present * kBlockBytes));
-#pragma unroll
-            for (int group = 0; group < kGroups; ++group) {
-              if (group < present) {
-                BulkCopy(ring + stage * S::kStageBytes + group * kBlockBytes,
-                         from[group] + int64_t{block} * kBlockBytes, kBlockBytes, full + 8 * stage);
-              }
-            }
-            if (++stage == S::kStages) {
-              stage = 0;
-              phase ^= 1;
-            }
-          }
-        }
+      for (int i = 0; i < kRowsEach; ++i) {
+        const int row = first_row + i * kRowStep;
+        row_bytes[i] = row < tile.count ? 16 : 0;
+        x_row[i] = row < tile.count ? static_cast<int>(tile.first) + row : 0;
+        if (kExperts && p.gather && row < tile.count) x_row[i] = p.plan.pair_token[x_row[i]];
       }
-      __syncwarp();
-    } else {
-      // ---- Rows of x: a thread brings chunk `chunk` of every twelfth row ----
-      constexpr int kRowStep = kRowThreads / 8;
-      constexpr int kRowsEach = (kTokens + kRowStep - 1) / kRowStep;
-      const int first_row = (threadIdx.x - 32) / 8, chunk = threadIdx.x % 8;
-      if (!kExperts) WaitForEarlier();
-      for (int64_t index = first_tile; index < tiles; index += tile_step) {
-        const MatmulTile tile = tile_at(index);
-        int x_row[kRowsEach];  // below 2^31: the launchers' callers check
+      int block = 0;
+      for (int leaf = 0; leaf < leaves_here; ++leaf) {
+        const int leaf_begin = (kSplit ? rank : leaf) * p.leaf_width;
+        for (int in_leaf = 0; in_leaf < p.leaf_blocks; ++in_leaf, ++block) {
+          const int k = in_leaf * kBlockK + chunk * 8;
+          const bool inside = k < p.leaf_width && leaf_begin + k < p.columns;
+          const __nv_bfloat16* const from_column = p.x + (inside ? leaf_begin + k : 0);
+          BarrierWait(empty + 8 * stage, phase ^ 1);
+          if (brings_weights && (index != first_tile || block >= ahead)) bring_weights(stage);
 #pragma unroll
-        for (int i = 0; i < kRowsEach; ++i) {
-          const int row = first_row + i * kRowStep;
-          x_row[i] = row < tile.count ? static_cast<int>(tile.first) + row : -1;
-          if (kExperts && p.gather && x_row[i] >= 0) x_row[i] = p.plan.pair_token[x_row[i]];
-        }
-        for (int leaf = 0; leaf < leaves_here; ++leaf) {
-          const int64_t leaf_begin = int64_t{kSplit ? rank : leaf} * p.leaf_width;
-          for (int block = 0; block < p.leaf_blocks; ++block) {
-            const int k = block * kBlockK + chunk * 8;
-            const bool inside = k < p.leaf_width && leaf_begin + k < p.columns;
-            BarrierWait(empty + 8 * stage, phase ^ 1);
-            const uint32_t to = ring + stage * S::kStageBytes + S::kWeightBytes;
-#pragma unroll
-            for (int i = 0; i < kRowsEach; ++i) {
-              const int row = first_row + i * kRowStep;
-              const bool valid = inside && x_row[i] >= 0;
-              if (row < kTokens) {
-                CopyOrZero(to + row * 128 + ((chunk ^ (row % 8)) * 16),
-                           valid ? p.x + x_row[i] * p.columns + leaf_begin + k : p.x, valid);
-              }
+          for (int i = 0; i < kRowsEach; ++i) {
+            if (first_row + i * kRowStep < kTokens) {
+              CopyOrZero(to_row + stage * S::kStageBytes + i * kRowStep * 128,
+                         from_column + int64_t{x_row[i]} * p.columns, inside ? row_bytes[i] : 0);
             }
-            BarrierArriveWhenCopied(full + 8 * stage);
-            if (++stage == S::kStages) {
-              stage = 0;
-              phase ^= 1;
-            }
+          }
+          // No proxy fence: the tensor cores see what copies brought before they arrived on the barrier, and a fence
+          // waits for every copy on its way to the block (1 us a stage).
+          BarrierArriveWhenCopied(full + 8 * stage);
+          if (++stage == S::kStages) {
+            stage = 0;
+            phase ^= 1;
           }
         }
       }
@@ -247,7 +253,7 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
     }
   } else {
     // ---- Consumers ----
-    if (S::kManyRegisters) TakeRegisters<224>();
+    if (S::kManyRegisters) TakeRegisters<232>();
     const int group = warp / 4 - 1, part = warp % 4, g = lane / 4, t = lane % 4;
     int stage = 0;
     uint32_t phase = 0;
@@ -256,14 +262,13 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
       const MatmulTile tile = tile_at(index);
       constexpr int kKept = kSplit ? 1 : kTokens / 2;
       float tree[kKept], third[kKept];
-      for (int leaf = 0; leaf < leaves_here; ++leaf) {
+      // sums = the next leaf: one chain of units from zero.
+      const auto sum_leaf = [&] {
         int last = -1;
         for (int block = 0; block < p.leaf_blocks; ++block) {
           BarrierWait(full + 8 * stage, phase);
           const uint32_t a = ring + stage * S::kStageBytes + group * kBlockBytes;
           const uint32_t b = ring + stage * S::kStageBytes + S::kWeightBytes;
-          // The rows came through the generic proxy, the tensor cores read through the other.
-          ProxyFence();
           WgmmaFence();
 #pragma unroll
           for (int unit = 0; unit < kBlockK / 16; ++unit) {
@@ -282,25 +287,30 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
           }
         }
         WgmmaWait<0>();
+        WgmmaFenceRegisters(sums);
         if (lane == 0) BarrierArrive(empty + 8 * last);
-        // (L0 + L1) + (L2 + L3), as far as there are leaves.
-        if constexpr (!kSplit) {
+      };
+      sum_leaf();
+      // (L0 + L1) + (L2 + L3), as far as there are leaves.
+      if constexpr (!kSplit) {
 #pragma unroll
-          for (int i = 0; i < kTokens / 2; ++i) {
-            if (leaf == 0) {
-              tree[i] = sums[i];
-            } else if (leaf == 1) {
-              tree[i] = __fadd_rn(tree[i], sums[i]);
-            } else if (leaf == 2) {
-              third[i] = sums[i];
-            } else {
-              tree[i] = __fadd_rn(tree[i], __fadd_rn(third[i], sums[i]));
-            }
-          }
+        for (int i = 0; i < kTokens / 2; ++i) tree[i] = sums[i];
+        if (p.leaves >= 2) {
+          sum_leaf();
+#pragma unroll
+          for (int i = 0; i < kTokens / 2; ++i) tree[i] = __fadd_rn(tree[i], sums[i]);
+        }
+        if (p.leaves == 4) {
+          sum_leaf();
+#pragma unroll
+          for (int i = 0; i < kTokens / 2; ++i) third[i] = sums[i];
+          sum_leaf();
+#pragma unroll
+          for (int i = 0; i < kTokens / 2; ++i) tree[i] = __fadd_rn(tree[i], __fadd_rn(third[i], sums[i]));
         }
       }
 
-      if constexpr (kSplit) {
+    if constexpr (kSplit) {
         // Features are owned by the cluster's blocks in turn: 64 / leaves each.
         const int owned = kBlockRows / p.leaves, pitch = owned + 4;
         const int owner = part * p.leaves / 4;

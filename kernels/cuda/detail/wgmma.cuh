@@ -171,6 +171,13 @@ __device__ __forceinline__ void WgmmaWait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
 }
 
+// Keeps the compiler from touching sums before the wait that stands ahead of this.
+template <int kCount>
+__device__ __forceinline__ void WgmmaFenceRegisters(float (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
 // The descriptor of rows in the 128-byte swizzle, 1024 bytes from eight rows to the next eight. `address` is
 // in shared memory: that of the tile, a multiple of 1024, plus 32 bytes for each unit of 16 k into it.
 __device__ __forceinline__ uint64_t SwizzledDescriptor(uint32_t address) {

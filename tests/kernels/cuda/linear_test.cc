@@ -265,6 +265,30 @@ TEST_F(CudaLinearTest, PartialSumsOfRanksGiveTheWholeSum) {
   }
 }
 
+TEST_F(CudaLinearTest, AWeightOnTheDeviceIsPackedAsOneOnTheHost) {
+  const int64_t n = 100, k = 352;
+  std::vector<BFloat16> weight = ToBFloat16(RandomFloats(n * k, 31));
+  const DeviceArray<BFloat16> device_weight(weight);
+  std::vector<std::vector<BFloat16>> packed_bits;
+  for (const WeightMemory memory : {WeightMemory::kHost, WeightMemory::kDevice}) {
+    const TensorView view = memory == WeightMemory::kHost ? TensorView(weight.data(), Shape{n, k})
+                                                          : device_weight.view({n, k});
+    LinearWeight packed;
+    ASSERT_EQ(PackLinear(*cuda_.stream, {.weight = view,
+                                         .order = SumOrder::kLeaves,
+                                         .in_total = k,
+                                         .in_begin = 0,
+                                         .out = &packed,
+                                         .memory = memory}),
+              absl::OkStatus());
+    const TensorView on_device = packed.packed.view();
+    std::vector<BFloat16> bits(static_cast<size_t>(on_device.num_elements()));
+    ASSERT_EQ(cuda_.stream->CopyToHost(on_device, TensorView(bits.data(), on_device.shape())), absl::OkStatus());
+    packed_bits.push_back(std::move(bits));
+  }
+  EXPECT_EQ(Differences(packed_bits[0], packed_bits[1]), 0);
+}
+
 TEST_F(CudaLinearTest, AWeightThatIsNotBf16IsRefused) {
   std::vector<float> weight(64 * 64, 0.5f);
   LinearWeight packed;
