@@ -78,6 +78,10 @@ struct MatmulShape {
                                      : kTokens <= 32               ? 2
                                                                    : 1;  // on a multiprocessor
   static_assert(kStages >= 3);
+  // What the warpgroups trade where a consumer keeps three sets of sums. A block starts with 168 a thread: more cannot
+  // be had, and a consumer would wait for it for ever.
+  static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+  static_assert(!kManyRegisters || kProducerRegisters + kGroups * kConsumerRegisters <= 168 * (kGroups + 1));
 };
 
 // One tile of work: kGroups row tiles by up to kTokens rows.
@@ -165,7 +169,7 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
 
   if (warp < 4) {
     // ---- Producers: thread 0 brings the weights; each thread chunk `chunk` of every sixteenth row of x ----
-    if (S::kManyRegisters) GiveRegisters<48>();
+    if (S::kManyRegisters) GiveRegisters<S::kProducerRegisters>();
     const int blocks = leaves_here * p.leaf_blocks;
     const char* from[kGroups] = {};
     int present = 0;
@@ -253,7 +257,7 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
     }
   } else {
     // ---- Consumers ----
-    if (S::kManyRegisters) TakeRegisters<232>();
+    if (S::kManyRegisters) TakeRegisters<S::kConsumerRegisters>();
     const int group = warp / 4 - 1, part = warp % 4, g = lane / 4, t = lane % 4;
     int stage = 0;
     uint32_t phase = 0;
