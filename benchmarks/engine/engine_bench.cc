@@ -66,13 +66,15 @@ absl::StatusOr<std::unique_ptr<TextBench>> TextBench::Create(Backend& backend, c
     PRISM_RETURN_IF_ERROR(FillRandom(stream, layer.k, seed++ << 32));
     PRISM_RETURN_IF_ERROR(FillRandom(stream, layer.v, seed++ << 32));
   }
-  PRISM_ASSIGN_OR_RETURN(bench->buffers_,
-                         StepBuffers::Create(stream, {.rows_max = limits.rows_max,
-                                                      .sequences_max = limits.sequences_max,
-                                                      .pages_max = PagesFor(limits.context_max),
-                                                      .logit_rows_max = limits.sequences_max,
-                                                      .hidden_size = model.hidden_size(),
-                                                      .num_deepstack = model.num_deepstack()}));
+  PRISM_ASSIGN_OR_RETURN(bench->runner_,
+                         StepRunner::Create(stream, model,
+                                            {.limits = {.rows_max = limits.rows_max,
+                                                        .sequences_max = limits.sequences_max,
+                                                        .pages_max = PagesFor(limits.context_max),
+                                                        .logit_rows_max = limits.sequences_max,
+                                                        .hidden_size = model.hidden_size(),
+                                                        .num_deepstack = model.num_deepstack()},
+                                             .record = limits.record && stream.records_cheaply()}));
   PRISM_ASSIGN_OR_RETURN(bench->logits_,
                          stream.Allocate(DType::kF32, Shape{limits.sequences_max, model.vocab_size()}));
   bench->pages_.resize(static_cast<size_t>(limits.pages_max));
@@ -115,9 +117,7 @@ StepPlan TextBench::PlanFor(int64_t batch, int64_t begin, int64_t count) {
 }
 
 absl::Status TextBench::Run(const StepPlan& plan, const TextTap& tap) {
-  PRISM_ASSIGN_OR_RETURN(const StepInput input, buffers_->Fill(*stream_, plan, {}));
-  const TensorView logits = logits_.view().Rows(0, static_cast<int64_t>(plan.logit_rows.size()));
-  PRISM_RETURN_IF_ERROR(model_->Forward(*stream_, input, kv_->layers(), logits, tap));
+  PRISM_RETURN_IF_ERROR(runner_->Run(plan, {}, kv_->layers(), logits_.view(), tap));
   return stream_->Synchronize();
 }
 

@@ -18,7 +18,7 @@
 #include "common/checkpoint/checkpoint.h"
 #include "kernels/comm/communicator.h"
 #include "kernels/device/backend.h"
-#include "services/decoder/engine/step_input.h"
+#include "services/decoder/engine/step_runner.h"
 #include "services/decoder/kv/kv_store.h"
 #include "services/decoder/model/text_model.h"
 
@@ -40,6 +40,7 @@ struct Measurement {
 
 struct TextBenchLimits {
   StreamOptions stream;
+  bool record = true;         // steps that only generate are queued as recordings where that pays
   int64_t rows_max = 1;       // of a step
   int64_t sequences_max = 1;  // of a step
   int64_t context_max = 1;    // tokens of a sequence
@@ -71,7 +72,7 @@ class TextBench {
   std::unique_ptr<Stream> stream_;  // outlives what lies in its memory
   std::unique_ptr<TextModel> model_;
   std::unique_ptr<KvStore> kv_;
-  std::unique_ptr<StepBuffers> buffers_;
+  std::unique_ptr<StepRunner> runner_;
   std::vector<int32_t> pages_;  // in no order of their own
   Tensor logits_;               // [sequences, V] f32
 };

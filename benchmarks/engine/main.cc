@@ -40,6 +40,7 @@ struct Flags {
   std::vector<std::string> pictures = {"1024x768", "3840x2160"};
   int rounds = 5;
   int threads = 0;
+  bool record = true;
   double bandwidth_gbs = 0;
   double peak_tflops = 0;
   double attention_tflops = 0;
@@ -60,6 +61,7 @@ void AddFlags(FlagSet& set, Flags& flags) {
   set.Add("--pictures", &flags.pictures, "Sizes of pictures, as 1024x768; \"none\": no such rows");
   set.Add("--rounds", &flags.rounds, "Rounds that the medians are of", {.min = 1, .max = 1000});
   set.Add("--threads", &flags.threads, "CPU threads of the stream; 0: one a CPU", {.min = 0, .max = 1024});
+  set.Add("--record", &flags.record, "Queue generated rows as one recording where that pays (CUDA graphs)");
   set.Add("--bandwidth-gbs", &flags.bandwidth_gbs, "The device's bandwidth, for floors; 0: an H200's on cuda",
           {.unit = "GB/s", .min = 0});
   set.Add("--peak-tflops", &flags.peak_tflops, "The device's peak of matrix products, for floors",
@@ -130,7 +132,7 @@ absl::Status RunText(Backend& backend, const Checkpoint& checkpoint, const Flags
   PRISM_ASSIGN_OR_RETURN(const std::vector<int64_t> batches, Numbers("--batches", flags.batches));
   PRISM_ASSIGN_OR_RETURN(const std::vector<int64_t> prompts, Numbers("--prompts", flags.prompts));
   if (batches.empty() && prompts.empty()) return absl::OkStatus();
-  TextBenchLimits limits = {.stream = where};
+  TextBenchLimits limits = {.stream = where, .record = flags.record};
   for (const int64_t batch : batches) {
     limits.rows_max = std::max(limits.rows_max, batch);
     limits.sequences_max = std::max(limits.sequences_max, batch);

@@ -26,6 +26,9 @@ constexpr char kEmbeddingName[] = "model.language_model.embed_tokens.weight";
 constexpr int64_t kPartElements = 1 << 18;
 // Bytes of one leaf of the digest. Part of its definition.
 constexpr int64_t kDigestChunkBytes = 16 << 20;
+// Enough reads under way for any disk, and how far they run ahead.
+constexpr int kReadAheadThreads = 8;
+constexpr int64_t kReadAheadBytes = int64_t{4} << 30;
 
 // Calls body(begin, end) over [0, count) in pieces of about `per_part`, on the pool if there is one.
 void ForRanges(int64_t count, int64_t per_part, ParallelPool* pool,
@@ -542,6 +545,19 @@ absl::StatusOr<ExpertWeights> Checkpoint::GetExpert(int64_t layer, int64_t exper
   }
   return state_->synthetic ? state_->SyntheticExpert(layer, expert, pool)
                            : state_->StoredExpert(layer, expert, pool);
+}
+
+std::unique_ptr<ReadAhead> Checkpoint::StartReadAhead() const {
+  std::vector<ReadAhead::Piece> pieces;
+  for (const std::unique_ptr<SafetensorsFile>& file : state_->files) {
+    for (const SafetensorsEntry& entry : file->entries()) {
+      const CheckpointPart part = PartOfName(CanonicalName(entry.name));
+      if (state_->options.part != CheckpointPart::kWhole && state_->options.part != part) continue;
+      if (entry.size_bytes > 0) pieces.push_back({file.get(), entry.offset, entry.size_bytes});
+    }
+  }
+  if (pieces.empty()) return nullptr;
+  return std::make_unique<ReadAhead>(std::move(pieces), kReadAheadThreads, kReadAheadBytes);
 }
 
 void Checkpoint::Release(LoadedTensor tensor) const {

@@ -23,6 +23,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/thread.h"
 #include "common/checkpoint/model_config.h"
+#include "common/checkpoint/read_ahead.h"
 #include "common/checkpoint/synthetic.h"
 #include "common/checkpoint/weight_map.h"
 #include "common/tensor/sum_order.h"
@@ -118,6 +119,10 @@ class Checkpoint {
   absl::StatusOr<Tensor> GetF32(absl::string_view name, ParallelPool* pool = nullptr) const;
   // One expert of a layer, whatever the stored layout. InvalidArgument if the layer has none.
   absl::StatusOr<ExpertWeights> GetExpert(int64_t layer, int64_t expert, ParallelPool* pool = nullptr) const;
+
+  // Reads the part's tensors into memory in the order of the files, while the caller loads them; stop
+  // it by destroying it, before the checkpoint. Null if there is nothing to read (synthetic weights).
+  std::unique_ptr<ReadAhead> StartReadAhead() const;
 
   // Gives back the pages that reading `tensor` brought in; call it when the tensor is packed or
   // uploaded. Its view must not be read afterwards (an owned tensor is freed, a mapped one would

@@ -346,11 +346,24 @@ TensorView SafetensorsFile::view(const SafetensorsEntry& entry) const {
 void SafetensorsFile::Release(const void* data, int64_t size_bytes) const {
   const auto* const begin = static_cast<const uint8_t*>(data);
   PRISM_CHECK(begin >= data_ && size_bytes >= 0 && size_bytes <= data_ + size_bytes_ - begin);
+  bytes_released_.fetch_add(size_bytes);
   // Border pages may hold neighbours; they too are only read again.
   const auto page = static_cast<int64_t>(sysconf(_SC_PAGESIZE));
   const int64_t first = (begin - data_) / page * page;
   const int64_t last = begin - data_ + size_bytes;
   if (last > first) madvise(data_ + first, static_cast<size_t>(last - first), MADV_DONTNEED);
+}
+
+void SafetensorsFile::Populate(int64_t offset, int64_t size_bytes) const {
+  PRISM_CHECK(offset >= 0 && size_bytes >= 0 && size_bytes <= size_bytes_ - offset);
+#ifndef MADV_POPULATE_READ
+  constexpr int MADV_POPULATE_READ = 22;  // Linux 5.14
+#endif
+  const auto page = static_cast<int64_t>(sysconf(_SC_PAGESIZE));
+  const int64_t first = offset / page * page;
+  if (size_bytes > 0) {
+    madvise(data_ + first, static_cast<size_t>(offset + size_bytes - first), MADV_POPULATE_READ);
+  }
 }
 
 absl::StatusOr<SafetensorsIndex> ParseSafetensorsIndex(absl::string_view file, absl::string_view json_text) {

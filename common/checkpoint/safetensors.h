@@ -8,6 +8,7 @@
 // Ownership: a SafetensorsFile owns its mapping; entries and views point into it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -68,6 +69,11 @@ class SafetensorsFile {
   // Gives the pages of `size_bytes` bytes at `data` (inside the mapping) back to the system; they
   // are read again from the file when touched. Keeps a process's resident memory at what it packs.
   void Release(const void* data, int64_t size_bytes) const;
+  // All that Release() was called for, so far.
+  int64_t bytes_released() const { return bytes_released_.load(); }
+  // Blocks until the bytes [offset, offset + size_bytes) of the file were read into memory, as far as
+  // the system can; no error if it cannot. REQUIRES: they are in the file
+  void Populate(int64_t offset, int64_t size_bytes) const;
 
  private:
   SafetensorsFile() = default;
@@ -76,6 +82,7 @@ class SafetensorsFile {
   uint8_t* data_ = nullptr;
   int64_t size_bytes_ = 0;
   std::vector<SafetensorsEntry> entries_;
+  mutable std::atomic<int64_t> bytes_released_{0};
 };
 
 // Where the index places each tensor: name -> file name.

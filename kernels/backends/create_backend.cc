@@ -41,4 +41,10 @@ absl::StatusOr<ChosenBackend> CreateBackend(absl::string_view device) {
       "--device is ", device, ", want auto, cpu, cuda or cuda:N with N up to ", kDeviceIndexMax));
 }
 
+absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> CreateGroup(const Backend& backend,
+                                                                       int device_index, int size) {
+  if (size == 1 || !backend.has_device_memory()) return CreateInProcessGroup(size);
+  return internal::CreateCudaGroup(device_index, size);
+}
+
 }  // namespace prism

@@ -4,10 +4,12 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/backends/device_names.h"
+#include "kernels/comm/communicator.h"
 #include "kernels/device/backend.h"
 
 namespace prism {
@@ -24,7 +26,15 @@ struct ChosenBackend {
 // and CreateCudaBackend()'s errors.
 absl::StatusOr<ChosenBackend> CreateBackend(absl::string_view device);
 
+// The endpoints of a tensor-parallel group of `size` ranks. On the CPU they are threads that share its
+// memory; on CUDA rank r computes on device device_index + r, and messages go through peer memory.
+// FailedPrecondition or NotFound where the devices are not there or cannot reach each other.
+absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> CreateGroup(const Backend& backend,
+                                                                       int device_index, int size);
+
 namespace internal {
+// A group of CUDA devices, or Unimplemented in a program built without CUDA.
+absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> CreateCudaGroup(int device_index, int size);
 // CreateCudaBackend(), or Unimplemented in a program built without CUDA.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackendIfBuilt();
 }  // namespace internal

@@ -25,6 +25,10 @@ class Communicator {
   // Aborted once any rank called Abort().
   virtual absl::Status AllGather(Stream& stream, const TensorView& part, const TensorView& gathered) = 0;
 
+  // OK while collectives can succeed; Aborted, saying why if it is known, once they cannot. A device
+  // that waits for a rank in vain finds out when the wait is over: ask after Synchronize(). Any thread.
+  virtual absl::Status Check() const = 0;
+
   // Makes every collective of every rank, running or to come, return Aborted. For a rank that
   // failed, so that none of the others waits for it. Any thread.
   virtual void Abort() = 0;

@@ -37,13 +37,18 @@ class Meeting {
     changed_.NotifyAll();
   }
 
+  absl::Status Check() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(&mutex_);
+    return aborted_ ? absl::AbortedError("tensor-parallel group was aborted") : absl::OkStatus();
+  }
+
   // Written by rank r before it arrives, read by all after they arrived.
   TensorView& part(int rank) { return parts_[static_cast<size_t>(rank)]; }
 
  private:
   std::vector<TensorView> parts_;
   const int size_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   CondVar changed_;
   int arrived_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t round_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -82,6 +87,7 @@ class InProcessCommunicator final : public Communicator {
     return status;
   }
 
+  absl::Status Check() const override { return meeting_->Check(); }
   void Abort() override { meeting_->Abort(); }
 
  private:

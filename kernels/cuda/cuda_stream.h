@@ -7,6 +7,7 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -27,6 +28,10 @@ class CudaStream final : public Stream {
   absl::Status CopyToDevice(const TensorView& host, const TensorView& device) override;
   absl::Status CopyToHost(const TensorView& device, const TensorView& host) override;
   absl::Status Synchronize() override;
+  // As CUDA graphs.
+  bool records_cheaply() const override { return true; }
+  absl::StatusOr<std::unique_ptr<RecordedWork>> Record(std::function<absl::Status()> body) override;
+  absl::StatusOr<bool> Replay(const RecordedWork& work) override;
 
   // Memory for what one op keeps between its kernels, aligned to 256 bytes: the next op gets the
   // same. Grows, and then waits for the stream. ResourceExhausted if the device has no more.

@@ -34,9 +34,9 @@ SamplingRow WishOf(const RowSampling& row) {
 RowSample SampleOf(const SamplingResult& result) {
   RowSample sample;
   sample.non_finite_id = result.non_finite_id;
+  sample.logit = result.logit;
   if (result.non_finite_id >= 0) return sample;
   sample.token_id = result.token_id;
-  sample.logit = result.logit;
   sample.log_sum_exp = result.log_sum_exp;
   sample.num_top = result.num_top;
   for (int i = 0; i < result.num_top; ++i) {

@@ -367,7 +367,10 @@ __global__ void sampling_finish_kernel(const __grid_constant__ SamplingParams p)
       maximum = parts[r].maximum;
     }
   }
-  if (result.non_finite_id >= 0) return;
+  if (result.non_finite_id >= 0) {
+    result.logit = p.logits[row * p.vocabulary + result.non_finite_id];
+    return;
+  }
   if (wish.with_log_sum_exp != 0) {
     for (int stride = 1; stride < kSamplingRanges; stride *= 2) {
       for (int r = 0; r < kSamplingRanges; r += 2 * stride)

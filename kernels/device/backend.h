@@ -11,6 +11,7 @@
 // Ownership: a Stream must not outlive its Backend, nor a tensor its Stream.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -63,12 +64,22 @@ class Workspace {
   void Clear() {
     blocks_.clear();
     used_bytes_ = 0;
+    ++generation_;
   }
+  // Counts the times its memory grew or moved: while it stays, equal passes get equal addresses.
+  uint64_t generation() const { return generation_; }
 
  private:
   Stream* const stream_;
   std::vector<Tensor> blocks_;  // u8; the last one is being cut
   int64_t used_bytes_ = 0;      // of the last block
+  uint64_t generation_ = 0;
+};
+
+// Work that a stream recorded, to be queued again as a whole. Must not outlive the stream.
+class RecordedWork {
+ public:
+  virtual ~RecordedWork() = default;
 };
 
 class Stream {
@@ -97,6 +108,17 @@ class Stream {
   virtual absl::Status CopyToHost(const TensorView& device, const TensorView& host) = 0;
   // Blocks until everything queued has run; the first error of any of it.
   virtual absl::Status Synchronize() = 0;
+
+  // Whether queueing recorded work is cheaper than queueing its ops again.
+  virtual bool records_cheaply() const { return false; }
+  // Calls `body`, which queues work on this stream, and keeps that work instead of running it. The body
+  // must have run before as it is, so that all the memory it takes is there; it must neither copy to or
+  // from the host nor wait, and what it refers to must live as long as the recording. Its error, or
+  // FailedPrecondition if it did what it must not.
+  virtual absl::StatusOr<std::unique_ptr<RecordedWork>> Record(std::function<absl::Status()> body);
+  // Queues recorded work; false, and nothing queued, if memory it uses has moved: record it again.
+  // REQUIRES: this stream recorded it
+  virtual absl::StatusOr<bool> Replay(const RecordedWork& work);
 
  private:
   Backend* const backend_;

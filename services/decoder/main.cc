@@ -147,7 +147,8 @@ absl::StatusOr<std::unique_ptr<RankGroup>> LoadRanks(Backend& backend, int devic
   const auto num_ranks = static_cast<int>(flags.sizes.tensor_parallel_size);
   std::vector<RankOptions> options;
   for (int rank = 0; rank < num_ranks; ++rank) {
-    options.push_back({.stream = {.device_index = device_index, .num_threads = sizes.threads_per_rank},
+    options.push_back({.stream = {.device_index = device_index + (backend.has_device_memory() ? rank : 0),
+                                  .num_threads = sizes.threads_per_rank},
                        .kv_pages = sizes.kv_pages,
                        .kv_pages_max = sizes.kv_pages_max,
                        .memory_part = flags.gpu_memory_utilization,
@@ -156,7 +157,9 @@ absl::StatusOr<std::unique_ptr<RankGroup>> LoadRanks(Backend& backend, int devic
                        .pages_max = PagesFor(sizes.model_length_max),
                        .logit_rows_max = sizes.logit_rows_max});
   }
-  return RankGroup::Load(backend, checkpoint, CreateInProcessGroup(num_ranks), options);
+  PRISM_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Communicator>> group,
+                         CreateGroup(backend, device_index, num_ranks));
+  return RankGroup::Load(backend, checkpoint, std::move(group), options);
 }
 
 absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricRegistry* registry) {
@@ -164,11 +167,6 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
   auto decoder = std::make_unique<Decoder>();
   PRISM_ASSIGN_OR_RETURN(ChosenBackend chosen, CreateBackend(flags.device));
   decoder->backend = std::move(chosen.backend);
-  if (decoder->backend->has_device_memory() && flags.sizes.tensor_parallel_size > 1) {
-    return absl::UnimplementedError(absl::StrCat("--tensor-parallel-size is ",
-                                                 flags.sizes.tensor_parallel_size, ", want 1 on ",
-                                                 std::string(decoder->backend->name())));
-  }
 
   CheckpointOptions options{.part = CheckpointPart::kText, .synthetic_seed = flags.synthetic_seed};
   PRISM_ASSIGN_OR_RETURN(options.format, ParseLoadFormat(flags.load_format));

@@ -32,7 +32,7 @@ ARROWS = {
     "kernels/layers": TENSOR + KERNELS + ["common/checkpoint"],
     "kernels/cpu": TENSOR + KERNELS,
     "kernels/cuda": TENSOR + KERNELS,
-    "kernels/backends": BASE + ["kernels/device", "kernels/cpu", "kernels/cuda"],
+    "kernels/backends": BASE + ["kernels/comm", "kernels/device", "kernels/cpu", "kernels/cuda"],
     "services/vision_encoder/image": TENSOR + ["common/checkpoint/model_config.h"],
     "services/vision_encoder/model": TENSOR + ["common/checkpoint"] + KERNELS,
     "services/vision_encoder": TENSOR + ["common/checkpoint", "common/text", "protos"] + RPC + KERNELS,

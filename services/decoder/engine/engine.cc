@@ -260,6 +260,11 @@ bool Engine::Step() {
   if (plan.empty()) return false;
   const SteadyTime began = Now();
   const std::vector<VisualRowSource> visual = BeginStep(plan, began);
+  SamplingWishes wishes;
+  if (executor_->can_sample()) {
+    wishes = WishesOf(plan);
+    executor_->SampleNext(wishes);
+  }
   step_began_ns_.store(NanosecondsOf(began));
   Execute(plan, visual);
   const SteadyTime computed = Now();
@@ -280,7 +285,7 @@ bool Engine::Step() {
     return true;
   }
   std::vector<LogitRow> rows = RowsOf(plan);
-  Sample(*logits, rows);
+  Sample(*logits, wishes, rows);
   const SteadyTime sampled = Now();
   metrics_.sampling_seconds.Observe(SecondsBetween(computed, sampled));
   for (LogitRow& row : rows) Apply(row, sampled);
@@ -344,14 +349,70 @@ std::vector<Engine::LogitRow> Engine::RowsOf(const StepPlan& plan) {
   return rows;
 }
 
-void Engine::Sample(const TensorView& logits, std::vector<LogitRow>& rows) {
+SamplingWishes Engine::WishesOf(const StepPlan& plan) const {
+  SamplingWishes wishes(plan.logit_rows.size());
+  for (const PlannedSequence& planned : plan.sequences) {
+    const Owner& owner = owners_.at(planned.id);
+    const GenerationRequest& request = owner.generation->request();
+    for (int64_t i = 0; i < planned.num_logits; ++i) {
+      std::optional<RowSampling>& wish = wishes[static_cast<size_t>(planned.first_logit + i)];
+      if (request.score) {
+        // The last row has no id to score; it is looked at for numbers that are not finite.
+        const auto next = static_cast<size_t>(planned.begin + planned.count - planned.num_logits + i + 1);
+        wish = RowSampling{.target_id = next < request.token_ids.size() ? request.token_ids[next] : 0,
+                           .with_log_sum_exp = true};
+        continue;
+      }
+      if (request.top_logprobs.value_or(0) > kSampleTopMax) continue;
+      wish = owner.generation->choices()[owner.choice].sampler.ForDevice();
+      if (wish.has_value() && request.top_logprobs.has_value()) {
+        wish->with_log_sum_exp = true;
+        wish->num_top = static_cast<int32_t>(*request.top_logprobs);
+      }
+    }
+  }
+  return wishes;
+}
+
+void Engine::Sample(const TensorView& logits, const SamplingWishes& wishes, std::vector<LogitRow>& rows) {
   const int64_t vocabulary = executor_->vocab_size();
   const float* data = logits.data<float>();
-  sampling_pool_.Run(static_cast<int64_t>(rows.size()), [&](int64_t part, int thread) {
-    LogitRow& row = rows[static_cast<size_t>(part)];
+  const absl::Span<const RowSample> samples = executor_->samples();
+  std::vector<LogitRow*> left;
+  for (LogitRow& row : rows) {
+    const auto index = static_cast<size_t>(row.logit_index);
+    if (index < wishes.size() && wishes[index].has_value()) {
+      TakeSample(samples[index], row);
+    } else {
+      left.push_back(&row);
+    }
+  }
+  sampling_pool_.Run(static_cast<int64_t>(left.size()), [&](int64_t part, int thread) {
+    LogitRow& row = *left[static_cast<size_t>(part)];
     SampleRow(absl::MakeConstSpan(data + row.logit_index * vocabulary, static_cast<size_t>(vocabulary)), row,
               scratch_[static_cast<size_t>(thread)]);
   });
+}
+
+void Engine::TakeSample(const RowSample& sample, LogitRow& row) const {
+  const GenerationRequest& request = row.generation->request();
+  SampledRow& result = row.result;
+  if (sample.non_finite_id >= 0) {
+    const std::string whose =
+        request.score
+            ? absl::StrCat("after prompt token ", row.token_index)
+            : absl::StrCat("of answer token ", row.generation->choices()[row.choice].sampler.num_accepted());
+    result.status = absl::InternalError(
+        absl::StrCat("the logit of id ", sample.non_finite_id, " ", whose, " is ", sample.logit));
+    return;
+  }
+  result.token_id = sample.token_id;
+  if (!request.score && !request.top_logprobs.has_value()) return;
+  result.logprob = sample.logit - sample.log_sum_exp;
+  for (int32_t i = 0; i < sample.num_top; ++i) {
+    const TopLogit& top = sample.top[static_cast<size_t>(i)];
+    result.top.push_back({top.id, top.logit - sample.log_sum_exp});
+  }
 }
 
 void Engine::SampleRow(absl::Span<const float> logits, LogitRow& row, SamplingScratch& scratch) const {

@@ -118,7 +118,12 @@ class Engine {
   void Execute(const StepPlan& plan, absl::Span<const VisualRowSource> visual);
   void FailStep(const StepPlan& plan, const absl::Status& status);
   std::vector<LogitRow> RowsOf(const StepPlan& plan);
-  void Sample(const TensorView& logits, std::vector<LogitRow>& rows);
+  // What the executor may sample itself: one entry a logit row of the plan.
+  SamplingWishes WishesOf(const StepPlan& plan) const;
+  // `wishes` were the executor's; empty if it samples nothing.
+  void Sample(const TensorView& logits, const SamplingWishes& wishes, std::vector<LogitRow>& rows);
+  // The row's result from what the executor has sampled.
+  void TakeSample(const RowSample& sample, LogitRow& row) const;
   void SampleRow(absl::Span<const float> logits, LogitRow& row, SamplingScratch& scratch) const;
   void Apply(LogitRow& row, SteadyTime now);
   // The choice's sequence leaves the scheduler.

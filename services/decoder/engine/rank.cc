@@ -47,13 +47,15 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Load(Backend& backend, const Checkpo
   if (!loaded.ok()) return Annotated("the model's weights", loaded.status());
   rank->model_ = *std::move(loaded);
   const TextModel& model = *rank->model_;
-  PRISM_ASSIGN_OR_RETURN(rank->buffers_,
-                         StepBuffers::Create(stream, {.rows_max = options.rows_max,
-                                                      .sequences_max = options.sequences_max,
-                                                      .pages_max = options.pages_max,
-                                                      .logit_rows_max = options.logit_rows_max,
-                                                      .hidden_size = model.hidden_size(),
-                                                      .num_deepstack = model.num_deepstack()}));
+  PRISM_ASSIGN_OR_RETURN(rank->runner_,
+                         StepRunner::Create(stream, model,
+                                            {.limits = {.rows_max = options.rows_max,
+                                                        .sequences_max = options.sequences_max,
+                                                        .pages_max = options.pages_max,
+                                                        .logit_rows_max = options.logit_rows_max,
+                                                        .hidden_size = model.hidden_size(),
+                                                        .num_deepstack = model.num_deepstack()},
+                                             .record = stream.records_cheaply()}));
   if (comm.rank() == 0) {
     const Shape shape = {options.logit_rows_max, model.vocab_size()};
     PRISM_ASSIGN_OR_RETURN(rank->logits_, stream.Allocate(DType::kF32, shape));
@@ -122,19 +124,44 @@ absl::StatusOr<int64_t> Rank::CountPages(const RankOptions& options) {
   return pages;
 }
 
-absl::StatusOr<TensorView> Rank::Run(const StepPlan& plan, absl::Span<const VisualRowSource> visual) {
-  PRISM_ASSIGN_OR_RETURN(const StepInput input, buffers_->Fill(*stream_, plan, visual));
+absl::StatusOr<TensorView> Rank::Run(const StepPlan& plan, absl::Span<const VisualRowSource> visual,
+                                     const SamplingWishes& wishes) {
   const bool answers = comm_.rank() == 0;
-  const auto rows = static_cast<int64_t>(plan.logit_rows.size());
-  const TensorView logits = answers ? logits_.view().Rows(0, rows) : TensorView();
-  PRISM_RETURN_IF_ERROR(model_->Forward(*stream_, input, kv_->layers(), logits));
-  if (!answers) {
-    PRISM_RETURN_IF_ERROR(stream_->Synchronize());
-    return TensorView();
+  PRISM_RETURN_IF_ERROR(
+      runner_->Run(plan, visual, kv_->layers(), logits_.present() ? logits_.view() : TensorView()));
+  TensorView host;
+  if (answers) {
+    const auto rows = static_cast<int64_t>(plan.logit_rows.size());
+    host = host_logits_.view().Rows(0, rows);
+    PRISM_RETURN_IF_ERROR(Answer(logits_.view().Rows(0, rows), wishes, host));
   }
-  const TensorView host = host_logits_.view().Rows(0, rows);
-  PRISM_RETURN_IF_ERROR(stream_->CopyToHost(logits, host));
+  PRISM_RETURN_IF_ERROR(stream_->Synchronize());
+  // What was gathered from a rank that gave up is worth nothing.
+  PRISM_RETURN_IF_ERROR(comm_.Check());
   return host;
+}
+
+absl::Status Rank::Answer(const TensorView& logits, const SamplingWishes& wishes, const TensorView& host) {
+  samples_.clear();
+  if (wishes.empty()) return stream_->CopyToHost(logits, host);
+  PRISM_CHECK(static_cast<int64_t>(wishes.size()) == logits.dim(0));
+  std::vector<RowSampling> rows;
+  bool any = false;
+  for (const std::optional<RowSampling>& wish : wishes) {
+    rows.push_back(wish.value_or(RowSampling{}));
+    any |= wish.has_value();
+  }
+  samples_.resize(wishes.size());
+  if (any) {
+    PRISM_RETURN_IF_ERROR(
+        SampleRows(*stream_, {.logits = logits, .rows = rows, .samples = absl::MakeSpan(samples_)}));
+  }
+  for (size_t row = 0; row < wishes.size(); ++row) {
+    if (wishes[row].has_value()) continue;
+    const auto index = static_cast<int64_t>(row);
+    PRISM_RETURN_IF_ERROR(stream_->CopyToHost(logits.Rows(index, 1), host.Rows(index, 1)));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace prism

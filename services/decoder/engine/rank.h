@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -12,8 +13,9 @@
 #include "common/checkpoint/checkpoint.h"
 #include "kernels/comm/communicator.h"
 #include "kernels/device/backend.h"
+#include "kernels/ops/op_table.h"
 #include "services/decoder/engine/step_executor.h"
-#include "services/decoder/engine/step_input.h"
+#include "services/decoder/engine/step_runner.h"
 #include "services/decoder/kv/kv_store.h"
 #include "services/decoder/model/text_model.h"
 #include "services/decoder/sched/step_plan.h"
@@ -41,7 +43,11 @@ class Rank {
 
   // Runs a step. On rank 0 `logits` is then [R, V] on the host, valid until the next Run(); absent
   // on the others.
-  absl::StatusOr<TensorView> Run(const StepPlan& plan, absl::Span<const VisualRowSource> visual);
+  // With `wishes`, one a logit row, rows that have one are sampled instead: samples() then has theirs.
+  absl::StatusOr<TensorView> Run(const StepPlan& plan, absl::Span<const VisualRowSource> visual,
+                                 const SamplingWishes& wishes = {});
+  absl::Span<const RowSample> samples() const { return samples_; }
+  bool can_sample() const { return stream_->ops().sample_rows != nullptr; }
 
   int64_t vocab_size() const { return model_->vocab_size(); }
   int64_t kv_pages() const { return kv_pages_; }  // the same on every rank
@@ -55,14 +61,18 @@ class Rank {
   // How many pages every rank has room for.
   absl::StatusOr<int64_t> CountPages(const RankOptions& options);
 
+  // Samples the rows that are wished for and copies the others' logits.
+  absl::Status Answer(const TensorView& logits, const SamplingWishes& wishes, const TensorView& host);
+
   Communicator& comm_;
   std::unique_ptr<Stream> stream_;  // outlives what lies in its memory
   std::unique_ptr<TextModel> model_;
   std::unique_ptr<KvStore> kv_;
-  std::unique_ptr<StepBuffers> buffers_;
+  std::unique_ptr<StepRunner> runner_;
   int64_t kv_pages_ = 0;
   Tensor logits_;       // [R max, V] f32 on the device; rank 0
   Tensor host_logits_;  // the same on the host
+  std::vector<RowSample> samples_;
 };
 
 }  // namespace prism

@@ -14,6 +14,8 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(Backend& backend, con
   PRISM_CHECK(!comms.empty() && comms.size() == options.size());
   std::unique_ptr<RankGroup> group(new RankGroup(std::move(comms)));
   const size_t num_ranks = options.size();
+  // For all ranks, until they are loaded.
+  const std::unique_ptr<ReadAhead> read_ahead = checkpoint.StartReadAhead();
   {
     MutexLock lock(&group->mutex_);
     group->busy_ = static_cast<int>(num_ranks);
@@ -48,18 +50,26 @@ void RankGroup::RunRank(size_t index, Backend* backend, const Checkpoint* checkp
   if (rank.ok() && index == 0) {
     vocab_size_ = (*rank)->vocab_size();
     kv_pages_ = (*rank)->kv_pages();
+    can_sample_ = (*rank)->can_sample();
   }
   // From here on backend and checkpoint may be gone as far as this thread knows.
   Report(index, rank.ok() ? absl::StatusOr<TensorView>(TensorView()) : rank.status());
   for (uint64_t seen = 0; AwaitStep(seen); ++seen) {
     const StepPlan* plan;
     absl::Span<const VisualRowSource> visual;
+    SamplingWishes wishes;
     {
       MutexLock lock(&mutex_);
       plan = plan_;
       visual = visual_;
+      if (index == 0) wishes = std::move(wishes_);
     }
-    Report(index, rank.ok() ? (*rank)->Run(*plan, visual) : rank.status());
+    if (!rank.ok()) {
+      Report(index, rank.status());
+      continue;
+    }
+    absl::StatusOr<TensorView> result = (*rank)->Run(*plan, visual, wishes);
+    Report(index, std::move(result), (*rank)->samples());
   }
 }
 
@@ -69,7 +79,7 @@ bool RankGroup::AwaitStep(uint64_t seen) {
   return !stop_;
 }
 
-void RankGroup::Report(size_t index, absl::StatusOr<TensorView> result) {
+void RankGroup::Report(size_t index, absl::StatusOr<TensorView> result, absl::Span<const RowSample> samples) {
   bool abort = false;
   {
     MutexLock lock(&mutex_);
@@ -85,6 +95,7 @@ void RankGroup::Report(size_t index, absl::StatusOr<TensorView> result) {
       }
     } else if (index == 0) {
       logits_ = *result;
+      samples_ = samples;
     }
   }
   if (abort) comms_[index]->Abort();
@@ -92,11 +103,18 @@ void RankGroup::Report(size_t index, absl::StatusOr<TensorView> result) {
   if (--busy_ == 0) done_.NotifyAll();
 }
 
+void RankGroup::SampleNext(SamplingWishes wishes) {
+  MutexLock lock(&mutex_);
+  next_wishes_ = std::move(wishes);
+}
+
 void RankGroup::Start(const StepPlan& plan, absl::Span<const VisualRowSource> visual) {
   MutexLock lock(&mutex_);
   PRISM_CHECK(!BusyLocked());
   plan_ = &plan;
   visual_ = visual;
+  wishes_ = std::move(next_wishes_);
+  next_wishes_.clear();
   status_ = absl::OkStatus();
   busy_ = static_cast<int>(comms_.size());
   ++step_;
@@ -116,6 +134,12 @@ absl::StatusOr<TensorView> RankGroup::logits() {
   PRISM_CHECK(!BusyLocked());
   if (!status_.ok()) return status_;
   return logits_;
+}
+
+absl::Span<const RowSample> RankGroup::samples() const {
+  MutexLock lock(&mutex_);
+  PRISM_CHECK(!BusyLocked());
+  return samples_;
 }
 
 absl::Status RankGroup::Healthy() const {

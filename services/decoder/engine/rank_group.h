@@ -32,10 +32,13 @@ class RankGroup final : public StepExecutor {
 
   int64_t vocab_size() const override { return vocab_size_; }
   int64_t kv_pages() const { return kv_pages_; }
+  bool can_sample() const override { return can_sample_; }
+  void SampleNext(SamplingWishes wishes) override ABSL_LOCKS_EXCLUDED(mutex_);
   void Start(const StepPlan& plan, absl::Span<const VisualRowSource> visual) override
       ABSL_LOCKS_EXCLUDED(mutex_);
   bool WaitUntil(SteadyTime time) override ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<TensorView> logits() override ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Span<const RowSample> samples() const override ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Healthy() const override ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -44,12 +47,14 @@ class RankGroup final : public StepExecutor {
   void RunRank(size_t index, Backend* backend, const Checkpoint* checkpoint, RankOptions options);
   // Blocks until there is a step after `seen`; false when the group is to end.
   bool AwaitStep(uint64_t seen) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Report(size_t index, absl::StatusOr<TensorView> result) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Report(size_t index, absl::StatusOr<TensorView> result, absl::Span<const RowSample> samples = {})
+      ABSL_LOCKS_EXCLUDED(mutex_);
   bool BusyLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return busy_ > 0; }
 
   const std::vector<std::unique_ptr<Communicator>> comms_;
   int64_t vocab_size_ = 0;
   int64_t kv_pages_ = 0;
+  bool can_sample_ = false;
 
   mutable Mutex mutex_;
   CondVar start_, done_;
@@ -58,8 +63,11 @@ class RankGroup final : public StepExecutor {
   int busy_ ABSL_GUARDED_BY(mutex_) = 0;       // ranks that have not reported this step
   const StepPlan* plan_ ABSL_GUARDED_BY(mutex_) = nullptr;
   absl::Span<const VisualRowSource> visual_ ABSL_GUARDED_BY(mutex_);
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);  // of this step; the first failure
+  SamplingWishes next_wishes_ ABSL_GUARDED_BY(mutex_);  // of the next step
+  SamplingWishes wishes_ ABSL_GUARDED_BY(mutex_);       // of this step
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);         // of this step; the first failure
   TensorView logits_ ABSL_GUARDED_BY(mutex_);
+  absl::Span<const RowSample> samples_ ABSL_GUARDED_BY(mutex_);
   absl::Status broken_ ABSL_GUARDED_BY(mutex_);  // why no further step can succeed
 
   std::vector<NamedThread> threads_;

@@ -72,7 +72,7 @@ absl::StatusOr<std::unique_ptr<StepBuffers>> StepBuffers::Create(Stream& stream,
 absl::StatusOr<StepInput> StepBuffers::Fill(Stream& stream, const StepPlan& plan,
                                             absl::Span<const VisualRowSource> visual) {
   const int64_t rows = plan.num_rows();
-  const auto sequences = static_cast<int64_t>(plan.sequences.size());
+  const auto sequences = static_cast<int64_t>(plan.context_lengths.size());
   const auto logit_rows = static_cast<int64_t>(plan.logit_rows.size());
   if (rows > limits_.rows_max || sequences > limits_.sequences_max ||
       plan.page_table_width > limits_.pages_max || logit_rows > limits_.logit_rows_max) {

@@ -72,6 +72,17 @@ Sampler::Sampler(SamplingParameters parameters, uint32_t choice, absl::Span<cons
   if (parameters_.repetition_penalty != 1) prompt_ids_.insert(prompt.begin(), prompt.end());
 }
 
+std::optional<RowSampling> Sampler::ForDevice() const {
+  if (ChangesLogits()) return std::nullopt;
+  return RowSampling{.temperature = parameters_.temperature,
+                     .top_p = parameters_.top_p,
+                     .min_p = parameters_.min_p,
+                     .top_k = parameters_.top_k,
+                     .seed = parameters_.seed,
+                     .choice = choice_,
+                     .token_index = static_cast<uint32_t>(num_accepted_)};
+}
+
 void Sampler::Accept(int32_t token_id) {
   ++num_accepted_;
   if (counts_tokens_) ++answer_count_[token_id];

@@ -17,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -24,6 +25,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/ops/row_sampling.h"
 #include "kernels/ops/sampling_math.h"
 
 namespace prism {
@@ -64,6 +66,10 @@ class Sampler {
   // The token at index num_accepted() of the answer. Internal, naming the id, if a logit is not
   // finite. REQUIRES: logits has an entry for every id seen
   absl::StatusOr<int32_t> Sample(absl::Span<const float> logits, SamplingScratch& scratch) const;
+
+  // What a device must know to sample this token itself, to the same id; nullopt where the logits
+  // must be changed first (penalties, biases, end ids masked).
+  std::optional<RowSampling> ForDevice() const;
 
   // The next answer token is known: sampled, or emitted before a resume.
   void Accept(int32_t token_id);

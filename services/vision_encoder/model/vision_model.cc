@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<VisionModel>> VisionModel::Load(Stream& stream, c
   auto weights = std::make_unique<Weights>();
   Weights& w = *weights;
   w.config = checkpoint.config().vision;
+  const std::unique_ptr<ReadAhead> read_ahead = checkpoint.StartReadAhead();
   WeightLoader loader(&stream, &checkpoint);
   PRISM_ASSIGN_OR_RETURN(w.patch_embed, LoadVisionLinear(loader, "patch_embed.proj"));
   PRISM_ASSIGN_OR_RETURN(w.position_table, loader.Load("model.visual.pos_embed.weight"));

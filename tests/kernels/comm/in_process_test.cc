@@ -158,7 +158,10 @@ TEST(InProcessGroupTest, GroupsDoNotHearOfEachOther) {
   HostBackend backend;
   HostStream stream(&backend);
   float part = 1.0f, gathered = 0.0f;
+  EXPECT_EQ(first[0]->Check(), absl::OkStatus());
   first[0]->Abort();
+  EXPECT_EQ(first[0]->Check(), absl::AbortedError("tensor-parallel group was aborted"));
+  EXPECT_EQ(second[0]->Check(), absl::OkStatus());
   EXPECT_EQ(second[0]->AllGather(stream, TensorView(&part, Shape{1}), TensorView(&gathered, Shape{1, 1})),
             absl::OkStatus());
   EXPECT_EQ(gathered, 1.0f);

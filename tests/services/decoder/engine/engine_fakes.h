@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -22,6 +23,8 @@
 #include "services/decoder/engine/generation.h"
 #include "services/decoder/engine/step_executor.h"
 #include "services/decoder/kv/page.h"
+#include "services/decoder/sampling/logprobs.h"
+#include "services/decoder/sampling/sampler.h"
 
 namespace prism {
 
@@ -34,6 +37,12 @@ class FakeExecutor final : public StepExecutor {
       : vocabulary_(vocabulary), slots_(static_cast<size_t>(pages * kTokensPerPage)) {}
 
   int64_t vocab_size() const override { return vocabulary_; }
+  bool can_sample() const override { return can_sample_; }
+  void SampleNext(SamplingWishes wishes) override { wishes_ = std::move(wishes); }
+  absl::Span<const RowSample> samples() const override { return samples_; }
+  // Rows are sampled here from now on; the engine gets NaN for their logits.
+  void SampleHere() { can_sample_ = true; }
+  int64_t rows_sampled() const { return rows_sampled_.load(); }
 
   void Start(const StepPlan& plan, absl::Span<const VisualRowSource> visual) override {
     std::vector<uint64_t> values(plan.token_ids.size());
@@ -76,6 +85,7 @@ class FakeExecutor final : public StepExecutor {
         }
       }
     }
+    SampleWished();
     MutexLock lock(&mutex_);
     rows_max_ = std::max(rows_max_, static_cast<int64_t>(rows));
     sequences_max_ = std::max(sequences_max_, static_cast<int64_t>(plan.sequences.size()));
@@ -124,9 +134,46 @@ class FakeExecutor final : public StepExecutor {
   }
 
  private:
+  // With the host's sampler, which is what a device must equal.
+  void SampleWished() {
+    samples_.assign(wishes_.size(), {});
+    SamplingScratch scratch;
+    for (size_t row = 0; row < wishes_.size(); ++row) {
+      if (!wishes_[row].has_value()) continue;
+      rows_sampled_.fetch_add(1);
+      const RowSampling& wish = *wishes_[row];
+      RowSample& sample = samples_[row];
+      const absl::Span<float> logits = logits_.view().Rows(static_cast<int64_t>(row), 1).span<float>();
+      if (const int64_t id = FindNonFinite(logits); id >= 0) {
+        sample.non_finite_id = static_cast<int32_t>(id);
+        sample.logit = logits[static_cast<size_t>(id)];
+        continue;
+      }
+      Sampler sampler({.temperature = wish.temperature,
+                       .top_p = wish.top_p,
+                       .top_k = wish.top_k,
+                       .min_p = wish.min_p,
+                       .seed = wish.seed},
+                      wish.choice, {});
+      for (uint32_t i = 0; i < wish.token_index; ++i) sampler.Accept(0);
+      sample.token_id = wish.target_id >= 0 ? wish.target_id : *sampler.Sample(logits, scratch);
+      sample.logit = logits[static_cast<size_t>(sample.token_id)];
+      if (wish.with_log_sum_exp) sample.log_sum_exp = LogSumExp(logits);
+      for (const TokenProbability& top : TopLogprobs(logits, 0, wish.num_top)) {
+        sample.top[static_cast<size_t>(sample.num_top++)] = {top.token_id, static_cast<float>(top.logprob)};
+      }
+      std::fill(logits.begin(), logits.end(), std::numeric_limits<float>::quiet_NaN());
+    }
+    wishes_.clear();
+  }
+
   const int64_t vocabulary_;
   std::vector<uint64_t> slots_;
   Tensor logits_;
+  bool can_sample_ = false;
+  SamplingWishes wishes_;
+  std::vector<RowSample> samples_;
+  std::atomic<int64_t> rows_sampled_{0};
   mutable Mutex mutex_;
   CondVar changed_;
   bool held_ = false;

@@ -33,6 +33,7 @@ struct Options {
   milliseconds heartbeat{1000};
   milliseconds step_max{60000};
   int sampling_threads = 1;
+  bool executor_samples = false;
 };
 
 // An engine with its surroundings.
@@ -41,6 +42,7 @@ class Rig {
   explicit Rig(const Options& options = {}) {
     auto executor = std::make_unique<FakeExecutor>(kVocabulary, options.pages);
     executor_ = executor.get();
+    if (options.executor_samples) executor_->SampleHere();
     engine_ = std::make_unique<Engine>(
         EngineOptions{.scheduler = {.max_num_seqs = options.max_num_seqs,
                                     .max_num_batched_tokens = options.max_num_batched_tokens,
@@ -442,6 +444,67 @@ TEST(EngineTest, GivesLogProbabilitiesWhereTheyWereAskedFor) {
     EXPECT_EQ(token.top[0].logprob, token.logprob);
     EXPECT_GE(token.top[1].logprob, token.top[2].logprob);
   }
+}
+
+TEST(EngineTest, AnswersTheSameWhetherRowsAreSampledHereOrWhereTheLogitsAre) {
+  std::vector<GenerationRequest> requests;
+  for (int32_t i = 0; i < 12; ++i) {
+    GenerationRequest request = Prompt(7 + 5 * i, 20, i + 1);
+    SamplingParameters& sampling = request.sampling;
+    sampling.temperature = i % 4 == 0 ? 0 : 0.9;
+    sampling.seed = 5 + static_cast<uint64_t>(i);
+    if (i % 3 == 1) sampling.top_k = 20, sampling.top_p = 0.8;
+    if (i % 5 == 2) sampling.repetition_penalty = 1.2;  // the host's: its logits must be changed
+    if (i % 2 == 0) request.top_logprobs = i;
+    request.num_choices = i % 3 == 0 ? 2 : 1;
+    request.score = i == 11;
+    requests.push_back(request);
+  }
+  const auto answer_all = [&](bool executor_samples) {
+    Rig rig({.max_num_batched_tokens = 33, .executor_samples = executor_samples});
+    std::vector<std::unique_ptr<Call>> calls;
+    for (const GenerationRequest& request : requests) {
+      calls.push_back(std::make_unique<Call>(request));
+      EXPECT_TRUE(calls.back()->Submit(rig).ok());
+    }
+    std::vector<std::vector<double>> answers;
+    for (const std::unique_ptr<Call>& call : calls) {
+      EXPECT_EQ(call->sink.Wait(), absl::OkStatus());
+      for (uint32_t choice = 0; choice < 2; ++choice) {
+        std::vector<double> answer;
+        for (const TokenEvent& token : call->sink.Of<TokenEvent>()) {
+          if (token.choice != choice) continue;
+          answer.insert(answer.end(), {static_cast<double>(token.token_id), token.logprob});
+          for (const TokenProbability& top : token.top) {
+            answer.insert(answer.end(), {static_cast<double>(top.token_id), top.logprob});
+          }
+        }
+        answers.push_back(answer);
+      }
+      for (const ScoredEvent& scored : call->sink.Of<ScoredEvent>()) answers.push_back(scored.logprobs);
+    }
+    EXPECT_EQ(rig.executor().rows_sampled() > 0, executor_samples);
+    return answers;
+  };
+  const std::vector<std::vector<double>> here = answer_all(false);
+  EXPECT_GT(here.size(), requests.size());
+  EXPECT_EQ(here, answer_all(true));
+}
+
+TEST(EngineTest, EndsTheGenerationWhoseRowWasSampledFromLogitsThatAreNotFinite) {
+  std::string messages[2];
+  for (const bool executor_samples : {false, true}) {
+    Rig rig({.executor_samples = executor_samples});
+    GenerationRequest poisoned = Prompt(10, 5, 300);
+    rig.executor().Poison(poisoned.token_ids[0]);
+    Call bad(poisoned), good(Prompt(10, 5, 2));
+    ASSERT_TRUE(bad.Submit(rig).ok());
+    ASSERT_TRUE(good.Submit(rig).ok());
+    messages[executor_samples ? 1 : 0] = std::string(bad.sink.Wait().message());
+    EXPECT_TRUE(good.sink.Wait().ok());
+  }
+  EXPECT_THAT(messages[0], HasSubstr("of answer token 0 is nan"));
+  EXPECT_EQ(messages[0], messages[1]);
 }
 
 TEST(EngineTest, RefusesNewWorkWhileDrainingAndEndsTheOld) {

@@ -1,0 +1,109 @@
+#include "common/checkpoint/read_ahead.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "common/checkpoint/checkpoint.h"
+#include "tests/common/checkpoint/test_files.h"
+
+namespace prism {
+namespace {
+
+constexpr int64_t kTensorBytes = 20 << 20;
+
+// A file of three tensors of 20 MiB.
+std::unique_ptr<SafetensorsFile> BigFile(const ScratchFolder& folder) {
+  std::vector<TensorToWrite> tensors;
+  for (const char name : {'a', 'b', 'c'}) {
+    tensors.push_back({std::string(1, name), "U8", {kTensorBytes}, std::string(kTensorBytes, name)});
+  }
+  folder.Write("big.safetensors", SafetensorsImage(tensors));
+  absl::StatusOr<std::unique_ptr<SafetensorsFile>> file =
+      SafetensorsFile::Open(folder.File("big.safetensors"));
+  EXPECT_TRUE(file.ok()) << file.status();
+  return *std::move(file);
+}
+
+std::vector<ReadAhead::Piece> PiecesOf(const SafetensorsFile& file) {
+  std::vector<ReadAhead::Piece> pieces;
+  for (const SafetensorsEntry& entry : file.entries())
+    pieces.push_back({&file, entry.offset, entry.size_bytes});
+  return pieces;
+}
+
+// Waits until it has read `bytes`; false if it does not within 30 s.
+bool Reads(const ReadAhead& ahead, int64_t bytes) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (ahead.bytes_read() < bytes) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+TEST(ReadAheadTest, ReadsEverythingOnceTheWindowIsWideEnough) {
+  const ScratchFolder folder;
+  const std::unique_ptr<SafetensorsFile> file = BigFile(folder);
+  ReadAhead ahead(PiecesOf(*file), 3, int64_t{1} << 30);
+  EXPECT_TRUE(Reads(ahead, 3 * kTensorBytes));
+  EXPECT_EQ(ahead.bytes_read(), 3 * kTensorBytes);
+  for (const SafetensorsEntry& entry : file->entries()) {
+    EXPECT_EQ(file->bytes(entry)[0], static_cast<uint8_t>(entry.name[0]));
+    EXPECT_EQ(file->bytes(entry)[kTensorBytes - 1], static_cast<uint8_t>(entry.name[0]));
+  }
+}
+
+TEST(ReadAheadTest, StaysWithinTheWindowUntilTensorsAreReleased) {
+  const ScratchFolder folder;
+  const std::unique_ptr<SafetensorsFile> file = BigFile(folder);
+  const std::vector<SafetensorsEntry>& entries = file->entries();
+  constexpr int64_t kWindow = 10 << 20;
+  ReadAhead ahead(PiecesOf(*file), 2, kWindow);
+  EXPECT_TRUE(Reads(ahead, kWindow));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_LE(ahead.bytes_read(), kWindow + ReadAhead::kReadBytes);
+  file->Release(file->bytes(entries[0]), kTensorBytes);
+  EXPECT_TRUE(Reads(ahead, kWindow + kTensorBytes));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_LE(ahead.bytes_read(), kWindow + kTensorBytes + ReadAhead::kReadBytes);
+}
+
+TEST(ReadAheadTest, EndsWhileItWaits) {
+  const ScratchFolder folder;
+  const std::unique_ptr<SafetensorsFile> file = BigFile(folder);
+  const auto began = std::chrono::steady_clock::now();
+  {
+    const ReadAhead ahead(PiecesOf(*file), 8, 1);
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20));
+}
+
+TEST(CheckpointReadAheadTest, ReadsTheTensorsOfItsPartAlone) {
+  const ScratchFolder folder;
+  for (const auto& file : std::filesystem::directory_iterator(ModelFolder("dense-micro"))) {
+    std::filesystem::copy(file, folder.path());
+  }
+  const auto synthetic = Checkpoint::Open(folder.path(), {.format = LoadFormat::kSynthetic});
+  ASSERT_TRUE(synthetic.ok()) << synthetic.status();
+  EXPECT_EQ((*synthetic)->StartReadAhead(), nullptr);
+  std::vector<TensorToWrite> tensors;
+  int64_t text_bytes = 0;
+  for (const WeightSpec& spec : (*synthetic)->weights()) {
+    tensors.push_back(ToWrite(spec.name, (*synthetic)->Get(spec.name)->view()));
+    if (PartOfName(spec.name) == CheckpointPart::kText)
+      text_bytes += static_cast<int64_t>(tensors.back().bytes.size());
+  }
+  folder.Write("model.safetensors", SafetensorsImage(tensors));
+  const auto stored = Checkpoint::Open(folder.path(), {.part = CheckpointPart::kText});
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  const std::unique_ptr<ReadAhead> ahead = (*stored)->StartReadAhead();
+  ASSERT_NE(ahead, nullptr);
+  EXPECT_TRUE(Reads(*ahead, text_bytes));
+  EXPECT_EQ(ahead->bytes_read(), text_bytes);
+}
+
+}  // namespace
+}  // namespace prism
