@@ -1,9 +1,9 @@
 """Makes training batches: generator processes that fill slots of shared memory, and the reader's side.
 
-A batch holds pictures of one grid and conversations about them, any tasks mixed; some rows that compare pictures have
-some of a second grid. Several questions about the
-same pictures stand side by side as segments (see fast_model.py), unless the conversation is linear. Every token
-id comes from the strings that the chat template renders, encoded whole.
+A batch holds pictures of one grid and conversations about them, any tasks mixed; some rows that compare
+pictures have some of a second grid. Several questions about the same pictures stand side by side as segments
+(see fast_model.py), unless the conversation is linear. Every token id comes from the strings that the chat
+template renders, encoded whole.
 """
 
 import json
@@ -19,8 +19,8 @@ import numpy as np
 import model_config as mc
 
 SLOT_BYTES = 176 << 20
-TASKS = ("shapes", "colours", "sizes", "count", "position", "box", "text", "chart", "compare", "clip", "describe",
-         "json", "no_picture", "talk")
+TASKS = ("shapes", "colours", "sizes", "count", "position", "box", "text", "chart", "compare", "clip",
+         "describe", "json", "no_picture", "talk")
 IMAGE, VIDEO = mc.ID["<|image_pad|>"], mc.ID["<|video_pad|>"]
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 
@@ -68,7 +68,8 @@ class Row:
         self.groups = list(groups)  # (group, h, w) of each run of visual tokens, if they differ
         self.ids, self.pos, self.seg = [], [], []
         self.labels = []  # (index whose next token is the target, target, turn)
-        self.visual = {}  # group (0 pictures, 1 clips, 2 pictures of the second grid) -> index of each visual token
+        # group (0 pictures, 1 clips, 2 pictures of the second grid) -> index of each visual token
+        self.visual = {}
         self.next = 0
 
     def text(self, ids, segment):
@@ -94,7 +95,8 @@ class Row:
 
 
 def add_row(example, rng, encode, h, w, first_turn, groups=()):
-    """The row of an Example whose pictures lie in a grid of h x w merged tokens; turns count from first_turn."""
+    """The row of an Example whose pictures lie in a grid of h x w merged tokens, or in those that `groups`
+    names one by one; turns count from first_turn."""
     row = Row(h, w, groups)
     frames = len(example.video) if example.video else 0
     seen = visual_text(len(example.images), frames, example.fps)
@@ -139,8 +141,8 @@ class Writer:
 
 
 def pack(rows, turns, images, clips, h, w, buffer, others=(), other_grid=(0, 0)):
-    """Writes a batch into the buffer. images, clips: uint8 arrays [frames, H, W, 3]; h, w: the grid in patches;
-    others: pictures of other_grid.
+    """Writes a batch into the buffer. images, clips: uint8 arrays [frames, H, W, 3]; h, w: the grid in
+    patches; others: pictures of other_grid.
 
     Returns what the reader needs: the grid, the layout, the bytes used and the number of turns.
     """
@@ -175,8 +177,9 @@ def pack(rows, turns, images, clips, h, w, buffer, others=(), other_grid=(0, 0))
         out.put("clips", np.stack(clips))
     if others:
         out.put("others", np.stack(others))
-    return {"h": h, "w": w, "other_grid": tuple(other_grid), "layout": out.layout, "bytes": out.at, "turns": len(turns), "rows": b,
-            "tokens": b * n, "patches": (len(images) + len(clips)) * h * w + len(others) * other_grid[0] * other_grid[1]}
+    patches = (len(images) + len(clips)) * h * w + len(others) * other_grid[0] * other_grid[1]
+    return {"h": h, "w": w, "other_grid": tuple(other_grid), "layout": out.layout, "bytes": out.at,
+            "turns": len(turns), "rows": b, "tokens": b * n, "patches": patches}
 
 
 def choose_grid(rng, wide=0.06):
@@ -200,7 +203,8 @@ def source_size(rng, height, width):
     for _ in range(20):
         scale = rng.choice((1.0, 1.0, rng.uniform(0.6, 1.3)))
         w, h = (round(s * scale) + rng.randint(-15, 15) for s in (width, height))
-        if low <= w <= high and low <= h <= high and (scale != 1.0 or mc.smart_resize(h, w) == (height, width)):
+        within = low <= w <= high and low <= h <= high
+        if within and (scale != 1.0 or mc.smart_resize(h, w) == (height, width)):
             return w, h
     return max(low, min(high, width)), max(low, min(high, height))
 
@@ -229,8 +233,9 @@ class Mix:
         return rng.choices(names, [self.shares[n] for n in names])[0]
 
 
-SINGLE = ("sitting", "shapes", "colours", "sizes", "count", "position", "box", "text", "chart", "describe", "json",
-          "no_picture", "talk")
+# What may be asked about pictures of any size.
+SINGLE = ("sitting", "shapes", "colours", "sizes", "count", "position", "box", "text", "chart", "describe",
+          "json", "no_picture", "talk")
 
 
 def make_batch(rng, source, mix, encode, buffer, patches_max, tokens_max):
@@ -335,7 +340,8 @@ _TORCH = {"|u1": "uint8", "|i1": "int8", "<i2": "int16", "<i4": "int32"}
 
 
 def to_device(flat, info):
-    """The batch of a slot copied to the device as one uint8 tensor: views with the dtypes that indexing wants."""
+    """The batch of a slot that lies on the device as one uint8 tensor: views with the dtypes that indexing
+    wants."""
     import torch
     batch = {"h": info["h"], "w": info["w"], "other_grid": info["other_grid"], "images": None, "clips": None,
              "others": None, "visual_rows": None, "turns": info["turns"]}

@@ -1,10 +1,10 @@
 """A fast forward pass over the parameters of transformers' Qwen3VLMoeForConditionalGeneration, for training.
 
-It computes what the modules compute (hf_evaluate.py --check compares the two), arranged for pictures of one grid
-per batch: the tower's attention is one call over [pictures, heads, patches, width], the experts are two dense
-products with the router's weights in between, and rotary tables are made once a grid. Several questions about
-the same pictures share them: each token attends to the segment 0 before it (system text, pictures) and to its
-own segment, at the positions it would have if it were the only question.
+It computes what the modules compute (hf_evaluate.py --check compares the two), arranged for pictures of one
+grid per batch: the tower's attention is one call over [pictures, heads, patches, width], the experts are two
+dense products with the router's weights in between, and rotary tables are made once a grid. Several questions
+about the same pictures share them: each token attends to the segment 0 before it (system text, pictures) and
+to its own segment, at the positions it would have if it were the only question.
 """
 
 import functools
@@ -99,9 +99,11 @@ def vision(visual, images, clips, h, w, raster=False):
     parts = []
     if images is not None and images.shape[0]:
         # Both frames are the same picture: the kernel's two halves add up.
-        parts.append(F.linear(patches(images, h, w, weight.dtype, raster), weight.sum(2).reshape(c, -1), bias))
+        both = weight.sum(2).reshape(c, -1)
+        parts.append(F.linear(patches(images, h, w, weight.dtype, raster), both, bias))
     if clips is not None and clips.shape[0]:
-        parts.append(F.linear(patches(clips, h, w, weight.dtype, raster), weight.reshape(c, -1), bias))
+        whole = weight.reshape(c, -1)
+        parts.append(F.linear(patches(clips, h, w, weight.dtype, raster), whole, bias))
     x = torch.cat(parts)
     heads = mc.VISION["num_heads"]
     side = math.isqrt(mc.VISION["num_position_embeddings"])
@@ -114,8 +116,8 @@ def vision(visual, images, clips, h, w, raster=False):
                               merger.linear_fc2.bias)
     for i, block in enumerate(visual.blocks):
         attn, mlp = block.attn, block.mlp
-        q, k, v = STEPS["tower_before"](x, block.norm1.weight, block.norm1.bias, attn.qkv.weight, attn.qkv.bias,
-                                        cos, sin, heads)
+        q, k, v = STEPS["tower_before"](x, block.norm1.weight, block.norm1.bias, attn.qkv.weight,
+                                        attn.qkv.bias, cos, sin, heads)
         a = F.scaled_dot_product_attention(q, k, v)
         x = STEPS["tower_after"](x, a, attn.proj.weight, attn.proj.bias, block.norm2.weight, block.norm2.bias,
                                  mlp.linear_fc1.weight, mlp.linear_fc1.bias, mlp.linear_fc2.weight,
@@ -157,7 +159,7 @@ def mixture(x, gate, gate_up, down, k):
 
 
 def text_before(x, norm, q_w, k_w, v_w, q_norm, k_norm, cos, sin, d):
-    """A decoder layer up to its attention: q, k and v [B, heads, L, d], each KV head once for each of its heads."""
+    """A decoder layer up to its attention: q, k and v [B, heads, L, d], a KV head for each of its heads."""
     b, n, _ = x.shape
     y = rms_norm(x, norm)
     q, k, v = (F.linear(y, w).view(b, n, -1, d) for w in (q_w, k_w, v_w))
@@ -206,8 +208,8 @@ def text_states(language, ids, position, segment, visual_rows, merged, levels, c
     order = torch.arange(n, device=x.device)
     allowed = (order[:, None] >= order[None, :]) & ((segment[:, None, :] == 0) |
                                                     (segment[:, None, :] == segment[:, :, None]))
-    mask = torch.zeros(b, 1, n, n, device=x.device, dtype=x.dtype).masked_fill_(~allowed[:, None], float("-inf"))
-    mask = mask.expand(b, heads, n, n)
+    mask = torch.zeros(b, 1, n, n, device=x.device, dtype=x.dtype)
+    mask = mask.masked_fill_(~allowed[:, None], float("-inf")).expand(b, heads, n, n)
     total = 0.0
     for i, layer in enumerate(language.layers):
         s, m = layer.self_attn, layer.mlp

@@ -3,8 +3,8 @@
 
     make_tokenizer.py --out DIR [--examples 12000]
 
-Qwen's pre-tokenizer, NFC and special tokens; 2048 ids. Printed text that is to be read is left out of the corpus:
-it would spend merges on random letters. Needs the tokenizers package.
+Qwen's pre-tokenizer, NFC and special tokens; 2048 ids. Printed text that is to be read is left out of the
+corpus: it would spend merges on random letters. Needs the tokenizers package.
 """
 
 import argparse
@@ -18,19 +18,27 @@ PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\
 
 # Beside the tasks: words that people use around them, so that other questions do not fall apart into bytes.
 MORE = """
-You are a helpful assistant. You are a careful observer of pictures. You look at pictures and answer questions about
+You are a helpful assistant. You are a careful observer of pictures. You look at pictures and answer
+questions about
 them. Answer in one short sentence. Be precise. Answer briefly. You are Prism, a small vision model.
-What do you see? What is this? Who are you? Can you help me? Please tell me about this image. Thank you very much.
-Which one is bigger? Which is smaller? Where is it? How many are there? Is there anything else in the photo? Why?
+What do you see? What is this? Who are you? Can you help me? Please tell me about this image. Thank you very
+much.
+Which one is bigger? Which is smaller? Where is it? How many are there? Is there anything else in the photo?
+Why?
 user assistant system tool function name arguments seconds vision picture image photo video frame clip
-the of and to in is you that it he was for on are as with his they at be this have from or had by not but what
-all were we when your can said there use an each which she do how their if will up other about out many then them
-these so some her would make like him into time has look two more write go see number no way could people my than
-first water been call who oil its now find long down day did get come made may part one three four five six seven
+the of and to in is you that it he was for on are as with his they at be this have from or had by not but
+what
+all were we when your can said there use an each which she do how their if will up other about out many then
+them
+these so some her would make like him into time has look two more write go see number no way could people my
+than
+first water been call who oil its now find long down day did get come made may part one three four five six
+seven
 eight nine ten zero eleven twelve red orange yellow green blue purple pink black white gray grey brown
 circle square triangle rectangle star diamond cross ring heart shape shapes colour color colours colors
 left right above below top bottom center middle corner between largest smallest biggest tallest shortest
-bar bars chart value trend rising falling text letters digits read word says written compare difference changed
+bar bars chart value trend rising falling text letters digits read word says written compare difference
+changed
 moves moving direction describe json bbox_2d label count total answer yes no hello hi thanks goodbye welcome
 你好 谢谢 再见 请问 图片 图中 图里 照片 视频 这是什么 你看到了什么 有多少 几个 哪里 位置 左边 右边 上面 下面 左上角 右下角
 颜色 形状 大小 最大 最小 数字 文字 字母 读出 写着 柱状图 最高 最低 趋势 上升 下降 比较 不同 变化 移动 方向 描述 回答 是的 不是
@@ -54,7 +62,8 @@ def corpus(examples):
 
 
 def train(lines):
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers,
+                            processors, trainers)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
@@ -114,7 +123,7 @@ def main():
     tokenizer = train(lines)
     write(tokenizer, args.out)
     ids = [len(tokenizer.encode(t).ids) for t in lines[:20000]]
-    print(f"{tokenizer.get_vocab_size()} ids; {len(lines)} lines of {sum(ids) / len(ids):.1f} tokens on average")
+    print(f"{tokenizer.get_vocab_size()} ids; {len(lines)} lines, {sum(ids) / len(ids):.1f} tokens each")
 
 
 if __name__ == "__main__":

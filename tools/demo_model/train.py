@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Trains the demo model on one GPU, in pieces that can be stopped and resumed.
 
-    train.py --work DIR --tokenizer tokenizer.json [--minutes 18] [--piece 8.5] [--resume]
+    train.py --work DIR --tokenizer tokenizer.json [--minutes 16.5] [--piece 8.5] [--resume]
 
---minutes is the whole training's length and sets the schedule: a warm-up, a constant rate, and a linear decay over
-the last part; --piece ends this call earlier, and --resume goes on from DIR/state.pt. DIR/mix.json holds the shares of
-the tasks and DIR/minutes.txt, if there is one, --minutes; both are read again while training. DIR/log.txt says every 15 seconds how it goes and every minute how
-many answers of each task were right, to the letter, before the batch was trained on: every picture is new, so
-that is accuracy on held-out data. DIR/state.pt is written every minute and at the end.
+--minutes is the whole training's length and sets the schedule: a warm-up, a constant rate, and a linear decay
+over the last part; --piece ends this call earlier, and --resume goes on from DIR/state.pt, which is written
+every minute and at the end. The tasks' shares are those of MIXES, or of a JSON file (--mix) that is read
+again while training. DIR/log.txt says every 15 seconds how it goes and every minute how many answers of each task
+were right, to the letter, before the batch was trained on: every picture is new, so that is accuracy on
+held-out data.
 
 A step takes --micro batches. Should the generators fall behind, batches already seen are used again.
 """
@@ -28,13 +29,36 @@ sys.path.insert(0, str(Path(__file__).parent))
 import batches
 import model_config as mc
 
+# From which share of the training on, in what shares the tasks are drawn: what lags gets more room.
+MIXES = (
+    (0.00, {"sitting": 0.36, "shapes": 0.02, "colours": 0.02, "sizes": 0.03, "count": 0.06, "position": 0.04,
+            "box": 0.05, "text": 0.16, "chart": 0.12, "compare": 0.10, "clip": 0.06, "describe": 0.015,
+            "json": 0.02, "no_picture": 0.01, "talk": 0.015}),
+    (0.38, {"sitting": 0.24, "shapes": 0.02, "colours": 0.02, "sizes": 0.03, "count": 0.06, "position": 0.03,
+            "box": 0.05, "text": 0.19, "chart": 0.25, "compare": 0.12, "clip": 0.03, "describe": 0.01,
+            "json": 0.01, "no_picture": 0.01, "talk": 0.015}),
+    (0.61, {"sitting": 0.20, "shapes": 0.02, "colours": 0.02, "sizes": 0.03, "count": 0.07, "position": 0.02,
+            "box": 0.06, "text": 0.21, "chart": 0.27, "compare": 0.12, "clip": 0.02, "describe": 0.01,
+            "json": 0.01, "no_picture": 0.01, "talk": 0.015}),
+    (0.84, {"sitting": 0.20, "shapes": 0.02, "colours": 0.02, "sizes": 0.03, "count": 0.07, "position": 0.02,
+            "box": 0.12, "text": 0.19, "chart": 0.24, "compare": 0.12, "clip": 0.02, "describe": 0.015,
+            "json": 0.015, "no_picture": 0.01, "talk": 0.015}),
+)
+
+
+def mix_at(share):
+    """The tasks' shares once that share of the training is done."""
+    return [shares for start, shares in MIXES if start <= share][-1]
+
 
 def build_model(torch, seed):
     """The model with fresh weights, bf16: the form that is exported."""
     import transformers
     torch.manual_seed(seed)
-    config = transformers.Qwen3VLMoeConfig(**{k: v for k, v in json.loads(json.dumps(mc.CONFIG)).items()
-                                              if k not in ("architectures", "model_type", "transformers_version")})
+    fields = json.loads(json.dumps(mc.CONFIG))
+    for name in ("architectures", "model_type", "transformers_version"):
+        del fields[name]
+    config = transformers.Qwen3VLMoeConfig(**fields)
     model = transformers.Qwen3VLMoeForConditionalGeneration(config).float()
     depth_v, depth_t = mc.VISION["depth"], mc.TEXT["num_hidden_layers"]
     with torch.no_grad():
@@ -73,9 +97,10 @@ class Optimizer:
         self.matrix = [i for i, n in enumerate(self.names) if self._is_matrix(n)]
         self.other = [i for i in range(len(self.params)) if i not in set(self.matrix)]
         self.momentum = {i: torch.zeros_like(self.masters[i]) for i in self.matrix}
+        others = [self.masters[i] for i in self.other]
         self.adam = torch.optim.AdamW(
-            [{"params": [self.masters[i] for i in self.other if self.masters[i].dim() > 1], "weight_decay": 0.01},
-             {"params": [self.masters[i] for i in self.other if self.masters[i].dim() == 1], "weight_decay": 0.0}],
+            [{"params": [m for m in others if m.dim() > 1], "weight_decay": 0.01},
+             {"params": [m for m in others if m.dim() == 1], "weight_decay": 0.0}],
             lr=torch.tensor(lr_adam, device=self.masters[0].device), betas=(0.9, 0.97), eps=1e-10, fused=True,
             capturable=True)
         for group in self.adam.param_groups:
@@ -102,7 +127,7 @@ class Optimizer:
                               "experts.gate_up_proj", "experts.down_proj"))
 
     def _cut(self, i, t):
-        """A parameter as matrices [n, rows, cols]: q, k and v of the tower, gate and up of an expert apart."""
+        """A parameter as matrices [n, rows, cols]: the tower's q, k and v, an expert's gate and up apart."""
         name = self.names[i]
         if name.endswith("qkv.weight"):
             return t.view(3, -1, t.shape[-1])
@@ -216,7 +241,7 @@ class Copier(threading.Thread):
 
 def box_overlap(a, b):
     """Intersection over union of the first four numbers of two texts; 0 if either has fewer."""
-    p, q = ([int(x) for x in re.findall(r"\d+", t)[:6]] for t in (a.replace("bbox_2d", ""), b.replace("bbox_2d", "")))
+    p, q = ([int(x) for x in re.findall(r"\d+", t.replace("bbox_2d", ""))[:4]] for t in (a, b))
     if len(p) < 4 or len(q) < 4:
         return 0.0
     w = min(p[2], q[2]) - max(p[0], q[0])
@@ -230,7 +255,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=18)
+    parser.add_argument("--minutes", type=float, default=16.5)
     parser.add_argument("--piece", type=float, default=8.5)
     parser.add_argument("--decay-share", type=float, default=0.35)
     parser.add_argument("--resume", action="store_true")
@@ -242,15 +267,15 @@ def main():
     parser.add_argument("--lr-muon", type=float, default=3e-3)
     parser.add_argument("--lr-adam", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="fuse the model's steps: twice as fast after a minute")
+    parser.add_argument("--mix", type=Path, help="a JSON file of the tasks' shares instead of MIXES")
+    parser.add_argument("--compile", action="store_true", help="fuse the model's steps, after a minute")
     parser.add_argument("--no-graph", action="store_true", help="launch the optimizer's kernels one by one")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    mix = args.work / "mix.json"
-    if not mix.exists():
-        import tasks
-        mix.write_text(json.dumps(tasks.training_mix(), indent=1))
+    mix = args.mix or args.work / "mix.json"
+    if args.mix is None:
+        mix.write_text(json.dumps(mix_at(0.0)))
     log_file = open(args.work / "log.txt", "a", buffering=1)
 
     def log(line):
@@ -258,8 +283,9 @@ def main():
         log_file.write(line + "\n")
 
     started = time.time()
-    feed = batches.Feed(args.workers, 2 * args.workers + 4, seed=f"{args.seed}.{int(started)}", family="train",
-                        tokenizer=args.tokenizer, mix_path=mix, patches_max=args.patches, tokens_max=args.tokens)
+    feed = batches.Feed(args.workers, 2 * args.workers + 4, seed=f"{args.seed}.{int(started)}",
+                        family="train", tokenizer=args.tokenizer, mix_path=mix, patches_max=args.patches,
+                        tokens_max=args.tokens)
     import torch
     import torch.nn.functional as F
     import fast_model
@@ -300,14 +326,8 @@ def main():
         torch.save(dict(optimizer.state(), elapsed=elapsed, step=step), args.work / "state.new")
         (args.work / "state.new").rename(args.work / "state.pt")
 
-    def whole():
-        path = args.work / "minutes.txt"
-        try:
-            return 60 * float(path.read_text())
-        except (OSError, ValueError):
-            return 60 * args.minutes
-
-    total = whole()
+    total = args.minutes * 60
+    mixed = mix_at(0.0)
     began_at = elapsed
     piece_end = elapsed + args.piece * 60
     flat, info = copier.out.get()
@@ -411,9 +431,10 @@ def main():
             a = lost.tolist()
             span = now - last_log
             rows_all += rows
-            log(f"{elapsed:6.0f} s  step {step}  rate {factor:.3f}  loss/turn {a[0] / max(lost_turns, 1):.4f}  "
-                f"balance {a[1] / max(steps, 1):.3f}  norm {norm.item():.2f}  fresh rows/s {rows / span:.0f}  "
-                f"({rows_all} rows)  step {span / steps * 1e3:.0f} ms  patches/s {patches / span / 1e3:.0f}k  "
+            log(f"{elapsed:6.0f} s  step {step}  rate {factor:.3f}  "
+                f"loss/turn {a[0] / max(lost_turns, 1):.4f}  balance {a[1] / max(steps, 1):.3f}  "
+                f"norm {norm.item():.2f}  fresh rows/s {rows / span:.0f}  ({rows_all} rows)  "
+                f"step {span / steps * 1e3:.0f} ms  patches/s {patches / span / 1e3:.0f}k  "
                 f"tokens/s {tokens / span / 1e3:.0f}k  waited {waited / span:.0%}  "
                 f"replayed {replayed / max(fresh + replayed, 1):.0%}  "
                 f"ready {feed.ready.qsize()}  gpu {torch.cuda.max_memory_allocated() / 1e9:.0f} GB")
@@ -422,8 +443,10 @@ def main():
             rows = patches = tokens = steps = 0
             waited = 0.0
             last_log = now
-            total = whole()
             probe = 3
+            if args.mix is None and mix_at(elapsed / total) is not mixed:
+                mixed = mix_at(elapsed / total)
+                mix.write_text(json.dumps(mixed))
         if now - last_table > 60:
             r, s = right.tolist(), seen.tolist()
             cells = [f"{task} " + "/".join(f"{r[2 * i + z] / s[2 * i + z]:.1%}" if s[2 * i + z] else "-"
