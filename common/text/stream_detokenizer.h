@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <string>
 
-#include "common/text/tokenizer.h"
 #include "common/base/utf8.h"
+#include "common/text/tokenizer.h"
 
 namespace prism {
 

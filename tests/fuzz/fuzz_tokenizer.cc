@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/base/check.h"
+#include "common/base/utf8.h"
 #include "common/text/chat_format.h"
 #include "common/text/python_json.h"
 #include "common/text/reasoning_splitter.h"
@@ -15,7 +16,6 @@
 #include "common/text/stream_detokenizer.h"
 #include "common/text/tokenizer.h"
 #include "common/text/unicode_normalizer.h"
-#include "common/base/utf8.h"
 
 namespace prism {
 namespace {

@@ -8,8 +8,8 @@
 #include <random>
 #include <thread>
 
-#include "common/text/byte_level.h"
 #include "common/base/utf8.h"
+#include "common/text/byte_level.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/common/text/text_test_files.h"
