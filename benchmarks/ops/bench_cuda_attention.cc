@@ -213,12 +213,14 @@ void Decode() {
            {1, 1024}, {8, 1024}, {32, 1024}, {128, 1024}, {1, 8192}, {8, 8192}, {32, 8192}, {1, 32768}}) {
     const PagedBench bench(std::vector<Sequence>(static_cast<size_t>(batch), Sequence{context, 1}));
     void* workspace = Allocate<char>(DecodeWorkspaceBytes(bench.layer(0), 1));
-    for (const DecodeSplit split : {DecodeSplit::kLeaves, DecodeSplit::kWhole}) {
+    for (const DecodeSplit split : {DecodeSplit::kLeaves, DecodeSplit::kWhole, DecodeSplit::kAuto}) {
       const Seconds seconds = Time(bench.num_layers(), [&](int i, cudaStream_t stream) {
         return LaunchAttentionDecode(bench.layer(i), 1, split, workspace, stream);
       });
       Print("batch " + std::to_string(batch) + " context " + std::to_string(context) +
-                (split == DecodeSplit::kWhole ? ", whole" : ", by leaves"),
+                (split == DecodeSplit::kWhole    ? ", whole"
+                 : split == DecodeSplit::kLeaves ? ", by leaves"
+                                                 : ""),
             seconds, bench.bytes(), bench.flops());
     }
     Check(cudaFree(workspace));

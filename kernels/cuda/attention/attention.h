@@ -50,12 +50,13 @@ cudaError_t LaunchAttentionVarlen(const AttentionVarlenParams& params, cudaStrea
 
 // How the keys of generated rows are shared out.
 enum class DecodeSplit {
+  kAuto,    // by what the contexts turn out to be, on the device
   kLeaves,  // every leaf on its own, merged by a second kernel from the workspace
   kWhole,   // all leaves of a row and KV head by one block: no workspace, best with many rows
 };
 
 // Rows of sequences that bring at most `rows_max` new rows, each row on its own. REQUIRES:
-// HasDecodeKernel(), with kLeaves a workspace of DecodeWorkspaceBytes().
+// HasDecodeKernel(), but for kWhole a workspace of DecodeWorkspaceBytes().
 bool HasDecodeKernel(const AttentionPagedParams& params);
 int64_t DecodeWorkspaceBytes(const AttentionPagedParams& params, int rows_max);
 cudaError_t LaunchAttentionDecode(const AttentionPagedParams& params, int rows_max, DecodeSplit split,

@@ -38,7 +38,7 @@ absl::Status Decode(CudaStream& stream, const AttentionPagedParams& params, int 
                       "AttentionPaged");
   }
   PRISM_ASSIGN_OR_RETURN(void* scratch, stream.Scratch(bytes));
-  return CudaStatus(LaunchAttentionDecode(params, rows_max, DecodeSplit::kLeaves, scratch, stream.handle()),
+  return CudaStatus(LaunchAttentionDecode(params, rows_max, DecodeSplit::kAuto, scratch, stream.handle()),
                     "AttentionPaged");
 }
 

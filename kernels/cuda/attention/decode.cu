@@ -16,7 +16,7 @@ constexpr int kHeads = 8;  // of one pass over the keys: the N side
 constexpr int kWarps = 4;
 constexpr int kComputing = kWarps * 32;
 constexpr int kThreads = kComputing + 32;
-constexpr int kSequencesMax = 4096;
+constexpr int kSequencesMax = 2048;
 static_assert(kWarps == kTilesPerLeaf);
 
 // Ring of tiles of K and V.
@@ -33,9 +33,11 @@ struct Plan {
   int num_places;    // of rows
   int leaves_max;    // of a row, by the width of the page table
   int heads_passes;  // passes of kHeads over one KV head's group
-  bool whole;        // a unit of work is all leaves of a row
+  DecodeSplit split;
+  int* went_whole;  // for the second kernel: what was done
   float* partials;
 };
+constexpr int64_t kHeaderBytes = 256;
 
 // Floats of one leaf's partial result: o [D][8], then maxima [8], then sums [8].
 __host__ __device__ constexpr int64_t PartialFloats(int head_size) { return (head_size + 2) * kHeads; }
@@ -58,13 +60,24 @@ struct Work {
   int leaf, leaf_end;
 };
 
-// Units of work before each sequence, and the way from a unit's number to the unit.
+// Units of work of each sequence, in shared memory, and the way from a unit's number to the unit.
 struct Schedule {
   const AttentionPagedParams& p;
   const Plan& plan;
-  const int* before;  // [S + 1], shared memory
+  int* starts;   // [S + 1] of rows
+  int* lengths;  // [S] of contexts
+  int* before;   // [S + 1] units before each sequence
+  bool whole;    // a unit is all leaves of a row and pass; else one leaf
 
+  static constexpr int NumInts(int num_sequences) { return 3 * num_sequences + 2; }
   __device__ __forceinline__ int passes() const { return p.num_kv_heads * plan.heads_passes; }
+  __device__ __forceinline__ int Leaves(int s) const { return max((lengths[s] + kLeaf - 1) / kLeaf, 1); }
+  // Rows and passes of a sequence.
+  __device__ __forceinline__ int Pairs(int s) const {
+    const int rows = starts[s + 1] - starts[s];
+    return rows <= plan.rows_max ? rows * passes() : 0;
+  }
+
   __device__ __forceinline__ Work Locate(int unit) const {
     int low = 0, high = p.num_sequences;  // before[low] <= unit < before[high]
     while (high - low > 1) {
@@ -77,51 +90,76 @@ struct Schedule {
     }
     Work work;
     work.sequence = low;
-    const int first = p.query_starts[low];
-    const int rows = p.query_starts[low + 1] - first;
-    const int length = p.context_lengths[low];
+    const int rows = starts[low + 1] - starts[low];
     int rest = unit - before[low];
-    const int leaves = plan.whole ? 1 : max((length + kLeaf - 1) / kLeaf, 1);
+    const int leaves = whole ? 1 : Leaves(low);
     work.leaf = rest % leaves;
     rest /= leaves;
     work.pass = rest % passes();
     rest /= passes();
-    work.row = first + rest;
+    work.row = starts[low] + rest;
     work.place = plan.by_sequence ? low * plan.rows_max + rest : work.row;
     work.kv_head = work.pass / plan.heads_passes;
     const int group = p.num_heads / p.num_kv_heads;
     const int skipped = work.pass % plan.heads_passes * kHeads;
     work.first_head = work.kv_head * group + skipped;
     work.num_heads = min(kHeads, group - skipped);
-    work.visible = max(length - rows + rest + 1, 0);
+    work.visible = max(lengths[low] - rows + rest + 1, 0);
     const int own_leaves = (work.visible + kLeaf - 1) / kLeaf;
-    work.leaf_end = plan.whole ? own_leaves : min(work.leaf + 1, own_leaves);
+    work.leaf_end = whole ? own_leaves : min(work.leaf + 1, own_leaves);
     return work;
   }
 };
 
-// By one warp: before[s] for every sequence.
-__device__ __forceinline__ void CountUnits(const AttentionPagedParams& p, const Plan& plan, int* before) {
+// Sum over the warp's lanes up to this one.
+__device__ __forceinline__ int SumThrough(int value) {
+#pragma unroll
+  for (int apart = 1; apart < 32; apart *= 2) {
+    const int other = __shfl_up_sync(0xffffffffu, value, apart);
+    if (threadIdx.x % 32 >= apart) value += other;
+  }
+  return value;
+}
+
+// By one warp: fills the schedule. Work is cut by leaves unless whole rows keep the device about as
+// busy, which saves the partial results.
+__device__ __forceinline__ void FillSchedule(Schedule& schedule, bool* whole) {
+  const AttentionPagedParams& p = schedule.p;
   const int lane = threadIdx.x % 32;
+  for (int s = lane; s < p.num_sequences; s += 32) {
+    schedule.starts[s] = p.query_starts[s];
+    schedule.lengths[s] = p.context_lengths[s];
+  }
+  if (lane == 0) schedule.starts[p.num_sequences] = p.query_starts[p.num_sequences];
+  __syncwarp();
+  int pairs = 0, units = 0, leaves_most = 0;
+  for (int s = lane; s < p.num_sequences; s += 32) {
+    const int own = schedule.Pairs(s);
+    pairs += own;
+    units += own * schedule.Leaves(s);
+    if (own > 0) leaves_most = max(leaves_most, schedule.Leaves(s));
+  }
+  pairs = __reduce_add_sync(0xffffffffu, pairs);
+  units = __reduce_add_sync(0xffffffffu, units);
+  leaves_most = __reduce_max_sync(0xffffffffu, leaves_most);
+  const int blocks = gridDim.x;
+  const int64_t rounds_whole = static_cast<int64_t>((pairs + blocks - 1) / blocks) * leaves_most;
+  const int64_t rounds_split = (units + blocks - 1) / blocks;
+  schedule.whole = schedule.plan.split == DecodeSplit::kWhole ||
+                   (schedule.plan.split == DecodeSplit::kAuto && 4 * rounds_whole <= 5 * rounds_split);
   int total = 0;
   for (int base = 0; base < p.num_sequences; base += 32) {
     const int s = base + lane;
-    int units = 0;
-    if (s < p.num_sequences) {
-      const int rows = p.query_starts[s + 1] - p.query_starts[s];
-      const int leaves = plan.whole ? 1 : max((p.context_lengths[s] + kLeaf - 1) / kLeaf, 1);
-      units = rows <= plan.rows_max ? rows * p.num_kv_heads * plan.heads_passes * leaves : 0;
-    }
-    int through = units;
-#pragma unroll
-    for (int apart = 1; apart < 32; apart *= 2) {
-      const int other = __shfl_up_sync(0xffffffffu, through, apart);
-      if (lane >= apart) through += other;
-    }
-    if (s < p.num_sequences) before[s + 1] = total + through;
+    const int own = s < p.num_sequences ? schedule.Pairs(s) * (schedule.whole ? 1 : schedule.Leaves(s)) : 0;
+    const int through = SumThrough(own);
+    if (s < p.num_sequences) schedule.before[s + 1] = total + through;
     total += __shfl_sync(0xffffffffu, through, 31);
   }
-  if (lane == 0) before[0] = 0;
+  if (lane == 0) {
+    schedule.before[0] = 0;
+    *whole = schedule.whole;
+    if (blockIdx.x == 0 && schedule.plan.went_whole != nullptr) *schedule.plan.went_whole = schedule.whole;
+  }
 }
 
 // What the computing warps tell each other within a leaf.
@@ -216,8 +254,16 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(128) uint8_t dynamic[];
   __shared__ SharedState<kHeadSize> shared;
   const uint32_t ring = SharedAddress(dynamic);
-  int* before = reinterpret_cast<int*>(dynamic + R::kBytes);
-  if (threadIdx.x < 32) CountUnits(p, plan, before);
+  __shared__ bool whole;
+  LaunchDependents();
+  int* table = reinterpret_cast<int*>(dynamic + R::kBytes);
+  Schedule schedule{.p = p,
+                    .plan = plan,
+                    .starts = table,
+                    .lengths = table + p.num_sequences + 1,
+                    .before = table + 2 * p.num_sequences + 1,
+                    .whole = false};
+  if (threadIdx.x < 32) FillSchedule(schedule, &whole);
   if (threadIdx.x == 32) {
     for (int i = 0; i < R::kStages; ++i) {
       BarrierInit(SharedAddress(&shared.full[i]), 1);
@@ -226,11 +272,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     BarrierInitFence();
   }
   __syncthreads();
-  const Schedule schedule{p, plan, before};
-  const int64_t units = before[p.num_sequences];
-  const int first = plan.whole ? blockIdx.x : static_cast<int>(units * blockIdx.x / gridDim.x);
-  const int last = static_cast<int>(plan.whole ? units : units * (blockIdx.x + 1) / gridDim.x);
-  const int step = plan.whole ? gridDim.x : 1;
+  schedule.whole = whole;
+  const int64_t units = schedule.before[p.num_sequences];
+  const int first = schedule.whole ? blockIdx.x : static_cast<int>(units * blockIdx.x / gridDim.x);
+  const int last = static_cast<int>(schedule.whole ? units : units * (blockIdx.x + 1) / gridDim.x);
+  const int step = schedule.whole ? gridDim.x : 1;
 
   const int warp = threadIdx.x / 32;
   if (warp == kWarps) {
@@ -381,7 +427,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         l[1] = __fadd_rn(l[1], __shfl_xor_sync(0xffffffffu, l[1], apart));
       }
 
-      if (plan.whole) {
+      if (schedule.whole) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           const MergeFactors factors = Merge(maximum_before[e], maximum[e]);
@@ -412,7 +458,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
       }
     }
-    if (!plan.whole) continue;
+    if (!schedule.whole) continue;
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       if (2 * t + e >= work.num_heads) continue;
@@ -442,20 +488,24 @@ __device__ __forceinline__ int SequenceOf(const int32_t* starts, int num_sequenc
   return -1;
 }
 
-// Grid: [places of rows, passes]. One block merges one row's leaves, left to right; a thread has one
-// element of four heads.
+// Grid: [places of rows, passes]. One block merges one row's leaves, left to right, 32 at a time: a
+// warp works out a head's factors, a leaf a lane; then a thread has one element of four heads.
 template <int kHeadSize>
 __global__ void __launch_bounds__(2 * kHeadSize)
     attention_merge_kernel(const __grid_constant__ AttentionPagedParams p,
                            const __grid_constant__ Plan plan) {
-  constexpr int kAtOnce = 2 * kHeadSize / kHeads;  // leaves whose factors are worked out together
+  constexpr int kAtOnce = 32;
+  constexpr int kMergeWarps = 2 * kHeadSize / 32;
+  constexpr int kHeadsOfWarp = (kHeads + kMergeWarps - 1) / kMergeWarps;
   __shared__ int shared_sequence;
-  __shared__ float maxima[kAtOnce][kHeads], sums[kAtOnce][kHeads];
   __shared__ alignas(16) float factor_before[kAtOnce][kHeads];
   __shared__ alignas(16) float factor_next[kAtOnce][kHeads];
   __shared__ float total[kHeads];
+  WaitForPrevious();
+  if (*plan.went_whole != 0) return;
   const int pass = blockIdx.y;
-  if (threadIdx.x < kHeads) total[threadIdx.x] = 0.0f;
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
   int sequence = static_cast<int>(blockIdx.x) / max(plan.rows_max, 1);
   if (!plan.by_sequence) {
     if (threadIdx.x < 32) {
@@ -465,7 +515,6 @@ __global__ void __launch_bounds__(2 * kHeadSize)
     __syncthreads();
     sequence = shared_sequence;
   }
-  __syncthreads();
   if (sequence < 0) return;
   const int first = p.query_starts[sequence];
   const int end = p.query_starts[sequence + 1];
@@ -478,35 +527,43 @@ __global__ void __launch_bounds__(2 * kHeadSize)
       plan.partials + PartialIndex(plan, p.num_kv_heads, blockIdx.x, pass, 0) * PartialFloats(kHeadSize);
   const int d = threadIdx.x / 2;
   const int heads = threadIdx.x % 2 * 4;
-  const int my_head = threadIdx.x % kHeads;
-  float maximum_before = -INFINITY;  // of head threadIdx.x % 8, over all leaves before this round
+  float maximum_before[kHeadsOfWarp];  // of this warp's heads, over the rounds before
+  float l[kHeadsOfWarp];
+#pragma unroll
+  for (int i = 0; i < kHeadsOfWarp; ++i) {
+    maximum_before[i] = -INFINITY;
+    l[i] = 0.0f;
+  }
   float o[4] = {};
   for (int base = 0; base < num_leaves; base += kAtOnce) {
     const int here = min(kAtOnce, num_leaves - base);
-    const int my_leaf = threadIdx.x / kHeads;
-    if (my_leaf < here) {
-      const float* tail = partials + (base + my_leaf) * PartialFloats(kHeadSize) + kHeadSize * kHeads;
-      maxima[my_leaf][my_head] = tail[my_head];
-      sums[my_leaf][my_head] = tail[kHeads + my_head];
-    }
-    __syncthreads();
-    float maximum = maximum_before;  // before my leaf
-    for (int leaf = 0; leaf < min(my_leaf, here); ++leaf) maximum = fmaxf(maximum, maxima[leaf][my_head]);
-    if (my_leaf < here) {
-      const MergeFactors factors = Merge(maximum, maxima[my_leaf][my_head]);
-      factor_before[my_leaf][my_head] = factors.before;
-      factor_next[my_leaf][my_head] = factors.next;
-    }
-    for (int leaf = 0; leaf < here; ++leaf) maximum_before = fmaxf(maximum_before, maxima[leaf][my_head]);
-    __syncthreads();
-    if (threadIdx.x < kHeads) {
-      float l = total[my_head];
-      for (int leaf = 0; leaf < here; ++leaf) {
-        l = Merged(l, sums[leaf][my_head], {0.0f, factor_before[leaf][my_head], factor_next[leaf][my_head]});
+#pragma unroll
+    for (int i = 0; i < kHeadsOfWarp; ++i) {
+      const int head = warp * kHeadsOfWarp + i;
+      const float* tail = partials + (base + lane) * PartialFloats(kHeadSize) + kHeadSize * kHeads;
+      const float own = lane < here ? tail[head] : -INFINITY;
+      const float sum = lane < here ? tail[kHeads + head] : 0.0f;
+      float through = fmaxf(own, maximum_before[i]);  // the maximum up to this leaf
+#pragma unroll
+      for (int apart = 1; apart < 32; apart *= 2) {
+        const float other = __shfl_up_sync(0xffffffffu, through, apart);
+        if (lane >= apart) through = fmaxf(through, other);
       }
-      total[my_head] = l;
+      float before = __shfl_up_sync(0xffffffffu, through, 1);
+      if (lane == 0) before = maximum_before[i];
+      const MergeFactors factors = Merge(before, own);
+      factor_before[lane][head] = factors.before;
+      factor_next[lane][head] = factors.next;
+      maximum_before[i] = __shfl_sync(0xffffffffu, through, 31);
+      for (int leaf = 0; leaf < here; ++leaf) {
+        const MergeFactors of_leaf = {.maximum = 0.0f,
+                                      .before = __shfl_sync(0xffffffffu, factors.before, leaf),
+                                      .next = __shfl_sync(0xffffffffu, factors.next, leaf)};
+        l[i] = Merged(l[i], __shfl_sync(0xffffffffu, sum, leaf), of_leaf);
+      }
     }
-#pragma unroll 4
+    __syncthreads();
+#pragma unroll 8
     for (int leaf = 0; leaf < here; ++leaf) {
       const float4 next = *reinterpret_cast<const float4*>(
           partials + (base + leaf) * PartialFloats(kHeadSize) + d * kHeads + heads);
@@ -519,6 +576,11 @@ __global__ void __launch_bounds__(2 * kHeadSize)
     }
     __syncthreads();
   }
+  if (lane == 0) {
+#pragma unroll
+    for (int i = 0; i < kHeadsOfWarp; ++i) total[warp * kHeadsOfWarp + i] = l[i];
+  }
+  __syncthreads();
   const int group = p.num_heads / p.num_kv_heads;
   const int skipped = pass % plan.heads_passes * kHeads;
   const int num_heads = min(kHeads, group - skipped);
@@ -539,7 +601,8 @@ Plan MakePlan(const AttentionPagedParams& params, int rows_max) {
           .num_places = by_sequence ? rows_max * params.num_sequences : params.num_rows,
           .leaves_max = (params.pages_max + kTilesPerLeaf - 1) / kTilesPerLeaf,
           .heads_passes = (group + kHeads - 1) / kHeads,
-          .whole = false,
+          .split = DecodeSplit::kAuto,
+          .went_whole = nullptr,
           .partials = nullptr};
 }
 
@@ -550,18 +613,28 @@ cudaError_t Launch(const AttentionPagedParams& params, const Plan& plan, cudaStr
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device);
   if (error != cudaSuccess) return error;
   const auto kernel = sm90_attention_decode_kernel<kHeadSize>;
-  const int bytes = Ring<kHeadSize>::kBytes + (params.num_sequences + 1) * static_cast<int>(sizeof(int));
+  const int bytes =
+      Ring<kHeadSize>::kBytes + Schedule::NumInts(params.num_sequences) * static_cast<int>(sizeof(int));
   error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
   const int64_t passes = static_cast<int64_t>(params.num_kv_heads) * plan.heads_passes;
-  const int64_t units_max = plan.num_places * passes * (plan.whole ? 1 : plan.leaves_max);
+  const int64_t units_max =
+      plan.num_places * passes * (plan.split == DecodeSplit::kWhole ? 1 : plan.leaves_max);
   const int blocks = static_cast<int>(units_max < num_sms ? units_max : num_sms);
   kernel<<<blocks, kThreads, bytes, stream>>>(params, plan);
   error = cudaGetLastError();
-  if (error != cudaSuccess || plan.whole) return error;
-  attention_merge_kernel<kHeadSize>
-      <<<dim3(plan.num_places, static_cast<unsigned int>(passes)), 2 * kHeadSize, 0, stream>>>(params, plan);
-  return cudaGetLastError();
+  if (error != cudaSuccess || plan.split == DecodeSplit::kWhole) return error;
+  // Its blocks may wait on the device while the first kernel runs.
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(plan.num_places, static_cast<unsigned int>(passes));
+  config.blockDim = dim3(2 * kHeadSize);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, attention_merge_kernel<kHeadSize>, params, plan);
 }
 
 }  // namespace
@@ -574,15 +647,19 @@ bool HasDecodeKernel(const AttentionPagedParams& params) {
 int64_t DecodeWorkspaceBytes(const AttentionPagedParams& params, int rows_max) {
   const Plan plan = MakePlan(params, rows_max);
   return static_cast<int64_t>(plan.num_places) * params.num_kv_heads * plan.heads_passes * plan.leaves_max *
-         PartialFloats(params.head_size) * static_cast<int64_t>(sizeof(float));
+             PartialFloats(params.head_size) * static_cast<int64_t>(sizeof(float)) +
+         kHeaderBytes;
 }
 
 cudaError_t LaunchAttentionDecode(const AttentionPagedParams& params, int rows_max, DecodeSplit split,
                                   void* workspace, cudaStream_t stream) {
   if (params.num_rows == 0 || params.num_sequences == 0 || rows_max <= 0) return cudaSuccess;
   Plan plan = MakePlan(params, rows_max);
-  plan.whole = split == DecodeSplit::kWhole;
-  plan.partials = static_cast<float*>(workspace);
+  plan.split = split;
+  if (split != DecodeSplit::kWhole) {
+    plan.went_whole = static_cast<int*>(workspace);
+    plan.partials = reinterpret_cast<float*>(static_cast<char*>(workspace) + kHeaderBytes);
+  }
   return params.head_size == 64 ? Launch<64>(params, plan, stream) : Launch<128>(params, plan, stream);
 }
 

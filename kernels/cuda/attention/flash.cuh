@@ -70,9 +70,9 @@ struct RingPlace {
 
 // What a worker needs to know of its rows.
 struct WorkerRows {
-  int visible[2];         // keys that this thread's rows g and g + 8 see
-  __nv_bfloat16* out[2];  // where their results go, or null
-  int num_tiles;          // of the block, >= 1
+  int visible[2];  // keys that this thread's rows g and g + 8 see
+  int num_tiles;   // of the block, >= 1
+  int barrier;     // of the worker's threads
 };
 
 // Where a worker is in the ring of stages, and what it tells the producer.
@@ -102,11 +102,12 @@ struct FlashStages {
 template <typename Layout>
 __device__ __forceinline__ void QueueScores(float (&s)[32], uint32_t query, uint32_t keys) {
   WgmmaFence();
+  const uint64_t a = MatrixDescriptor(query, Layout::kQueryStride, 128);
+  const uint64_t b = MatrixDescriptor(keys, Layout::kChunkStride, 128);
 #pragma unroll
   for (int u = 0; u < Layout::kUnits; ++u) {
-    const uint64_t a = MatrixDescriptor(query + 2 * u * Layout::kQueryStride, Layout::kQueryStride, 128);
-    const uint64_t b = MatrixDescriptor(keys + 2 * u * Layout::kChunkStride, Layout::kChunkStride, 128);
-    Wgmma<64>::Scores(s, a, b, u > 0);
+    Wgmma<64>::Scores(s, Further(a, 2 * u * Layout::kQueryStride), Further(b, 2 * u * Layout::kChunkStride),
+                      u > 0);
   }
   WgmmaCommit();
 }
@@ -115,9 +116,10 @@ __device__ __forceinline__ void QueueScores(float (&s)[32], uint32_t query, uint
 template <typename Layout, int kOut>
 __device__ __forceinline__ void QueueValues(float (&o)[kOut], const uint32_t (&p)[4][4], uint32_t values) {
   WgmmaFence();
+  const uint64_t b = MatrixDescriptor(values, 128, Layout::kChunkStride);
 #pragma unroll
   for (int u = 0; u < kTile / kUnit; ++u) {
-    Wgmma<2 * kOut>::Values(o, p[u], MatrixDescriptor(values + u * kUnit * 16, 128, Layout::kChunkStride));
+    Wgmma<2 * kOut>::Values(o, p[u], Further(b, u * kUnit * 16));
   }
   WgmmaCommit();
 }
@@ -184,13 +186,13 @@ struct MergedRows {
 };
 
 // One worker: softmax(q K^T) V of its 64 rows over the block's tiles. Q lies at `query`, ready for
-// the tensor cores.
+// the tensor cores; row i's result goes to out_of(i), nowhere if null.
 //
 // The tensor cores always have the next thing to do: the scores of tile i + 1 are queued before the
 // values of tile i, whose sums run while the scores of i + 1 are made weights.
-template <typename Layout>
+template <typename Layout, typename OutOf>
 __device__ __forceinline__ void FlashWork(uint32_t query, const FlashStages<Layout>& stages,
-                                          const WorkerRows& rows, float scale_log2) {
+                                          const WorkerRows& rows, float scale_log2, const OutOf& out_of) {
   constexpr int kOut = Layout::kHeadSize / 2;
   const int t = threadIdx.x % 4;
   const int visible_least = min(rows.visible[0], rows.visible[1]);
@@ -262,34 +264,46 @@ __device__ __forceinline__ void FlashWork(uint32_t query, const FlashStages<Layo
   merged.Add(leaf);
   merged.AddOutput(o);
 
+  // Through the memory of Q, so that a row's results leave side by side.
+  const int lane = threadIdx.x % 32;
+  const int first_row = threadIdx.x % kWarpgroup / 32 * 16;
+  NamedBarrier(rows.barrier, kWarpgroup);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    if (rows.out[r] == nullptr) continue;
     const float inverse = Inverse(merged.l[r]);
 #pragma unroll
-    for (int j = 0; j < Layout::kHeadSize / 8; ++j) {
+    for (int j = 0; j < Layout::kChunks; ++j) {
       const int i = 4 * j + 2 * r;
-      *reinterpret_cast<uint32_t*>(rows.out[r] + 8 * j + 2 * t) =
-          PackRounded(Normalized(merged.o[i], inverse), Normalized(merged.o[i + 1], inverse));
+      StoreWord(query + j * Layout::kQueryStride + (first_row + lane / 4 + 8 * r) * 16 + 4 * t,
+                PackRounded(Normalized(merged.o[i], inverse), Normalized(merged.o[i + 1], inverse)));
+    }
+  }
+  __syncwarp();
+  for (int i = lane; i < 16 * Layout::kChunks; i += 32) {
+    const int row = first_row + i / Layout::kChunks;
+    const int chunk = i % Layout::kChunks;
+    __nv_bfloat16* to = out_of(row);
+    if (to != nullptr) {
+      *reinterpret_cast<uint4*>(to + chunk * kChunk) =
+          LoadVector(query + chunk * Layout::kQueryStride + row * 16);
     }
   }
 }
 
-// Brings a worker's 64 rows of Q into shared memory; row i comes from source(i), null for none.
+// Brings a worker's 64 rows of Q into shared memory; row i comes from source(i), null for none. `any`
+// is memory that is there.
 template <typename Layout, typename Source>
-__device__ __forceinline__ void LoadQueries(uint32_t query, const Source& source) {
+__device__ __forceinline__ void LoadQueries(uint32_t query, const __nv_bfloat16* any, const Source& source) {
   for (int i = threadIdx.x % kWarpgroup; i < kRowsPerWorker * Layout::kFilledChunks; i += kWarpgroup) {
     const int row = i / Layout::kFilledChunks;
     const int chunk = i % Layout::kFilledChunks;
     const __nv_bfloat16* from = source(row);
     const bool read = from != nullptr && chunk < Layout::kChunks;
-    uint4 value = make_uint4(0, 0, 0, 0);
-    if (read) value = *reinterpret_cast<const uint4*>(from + chunk * kChunk);
-    asm volatile(
-        "st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(query + chunk * Layout::kQueryStride + row * 16),
-        "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
-        : "memory");
+    CopyAsync(query + chunk * Layout::kQueryStride + row * 16, read ? from + chunk * kChunk : any, read);
   }
+  CopyCommit();
+  CopyWait<0>();
+  AsyncProxyFence();
 }
 
 // Sixteen bytes of zeros.

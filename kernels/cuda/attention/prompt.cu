@@ -110,27 +110,25 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
     return;
   }
   RegistersUp<L::kWorkerRegisters>();
-  const int worker = threadIdx.x / kWarpgroup - 1;
+  const int worker = __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroup, 0) - 1;  // the same for all of a warp
   const int first_row = found.first + worker * kRowsPerWorker;
   const uint32_t query = queries + worker * L::kQueryBytes;
-  LoadQueries<L>(query, [&](int i) -> const __nv_bfloat16* {
+  LoadQueries<L>(query, p.qkv, [&](int i) -> const __nv_bfloat16* {
     const int token = (first_row + i) / group;
     if (token >= num_tokens) return nullptr;
     const int head = blockIdx.y * group + (first_row + i) % group;
     return p.qkv + (first + token) * p.columns + head * kHeadSize;
   });
-  AsyncProxyFence();
   NamedBarrier(1 + worker, kWarpgroup);
-  WorkerRows mine;
-  mine.num_tiles = num_tiles;
+  WorkerRows mine = {.visible = {0, 0}, .num_tiles = num_tiles, .barrier = 1 + worker};
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = first_row + threadIdx.x % kWarpgroup / 32 * 16 + threadIdx.x % 32 / 4 + 8 * r;
     const int token = row / group;
     mine.visible[r] = token < num_tokens ? context - num_tokens + token + 1 : 0;
-    mine.out[r] = out_of(row);
   }
-  FlashWork<L>(query, {stages, &barriers, threadIdx.x % 32 == 0}, mine, p.scale_log2);
+  FlashWork<L>(query, {stages, &barriers, threadIdx.x % 32 == 0}, mine, p.scale_log2,
+               [&](int i) { return out_of(first_row + i); });
 }
 
 template <int kHeadSize>

@@ -12,6 +12,38 @@ constexpr int kStages = 4;
 template <int kHeadSize>
 using Layout = FlashLayout<kHeadSize, 3, kStages, 65 * 16>;
 
+// The pieces of 16 bytes that one producer thread copies of every tile.
+template <typename L>
+class TilePieces {
+ public:
+  // `columns` elements lie between rows.
+  __device__ __forceinline__ TilePieces(int thread, int columns) : thread_(thread) {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      const int row = (thread + k * kWarpgroup) / L::kChunks;
+      const int chunk = (thread + k * kWarpgroup) % L::kChunks;
+      to_[k] = chunk * L::kChunkStride + row * 16;
+      from_[k] = row * columns + chunk * kChunk;
+    }
+  }
+  // From the tile's first row to shared memory; rows from num_rows on become zeros.
+  __device__ __forceinline__ void Copy(const __nv_bfloat16* from, uint32_t to, int num_rows) const {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      const int piece = thread_ + k * kWarpgroup;
+      if (piece >= kTile * L::kChunks) break;
+      const bool read = piece < num_rows * L::kChunks;
+      CopyAsync(to + to_[k], from + (read ? from_[k] : 0), read);
+    }
+  }
+
+ private:
+  static constexpr int kCount = (kTile * L::kChunks + kWarpgroup - 1) / kWarpgroup;
+  const int thread_;
+  uint32_t to_[kCount];
+  uint32_t from_[kCount];
+};
+
 // Grid: [blocks of 192 rows, heads]. Three warpgroups compute 64 rows each, the fourth brings keys and
 // values row by row.
 template <int kHeadSize>
@@ -50,21 +82,15 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
       if (load % 2 == 0) return SharedAddress(full ? &barriers.key_full[stage] : &barriers.key_empty[stage]);
       return SharedAddress(full ? &barriers.value_full[stage] : &barriers.value_empty[stage]);
     };
+    const TilePieces<L> pieces(threadIdx.x, 3 * static_cast<int>(width));
+    const int64_t tile_elements = kTile * 3 * width;
     const int num_loads = 2 * num_tiles;
     for (int load = 0; load < num_loads + kLoadsAhead; ++load) {
       if (load < num_loads) {
         const int tile = load / 2;
         BarrierWait(barrier_of(load, false), 1 ^ (tile / kStages % 2));
         const uint32_t to = stages + tile % kStages * L::kStageBytes + (load % 2 == 0 ? 0 : L::kKeyBytes);
-        const __nv_bfloat16* from = rows + (1 + load % 2) * width;
-#pragma unroll 1
-        for (int i = threadIdx.x; i < kTile * L::kChunks; i += kWarpgroup) {
-          const int row = i / L::kChunks;
-          const int chunk = i % L::kChunks;
-          const int source = min(tile * kTile + row, num_rows - 1);
-          CopyAsync(to + chunk * L::kChunkStride + row * 16, from + source * 3 * width + chunk * kChunk,
-                    tile * kTile + row < num_rows);
-        }
+        pieces.Copy(rows + tile * tile_elements + (1 + load % 2) * width, to, num_rows - tile * kTile);
       }
       CopyCommit();
       if (load >= kLoadsAhead) {
@@ -76,22 +102,19 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
     return;
   }
   RegistersUp<L::kWorkerRegisters>();
-  const int worker = threadIdx.x / kWarpgroup - 1;
+  const int worker = __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroup, 0) - 1;  // the same for all of a warp
   const int first_row = found.first + worker * kRowsPerWorker;
   const uint32_t query = queries + worker * L::kQueryBytes;
-  LoadQueries<L>(
-      query, [&](int i) { return first_row + i < num_rows ? rows + (first_row + i) * 3 * width : nullptr; });
-  AsyncProxyFence();
+  LoadQueries<L>(query, rows, [&](int i) {
+    return first_row + i < num_rows ? rows + (first_row + i) * 3 * width : nullptr;
+  });
   NamedBarrier(1 + worker, kWarpgroup);
-  WorkerRows mine;
-  mine.num_tiles = num_tiles;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int row = first_row + threadIdx.x % kWarpgroup / 32 * 16 + threadIdx.x % 32 / 4 + 8 * r;
-    mine.visible[r] = num_rows;
-    mine.out[r] = row < num_rows ? p.out + (first + row) * width + blockIdx.y * kHeadSize : nullptr;
-  }
-  FlashWork<L>(query, {stages, &barriers, threadIdx.x % 32 == 0}, mine, p.scale_log2);
+  const WorkerRows mine = {.visible = {num_rows, num_rows}, .num_tiles = num_tiles, .barrier = 1 + worker};
+  FlashWork<L>(query, {stages, &barriers, threadIdx.x % 32 == 0}, mine, p.scale_log2,
+               [&](int i) -> __nv_bfloat16* {
+                 const int row = first_row + i;
+                 return row < num_rows ? p.out + (first + row) * width + blockIdx.y * kHeadSize : nullptr;
+               });
 }
 
 template <int kHeadSize>

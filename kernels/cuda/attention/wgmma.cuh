@@ -14,6 +14,11 @@ __device__ __forceinline__ uint64_t MatrixDescriptor(uint32_t address, uint32_t 
          static_cast<uint64_t>(stride >> 4) << 32;
 }
 
+// The same matrix some bytes further on.
+__device__ __forceinline__ uint64_t Further(uint64_t descriptor, uint32_t bytes) {
+  return descriptor + (bytes >> 4);
+}
+
 // Orders accesses to registers and shared memory before the next wgmma.
 __device__ __forceinline__ void WgmmaFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void WgmmaCommit() {

@@ -1,4 +1,4 @@
-// RmsNorm and LayerNorm at the speed of memory: a block of 256 threads keeps a row in registers.
+// RmsNorm and LayerNorm at the speed of memory: a block of 128 threads keeps a row in registers.
 #include "kernels/cuda/norm/norm.h"
 #include "kernels/cuda/norm/order.cuh"
 
@@ -6,8 +6,8 @@ namespace prism::cuda {
 namespace {
 
 // Adds the lanes of a row; every thread gets the sum. `s` is used by this sum alone.
-__device__ __forceinline__ float BlockTree(float sum, float (&s)[8]) {
-  sum = WarpTree(sum);
+__device__ __forceinline__ float BlockTree(float sum, float (&s)[kNormGroups]) {
+  sum = LaneTree<32>(sum);
   if (threadIdx.x % 32 == 0) s[threadIdx.x / 32] = sum;
   __syncthreads();
   return GroupTree(s);
@@ -26,10 +26,10 @@ __device__ __forceinline__ void StoreVector(const RowsOut& y, int64_t index, con
   }
 }
 
-// Grid: [T]. One block normalises one row of at most 1024 kVectors columns, a multiple of 4.
+// Grid: [T]. One block normalises one row of at most 512 kVectors columns, a multiple of 4.
 template <int kVectors, bool kLayer>
 __global__ void __launch_bounds__(kNormLanes) norm_kernel(const __grid_constant__ NormParams p) {
-  __shared__ float sums[2][8];
+  __shared__ float sums[2][kNormGroups];
   const int64_t row = static_cast<int64_t>(blockIdx.x) * p.columns;
   float x[kVectors][kNormVector];
 #pragma unroll
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kNormLanes) norm_kernel(const __grid_constant_
     x[i][3] = v.w;
   }
   // The sum of add(sum, x) over the row.
-  const auto row_sum = [&](float(&s)[8], const auto& add) {
+  const auto row_sum = [&](float(&s)[kNormGroups], const auto& add) {
     float sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
@@ -90,7 +90,7 @@ template <bool kLayer>
 cudaError_t Launch(const NormParams& params, cudaStream_t stream) {
   if (params.num_rows == 0) return cudaSuccess;
   const int vectors = (params.columns + kNormLanes * kNormVector - 1) / (kNormLanes * kNormVector);
-  if (params.columns % kNormVector != 0 || vectors > 8) {
+  if (params.columns % kNormVector != 0 || vectors > 16) {
     return kLayer ? reference::LaunchLayerNorm(params, stream) : reference::LaunchRmsNorm(params, stream);
   }
   const int rows = params.num_rows;
@@ -98,10 +98,14 @@ cudaError_t Launch(const NormParams& params, cudaStream_t stream) {
     norm_kernel<1, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
   } else if (vectors == 2) {
     norm_kernel<2, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
-  } else if (vectors <= 4) {
+  } else if (vectors == 3) {
+    norm_kernel<3, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
+  } else if (vectors == 4) {
     norm_kernel<4, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
-  } else {
+  } else if (vectors <= 8) {
     norm_kernel<8, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
+  } else {
+    norm_kernel<16, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
   }
   return cudaGetLastError();
 }

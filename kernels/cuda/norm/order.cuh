@@ -1,10 +1,10 @@
 // The order of the norms' sums on CUDA (numerics.md 8), and the arithmetic around them.
 //
-// A row has 256 lanes: lane i has columns 4 i .. 4 i + 3 and those 1024, 2048, ... further. A lane
+// A row has 128 lanes: lane i has columns 4 i .. 4 i + 3 and those 512, 1024, ... further. A lane
 // sums its terms ascending from zero in fused multiply-adds. Lanes are added in a tree: neighbours
-// 1, 2, 4, 8, 16 apart, then the eight groups of 32 likewise 1, 2, 4 apart.
+// 1, 2, 4, 8, 16 apart, then the four groups of 32 likewise 1, 2 apart.
 //
-// A head has 32 lanes over its two halves: lane i has elements 2 i, 2 i + 1 of the low half, the
+// A head has 16 lanes over its two halves: lane i has elements 4 i .. 4 i + 3 of the low half, the
 // same of the high half, and those 64, 128, ... further; terms ascending within that, lanes in the
 // same tree.
 #pragma once
@@ -13,21 +13,24 @@
 
 namespace prism::cuda {
 
-inline constexpr int kNormLanes = 256;
+inline constexpr int kNormLanes = 128;
+inline constexpr int kNormGroups = kNormLanes / 32;
+inline constexpr int kHeadLanes = 16;
 inline constexpr int kNormVector = 4;
 
-// Adds the 32 lanes of a warp; every lane gets the sum. The two terms of an addition commute, so
-// all lanes have the same bits.
-__device__ __forceinline__ float WarpTree(float sum) {
+// Adds kLanes neighbouring lanes of a warp; each of them gets the sum. The two terms of an addition
+// commute, so all have the same bits.
+template <int kLanes>
+__device__ __forceinline__ float LaneTree(float sum) {
 #pragma unroll
-  for (int apart = 1; apart < 32; apart *= 2) sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, sum, apart));
+  for (int apart = 1; apart < kLanes; apart *= 2)
+    sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, sum, apart));
   return sum;
 }
 
-// Adds the eight warps' sums.
-__device__ __forceinline__ float GroupTree(const float (&s)[8]) {
-  return __fadd_rn(__fadd_rn(__fadd_rn(s[0], s[1]), __fadd_rn(s[2], s[3])),
-                   __fadd_rn(__fadd_rn(s[4], s[5]), __fadd_rn(s[6], s[7])));
+// Adds the groups' sums.
+__device__ __forceinline__ float GroupTree(const float (&s)[kNormGroups]) {
+  return __fadd_rn(__fadd_rn(s[0], s[1]), __fadd_rn(s[2], s[3]));
 }
 
 // 1 / sqrt(sum / n + epsilon)

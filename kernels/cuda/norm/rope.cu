@@ -8,7 +8,6 @@ namespace prism::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
 
 __device__ __forceinline__ float2 Widened(uint32_t pair) {
   return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&pair));
@@ -33,6 +32,15 @@ __global__ void __launch_bounds__(kThreads) rope_table_kernel(const __grid_const
   p.sin[index] = static_cast<float>(sine);
 }
 
+// The rotation of four neighbours and their partners, rounded.
+__device__ __forceinline__ void Rotate(const float (&a)[4], const float (&b)[4], const float4& cos,
+                                       const float4& sin, uint2& low, uint2& high) {
+  low = make_uint2(Rounded(RotatedLow(a[0], b[0], cos.x, sin.x), RotatedLow(a[1], b[1], cos.y, sin.y)),
+                   Rounded(RotatedLow(a[2], b[2], cos.z, sin.z), RotatedLow(a[3], b[3], cos.w, sin.w)));
+  high = make_uint2(Rounded(RotatedHigh(a[0], b[0], cos.x, sin.x), RotatedHigh(a[1], b[1], cos.y, sin.y)),
+                    Rounded(RotatedHigh(a[2], b[2], cos.z, sin.z), RotatedHigh(a[3], b[3], cos.w, sin.w)));
+}
+
 // Grid: [T heads half / 4 / threads]. One thread rotates four neighbours and their four partners.
 __global__ void __launch_bounds__(kThreads) rope_apply_kernel(const __grid_constant__ RopeApplyParams p) {
   const int quads = p.half / 4;
@@ -50,81 +58,70 @@ __global__ void __launch_bounds__(kThreads) rope_apply_kernel(const __grid_const
   const float4 cos = *reinterpret_cast<const float4*>(p.cos + row * p.half + m);
   const float4 sin = *reinterpret_cast<const float4*>(p.sin + row * p.half + m);
   const float2 a0 = Widened(a.x), a1 = Widened(a.y), b0 = Widened(b.x), b1 = Widened(b.y);
-  *low_pairs =
-      make_uint2(Rounded(RotatedLow(a0.x, b0.x, cos.x, sin.x), RotatedLow(a0.y, b0.y, cos.y, sin.y)),
-                 Rounded(RotatedLow(a1.x, b1.x, cos.z, sin.z), RotatedLow(a1.y, b1.y, cos.w, sin.w)));
-  *high_pairs =
-      make_uint2(Rounded(RotatedHigh(a0.x, b0.x, cos.x, sin.x), RotatedHigh(a0.y, b0.y, cos.y, sin.y)),
-                 Rounded(RotatedHigh(a1.x, b1.x, cos.z, sin.z), RotatedHigh(a1.y, b1.y, cos.w, sin.w)));
+  Rotate({a0.x, a0.y, a1.x, a1.y}, {b0.x, b0.y, b1.x, b1.y}, cos, sin, *low_pairs, *high_pairs);
 }
 
-// Grid: [T (heads + 2 G) / warps]. One warp prepares one head of q, of k or of v; kPairs pairs of
-// elements of each half a lane.
-template <int kPairs>
+// Grid: [T (heads + 2 G) 16 / threads]. Half a warp prepares one head of q, of k or of v; a lane has
+// kQuads times four neighbours and their partners.
+template <int kQuads>
 __global__ void __launch_bounds__(kThreads)
     attention_prepare_kernel(const __grid_constant__ AttentionPrepareParams p) {
-  const int heads = p.num_heads + 2 * p.num_kv_heads;
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (index >= static_cast<int64_t>(p.num_rows) * heads) return;
-  const int64_t row = index / heads;
+  const uint32_t heads = p.num_heads + 2 * p.num_kv_heads;
+  const uint32_t index = (blockIdx.x * kThreads + threadIdx.x) / kHeadLanes;
+  const bool exists = index < static_cast<uint32_t>(p.num_rows) * heads;
+  const int64_t row = exists ? index / heads : 0;
   const int head = static_cast<int>(index % heads);
-  const int lane = threadIdx.x % 32;
+  const int lane = threadIdx.x % kHeadLanes;
   const int half = p.head_size / 2;
-  uint32_t* low_pairs = reinterpret_cast<uint32_t*>(p.qkv + row * p.columns + head * p.head_size);
-  uint32_t* high_pairs = low_pairs + half / 2;
-  uint32_t low[kPairs], high[kPairs];
-#pragma unroll
-  for (int i = 0; i < kPairs; ++i) {
-    const int pair = i * 32 + lane;
-    low[i] = 2 * pair < half ? low_pairs[pair] : 0u;
-    high[i] = 2 * pair < half ? high_pairs[pair] : 0u;
-  }
-  // Where the head's elements go to: pairs of q stay, those of k and v go to the page.
+  __nv_bfloat16* x = p.qkv + row * p.columns + head * p.head_size;
+  // Where the head's elements go to: those of q stay, those of k and v go to the page.
   const bool is_query = head < p.num_heads;
   const bool is_value = head >= p.num_heads + p.num_kv_heads;
-  const int slot = is_query ? 0 : p.slots[row];
-  if (slot < 0) return;
+  const int slot = !exists ? -1 : is_query ? 0 : p.slots[row];
+  const bool stores = slot >= 0;
+  uint2 low[kQuads], high[kQuads];
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    const int m = (i * kHeadLanes + lane) * kNormVector;
+    const bool here = stores && m < half;
+    low[i] = here ? *reinterpret_cast<const uint2*>(x + m) : make_uint2(0u, 0u);
+    high[i] = here ? *reinterpret_cast<const uint2*>(x + half + m) : make_uint2(0u, 0u);
+    const float2 a0 = Widened(low[i].x), a1 = Widened(low[i].y);
+    const float2 b0 = Widened(high[i].x), b1 = Widened(high[i].y);
+    sum = AddSquare(AddSquare(AddSquare(AddSquare(sum, a0.x), a0.y), a1.x), a1.y);
+    sum = AddSquare(AddSquare(AddSquare(AddSquare(sum, b0.x), b0.y), b1.x), b1.y);
+  }
+  const float scale = InverseRoot(LaneTree<kHeadLanes>(sum), p.head_size, p.epsilon);
+  if (!stores) return;
   __nv_bfloat16* page = nullptr;
   if (!is_query) {
     const int kv_head = head - p.num_heads - (is_value ? p.num_kv_heads : 0);
     page = (is_value ? p.v : p.k) +
            (static_cast<int64_t>(slot / kTile) * p.num_kv_heads + kv_head) * kTile * p.head_size;
   }
-  if (!is_value) {
-    const float* weight = is_query ? p.q_weight : p.k_weight;
-    float sum = 0.0f;
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const float2 a = Widened(low[i]), b = Widened(high[i]);
-      sum = AddSquare(AddSquare(AddSquare(AddSquare(sum, a.x), a.y), b.x), b.y);
+  for (int i = 0; i < kQuads; ++i) {
+    const int m = (i * kHeadLanes + lane) * kNormVector;
+    if (m >= half) break;
+    if (!is_value) {
+      const float* weight = is_query ? p.q_weight : p.k_weight;
+      const float4 cos = *reinterpret_cast<const float4*>(p.cos + row * half + m);
+      const float4 sin = *reinterpret_cast<const float4*>(p.sin + row * half + m);
+      const float4 u = *reinterpret_cast<const float4*>(weight + m);
+      const float4 v = *reinterpret_cast<const float4*>(weight + half + m);
+      const float2 a0 = Widened(low[i].x), a1 = Widened(low[i].y);
+      const float2 b0 = Widened(high[i].x), b1 = Widened(high[i].y);
+      const float a[4] = {RmsScaled(a0.x, scale, u.x), RmsScaled(a0.y, scale, u.y),
+                          RmsScaled(a1.x, scale, u.z), RmsScaled(a1.y, scale, u.w)};
+      const float b[4] = {RmsScaled(b0.x, scale, v.x), RmsScaled(b0.y, scale, v.y),
+                          RmsScaled(b1.x, scale, v.z), RmsScaled(b1.y, scale, v.w)};
+      Rotate(a, b, cos, sin, low[i], high[i]);
     }
-    const float scale = InverseRoot(WarpTree(sum), p.head_size, p.epsilon);
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const int m = 2 * (i * 32 + lane);
-      if (m >= half) break;
-      const float2 cos = *reinterpret_cast<const float2*>(p.cos + row * half + m);
-      const float2 sin = *reinterpret_cast<const float2*>(p.sin + row * half + m);
-      const float2 low_weight = *reinterpret_cast<const float2*>(weight + m);
-      const float2 high_weight = *reinterpret_cast<const float2*>(weight + half + m);
-      const float2 a = Widened(low[i]), b = Widened(high[i]);
-      const float a0 = RmsScaled(a.x, scale, low_weight.x), a1 = RmsScaled(a.y, scale, low_weight.y);
-      const float b0 = RmsScaled(b.x, scale, high_weight.x), b1 = RmsScaled(b.y, scale, high_weight.y);
-      low[i] = Rounded(RotatedLow(a0, b0, cos.x, sin.x), RotatedLow(a1, b1, cos.y, sin.y));
-      high[i] = Rounded(RotatedHigh(a0, b0, cos.x, sin.x), RotatedHigh(a1, b1, cos.y, sin.y));
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < kPairs; ++i) {
-    const int pair = i * 32 + lane;
-    if (2 * pair >= half) break;
-    if (is_query) {
-      low_pairs[pair] = low[i];
-      high_pairs[pair] = high[i];
-    } else {
-      *reinterpret_cast<uint32_t*>(page + PageOffset(slot % kTile, 2 * pair)) = low[i];
-      *reinterpret_cast<uint32_t*>(page + PageOffset(slot % kTile, 2 * pair + half)) = high[i];
-    }
+    __nv_bfloat16* low_to = is_query ? x + m : page + PageOffset(slot % kTile, m);
+    __nv_bfloat16* high_to = is_query ? x + half + m : page + PageOffset(slot % kTile, half + m);
+    *reinterpret_cast<uint2*>(low_to) = low[i];
+    *reinterpret_cast<uint2*>(high_to) = high[i];
   }
 }
 
@@ -154,10 +151,11 @@ cudaError_t LaunchRopeApply(const RopeApplyParams& params, cudaStream_t stream) 
 cudaError_t LaunchAttentionPrepare(const AttentionPrepareParams& params, cudaStream_t stream) {
   const int64_t count = static_cast<int64_t>(params.num_rows) * (params.num_heads + 2 * params.num_kv_heads);
   if (count == 0) return cudaSuccess;
+  if (count * kHeadLanes > INT32_MAX) return cudaErrorInvalidValue;
   if (params.head_size <= 128) {
-    attention_prepare_kernel<1><<<Blocks(count, kWarps), kThreads, 0, stream>>>(params);
+    attention_prepare_kernel<1><<<Blocks(count * kHeadLanes, kThreads), kThreads, 0, stream>>>(params);
   } else {
-    attention_prepare_kernel<2><<<Blocks(count, kWarps), kThreads, 0, stream>>>(params);
+    attention_prepare_kernel<2><<<Blocks(count * kHeadLanes, kThreads), kThreads, 0, stream>>>(params);
   }
   return cudaGetLastError();
 }

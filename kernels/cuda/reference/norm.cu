@@ -18,14 +18,14 @@ __device__ void Store(const RowsOut& y, int64_t index, float value) {
 // The row's sum of add(sum, x) in the order of a row.
 template <typename AddTerm>
 __device__ float RowSum(const float* x, int columns, const AddTerm& add) {
-  float groups[8];
-  for (int group = 0; group < 8; ++group) {
+  float groups[kNormGroups];
+  for (int group = 0; group < kNormGroups; ++group) {
     float sum = 0.0f;
     const int lane = group * 32 + static_cast<int>(threadIdx.x);
     for (int first = lane * kNormVector; first < columns; first += kNormLanes * kNormVector) {
       for (int c = first; c < min(first + kNormVector, columns); ++c) sum = add(sum, x[c]);
     }
-    groups[group] = WarpTree(sum);
+    groups[group] = LaneTree<32>(sum);
   }
   return GroupTree(groups);
 }
@@ -89,11 +89,13 @@ __global__ void __launch_bounds__(32)
   const float* weight = is_query ? p.q_weight : p.k_weight;
 
   float sum = 0.0f;
-  for (int first = 2 * lane; first < half; first += 64) {
-    for (int m = first; m < min(first + 2, half); ++m) sum = AddSquare(sum, __bfloat162float(x[m]));
-    for (int m = first; m < min(first + 2, half); ++m) sum = AddSquare(sum, __bfloat162float(x[m + half]));
+  constexpr int kStep = kHeadLanes * kNormVector;
+  for (int first = kNormVector * (lane % kHeadLanes); first < half; first += kStep) {
+    const int end = min(first + kNormVector, half);
+    for (int m = first; m < end; ++m) sum = AddSquare(sum, __bfloat162float(x[m]));
+    for (int m = first; m < end; ++m) sum = AddSquare(sum, __bfloat162float(x[m + half]));
   }
-  const float scale = InverseRoot(WarpTree(sum), p.head_size, p.epsilon);
+  const float scale = InverseRoot(LaneTree<kHeadLanes>(sum), p.head_size, p.epsilon);
   for (int m = lane; m < half; m += 32) {
     const float cos = p.cos[row * half + m];
     const float sin = p.sin[row * half + m];

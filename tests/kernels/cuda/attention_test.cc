@@ -204,7 +204,7 @@ class PagedStep {
     GuardedArray<float> workspace(DecodeWorkspaceBytes(params(), rows_border) / 4 + 1);
     return Run([&](const AttentionPagedParams& p) {
       const cudaError_t error =
-          LaunchAttentionDecode(p, rows_border, DecodeSplit::kLeaves, workspace.data(), nullptr);
+          LaunchAttentionDecode(p, rows_border, DecodeSplit::kAuto, workspace.data(), nullptr);
       return error == cudaSuccess ? LaunchAttentionPrompt(p, rows_border, nullptr) : error;
     });
   }
@@ -304,6 +304,8 @@ TEST(CudaAttentionPagedTest, EveryKernelAgreesWithDoublePrecisionAndBitForBitWit
         constexpr int kAll = std::numeric_limits<int>::max();
         EXPECT_EQ(NumDifferent(step.RunDecode(kAll, DecodeSplit::kLeaves), reference), 0) << "decode, split";
         EXPECT_EQ(NumDifferent(step.RunDecode(kAll, DecodeSplit::kWhole), reference), 0) << "decode, whole";
+        EXPECT_EQ(NumDifferent(step.RunDecode(kAll, DecodeSplit::kAuto), reference), 0)
+            << "decode, by itself";
       }
       if (HasPromptKernel(step.params())) {
         const std::vector<Bf16> out = step.RunPrompt(0);

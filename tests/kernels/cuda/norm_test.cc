@@ -89,12 +89,12 @@ class NormStep {
     return y;
   }
 
-  // Against double precision. A lane sums at most 4 ceil(C / 1024) terms, its tree has 8 levels; a
+  // Against double precision. A lane sums at most 4 ceil(C / 512) terms, its tree has 7 levels; a
   // squared deviation carries the mean's error, which is small beside the terms of the sum; the
   // root, its inverse and the products round a few times more.
   double WorstShare(const std::vector<float>& y, bool layer) const {
     Worst worst;
-    const double terms = 4 * ((columns_ + 1023) / 1024) + 8;
+    const double terms = 4 * ((columns_ + 511) / 512) + 7;
     for (int t = 0; t < rows_; ++t) {
       const float* x = x_.data() + static_cast<int64_t>(t) * columns_;
       double mean = 0, size = 0, sum = 0;
