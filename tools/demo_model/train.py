@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the demo model on one GPU, in pieces that can be stopped and resumed.
 
-    train.py --work DIR --tokenizer tokenizer.json [--minutes 16.5] [--piece 8.5] [--resume]
+    train.py --work DIR --tokenizer tokenizer.json [--minutes 16.5] [--piece 7.2] [--resume]
 
 --minutes is the whole training's length and sets the schedule: a warm-up, a constant rate, and a linear decay
 over the last part; --piece ends this call earlier, and --resume goes on from DIR/state.pt, which is written
@@ -256,7 +256,7 @@ def main():
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=16.5)
-    parser.add_argument("--piece", type=float, default=8.5)
+    parser.add_argument("--piece", type=float, default=7.2)
     parser.add_argument("--decay-share", type=float, default=0.35)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--workers", type=int, default=15)
