@@ -3,7 +3,7 @@
 namespace prism::cuda {
 
 cudaError_t LaunchManyRows(const LinearParams& params, cudaStream_t stream) {
-  return LaunchLayer<128, 2, false>(params, stream);
+  return LaunchLayer<MatmulShape<128, 2, false, false, false, 200, 1>>(params, stream);
 }
 
 }  // namespace prism::cuda

@@ -124,41 +124,49 @@ struct PlanParams {
 };
 
 // Grid: [1]. Counts each expert's pairs, gives every pair its place, and cuts each expert's into tasks.
+// REQUIRES: at least kExpertsMax threads
 __global__ void __launch_bounds__(kPlanThreads) plan_kernel(const __grid_constant__ PlanParams p) {
+  constexpr int kScanWarps = kExpertsMax / 32;
   __shared__ int begins[kExpertsMax];  // counts, then first pairs
-  __shared__ int task_begins[kExpertsMax];
+  __shared__ int warp_pairs[kScanWarps], warp_tasks[kScanWarps];
+  if (threadIdx.x < kExpertsMax) begins[threadIdx.x] = 0;
   LetNextStart();
   WaitForEarlier();
-  for (int e = threadIdx.x; e < kExpertsMax; e += kPlanThreads) begins[e] = 0;
   __syncthreads();
-  for (int64_t i = threadIdx.x; i < p.slots; i += kPlanThreads) {
+  for (int64_t i = threadIdx.x; i < p.slots; i += blockDim.x) {
     const int expert = p.ids[i] - p.first_expert;
     p.plan.pair_of[i] = expert >= 0 && expert < p.held ? atomicAdd(&begins[expert], 1) : -1;
   }
   __syncthreads();
-  int count = 0, tasks = 0;
-  if (threadIdx.x < kExpertsMax) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  int count = 0, tasks = 0, pairs_to_here = 0, tasks_to_here = 0;
+  if (warp < kScanWarps) {
     count = begins[threadIdx.x];
     tasks = (count + p.tile - 1) / p.tile;
-    task_begins[threadIdx.x] = tasks;
-  }
-  for (int distance = 1; distance < kExpertsMax; distance *= 2) {
-    __syncthreads();
-    int pairs_before = 0, tasks_before = 0;
-    if (threadIdx.x < kExpertsMax && threadIdx.x >= distance) {
-      pairs_before = begins[threadIdx.x - distance];
-      tasks_before = task_begins[threadIdx.x - distance];
+    pairs_to_here = count;
+    tasks_to_here = tasks;
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const int pairs_before = __shfl_up_sync(kAllLanes, pairs_to_here, distance);
+      const int tasks_before = __shfl_up_sync(kAllLanes, tasks_to_here, distance);
+      if (lane >= distance) {
+        pairs_to_here += pairs_before;
+        tasks_to_here += tasks_before;
+      }
     }
-    __syncthreads();
-    if (threadIdx.x < kExpertsMax) {
-      begins[threadIdx.x] += pairs_before;
-      task_begins[threadIdx.x] += tasks_before;
+    if (lane == 31) {
+      warp_pairs[warp] = pairs_to_here;
+      warp_tasks[warp] = tasks_to_here;
     }
   }
   __syncthreads();
-  if (threadIdx.x == kExpertsMax - 1) *p.plan.task_count = task_begins[kExpertsMax - 1];
-  if (threadIdx.x < kExpertsMax) {
-    const int first = begins[threadIdx.x] - count, first_task = task_begins[threadIdx.x] - tasks;
+  if (warp < kScanWarps) {
+    for (int i = 0; i < warp; ++i) {
+      pairs_to_here += warp_pairs[i];
+      tasks_to_here += warp_tasks[i];
+    }
+    if (threadIdx.x == kExpertsMax - 1) *p.plan.task_count = tasks_to_here;
+    const int first = pairs_to_here - count, first_task = tasks_to_here - tasks;
     for (int i = 0; i < tasks; ++i) {
       p.plan.tasks[first_task + i] = {.expert = static_cast<int>(threadIdx.x),
                                       .first = first + i * p.tile,
@@ -168,7 +176,7 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(const __grid_constan
     begins[threadIdx.x] = first;
   }
   __syncthreads();
-  for (int64_t i = threadIdx.x; i < p.slots; i += kPlanThreads) {
+  for (int64_t i = threadIdx.x; i < p.slots; i += blockDim.x) {
     const int place = p.plan.pair_of[i];
     if (place < 0) continue;
     const int pair = begins[p.ids[i] - p.first_expert] + place;
@@ -357,7 +365,8 @@ cudaError_t LaunchMoeExperts(const ExpertsParams& params, LinearForm form, cudaS
                            .first_expert = params.first_expert,
                            .held = params.held,
                            .tile = tile};
-  cudaError_t error = LaunchAfter(plan_kernel, dim3(1), kPlanThreads, plan, stream);
+  const int plan_threads = plan.slots <= kExpertsMax ? kExpertsMax : kPlanThreads;
+  cudaError_t error = LaunchAfter(plan_kernel, dim3(1), plan_threads, plan, stream);
   if (error != cudaSuccess) return error;
 
   const int64_t tasks_max = TasksMax(params, tile);

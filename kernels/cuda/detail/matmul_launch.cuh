@@ -35,17 +35,14 @@ inline int Multiprocessors() {
   return count;
 }
 
-template <int kTokens, int kGroups, bool kSplit>
+template <typename S>
 cudaError_t LaunchLayer(const LinearParams& params, cudaStream_t stream) {
-  using S = MatmulShape<kTokens, kGroups, kSplit, false, false>;
-  return LaunchMatmul<kTokens, kGroups, kSplit, false, false>(
-      MatmulParamsOf(params), {}, (params.rows + kTokens - 1) / kTokens,
-      int64_t{Multiprocessors()} * S::kBlocksEach, stream);
+  return LaunchMatmul<S>(MatmulParamsOf(params), {}, (params.rows + S::kTokens - 1) / S::kTokens,
+                         Multiprocessors(), stream);
 }
 
-template <int kTokens, int kGroups, bool kSplit, bool kGated>
+template <typename S>
 cudaError_t LaunchExperts(const ExpertsMatmul& params, cudaStream_t stream) {
-  using S = MatmulShape<kTokens, kGroups, kSplit, kGated, true>;
   MatmulParams p = MatmulParamsOf(params.weights->shape);
   p.x = static_cast<const __nv_bfloat16*>(params.x);
   p.y = params.y;
@@ -53,8 +50,7 @@ cudaError_t LaunchExperts(const ExpertsMatmul& params, cudaStream_t stream) {
   p.gather = params.gather;
   ExpertPointers<true> pointers;
   for (int i = 0; i < kExpertsMax; ++i) pointers.data[i] = params.weights->data[i];
-  return LaunchMatmul<kTokens, kGroups, kSplit, kGated, true>(
-      p, pointers, params.tasks_max, int64_t{Multiprocessors()} * S::kBlocksEach, stream);
+  return LaunchMatmul<S>(p, pointers, params.tasks_max, Multiprocessors(), stream);
 }
 
 }  // namespace prism::cuda

@@ -51,35 +51,42 @@ struct ExpertPointers<true> {
   const void* data[kExpertsMax];
 };
 
-template <int kTokens, int kGroups, bool kSplit, bool kGated, bool kExperts>
+// A kernel's form. The ring has as many stages of 64 k as fit into kRingKilobytes, and 16 at most.
+template <int kTokensOfTile, int kGroupsOfBlock, bool kSplitLeaves, bool kGatedProduct, bool kOfExperts,
+          int kRingKilobytes, int kBlocksOfMultiprocessor>
 struct MatmulShape {
+  static constexpr int kTokens = kTokensOfTile;   // wgmma's N
+  static constexpr int kGroups = kGroupsOfBlock;  // of 64 features
+  static constexpr bool kSplit = kSplitLeaves;
+  static constexpr bool kGated = kGatedProduct;  // group 0 is gate, group 1 up, and y = silu(gate) up
+  static constexpr bool kExperts = kOfExperts;
+  static constexpr int kBlocksEach = kBlocksOfMultiprocessor;
   static_assert(!kGated || kGroups == 2);
-  static constexpr int kTileTokens = kTokens;
+
   static constexpr int kThreads = 128 * (kGroups + 1);
   static constexpr int kRowThreads = 128;
-  static constexpr bool kManyRegisters = !kSplit && kTokens >= 128;
   static constexpr int kWeightBytes = kGroups * kBlockBytes;
   static constexpr int kStageBytes = kWeightBytes + kTokens * kBlockK * 2;
-  // Two or three blocks share a multiprocessor, so that one streams while another starts or ends.
-  static constexpr int kRingMax = kManyRegisters                  ? 200 * 1024
-                                  : kGroups == 1 && kTokens <= 16 ? 72 * 1024
-                                                                  : 102 * 1024;
-  static constexpr int kStages = kRingMax / kStageBytes < 8 ? kRingMax / kStageBytes : 8;
+  static constexpr int kFitting = kRingKilobytes * 1024 / kStageBytes;
+  static constexpr int kStages = kFitting < 16 ? kFitting : 16;
   static constexpr int kRingBytes = kStages * kStageBytes;
-  // [group][leaf][token][features owned, padded]: the most is for four leaves of 16 features.
-  // Gated and not split: the half of its values that a thread sends to its like in the other group.
-  static constexpr int kTraded = kTokens / 8;  // 32-bit words
-  static constexpr int kStagingBytes = kSplit   ? kGroups * 4 * kTokens * (16 + 4) * 4
+  // Split: the sums that other blocks of the cluster send, [group][leaf][token][features owned, padded]; the
+  // most is for four leaves of 16 features. They take the ring's place where they are large.
+  static constexpr int kSentBytes = kSplit ? kGroups * 4 * kTokens * (16 + 4) * 4 : 0;
+  static constexpr bool kSentIntoRing = kSplit && kTokens >= 32;
+  // Gated and not split: the half of its values that a thread sends to its like in the other group, in words.
+  static constexpr int kTraded = kTokens / 8;
+  static constexpr int kStagingBytes = kSplit   ? (kSentIntoRing ? 0 : kSentBytes)
                                        : kGated ? 2 * 128 * kTraded * 4
                                                 : 0;
+  static constexpr int kStagingBegin = kSentIntoRing ? 0 : kRingBytes;
   static constexpr int kBarrierBytes = (2 * kStages + 1) * 8;
   static constexpr int kSharedBytes = kRingBytes + kStagingBytes + kBarrierBytes;
-  static constexpr int kBlocksEach = kGroups == 1 && kTokens <= 16 ? 3
-                                     : kTokens <= 32               ? 2
-                                                                   : 1;  // on a multiprocessor
-  static_assert(kStages >= 3);
-  // What the warpgroups trade where a consumer keeps three sets of sums. A block starts with 168 a thread: more cannot
-  // be had, and a consumer would wait for it for ever.
+  static_assert(kStages >= 3 && (!kSentIntoRing || kSentBytes <= kRingBytes));
+
+  // What the warpgroups trade where a consumer keeps three sets of sums. A block starts with 168 a thread:
+  // more cannot be had, and a consumer would wait for it for ever.
+  static constexpr bool kManyRegisters = !kSplit && kTokens >= 128;
   static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
   static_assert(!kManyRegisters || kProducerRegisters + kGroups * kConsumerRegisters <= 168 * (kGroups + 1));
 };
@@ -101,16 +108,16 @@ __device__ __forceinline__ int RowTileOf(const MatmulParams& p, const MatmulTile
 
 // Grid, split: [leaves, row tiles / kGroups, token tiles or tasks], in clusters of the leaves.
 // Else: any number of blocks, which take tiles a grid apart.
-template <int kTokens, int kGroups, bool kSplit, bool kGated, bool kExperts>
-__global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, kExperts>::kThreads,
-                                  MatmulShape<kTokens, kGroups, kSplit, kGated, kExperts>::kBlocksEach)
+template <typename S>
+__global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
     sm90_matmul_kernel(const __grid_constant__ MatmulParams p,
-                       const __grid_constant__ ExpertPointers<kExperts> experts) {
-  using S = MatmulShape<kTokens, kGroups, kSplit, kGated, kExperts>;
+                       const __grid_constant__ ExpertPointers<S::kExperts> experts) {
+  constexpr int kTokens = S::kTokens, kGroups = S::kGroups;
+  constexpr bool kSplit = S::kSplit, kGated = S::kGated, kExperts = S::kExperts;
   extern __shared__ __align__(1024) char shared[];
   const uint32_t ring = SharedAddress(shared);
-  const uint32_t staging = ring + S::kRingBytes;
-  const uint32_t full = staging + S::kStagingBytes;
+  const uint32_t staging = ring + S::kStagingBegin;
+  const uint32_t full = ring + S::kRingBytes + S::kStagingBytes;
   const uint32_t empty = full + 8 * S::kStages;
   const uint32_t ready = empty + 8 * S::kStages;
   const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
@@ -125,12 +132,19 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
     BarrierInitFence();
   }
   __syncthreads();
-  if (kSplit && p.leaves > 1) ClusterSyncArrive();
+  // Before a block sends sums to another, that must have set up its barriers and, where they take the ring's
+  // place, be done with the ring.
+  if (kSplit && !S::kSentIntoRing) ClusterSyncArrive();
+  // The first of the experts' products reads the plan that the kernel before it makes, so it waits now. The
+  // second starts when all of the first's blocks have got past here: it may read the plan at once, and wait
+  // for its x later.
+  const bool wait_now = kExperts && p.gather;
+  if (wait_now) WaitForEarlier();
   LetNextStart();
-  if (kExperts) WaitForEarlier();
 
   const int steps = (p.row_tiles + (kGated ? 2 : kGroups) - 1) / (kGated ? 2 : kGroups);
-  const int token_tiles = kExperts ? *p.plan.task_count : static_cast<int>((p.rows + kTokens - 1) / kTokens);
+  const int token_tiles =
+      kExperts ? __ldcg(p.plan.task_count) : static_cast<int>((p.rows + kTokens - 1) / kTokens);
   const int64_t tiles =
       kSplit ? (static_cast<int>(blockIdx.z) < token_tiles ? 1 : 0) : int64_t{steps} * token_tiles;
   const int64_t first_tile = kSplit ? 0 : blockIdx.x;
@@ -155,10 +169,10 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
     MatmulTile tile;
     tile.row_tile = row_tile;
     if (kExperts) {
-      const ExpertTask task = p.plan.tasks[token_tile];
-      tile.first = task.first;
-      tile.count = task.count;
-      tile.expert = task.expert;
+      const int4 task = __ldcg(reinterpret_cast<const int4*>(p.plan.tasks + token_tile));
+      tile.expert = task.x;
+      tile.first = task.y;
+      tile.count = task.z;
     } else {
       tile.first = int64_t{token_tile} * kTokens;
       tile.count = static_cast<int>(min(int64_t{kTokens}, p.rows - tile.first));
@@ -204,7 +218,7 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
       find_weights(tile_at(first_tile));
       for (int i = 0; i < ahead; ++i) bring_weights(i);
     }
-    if (!kExperts) WaitForEarlier();
+    if (!wait_now) WaitForEarlier();
 
     constexpr int kRowStep = S::kRowThreads / 8;
     static_assert(kRowStep % 8 == 0, "a thread's rows are swizzled alike");
@@ -216,7 +230,7 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
     for (int64_t index = first_tile; index < tiles; index += tile_step) {
       const MatmulTile tile = tile_at(index);
       if (brings_weights && index != first_tile) find_weights(tile);
-      int x_row[kRowsEach];  // below 2^31: the launchers' callers check
+      int x_row[kRowsEach];           // below 2^31: the launchers' callers check
       uint32_t row_bytes[kRowsEach];  // 16 or, past the last row, 0
 #pragma unroll
       for (int i = 0; i < kRowsEach; ++i) {
@@ -241,8 +255,8 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
                          from_column + int64_t{x_row[i]} * p.columns, inside ? row_bytes[i] : 0);
             }
           }
-          // No proxy fence: the tensor cores see what copies brought before they arrived on the barrier, and a fence
-          // waits for every copy on its way to the block (1 us a stage).
+          // No proxy fence: the tensor cores see what copies brought before they arrived on the barrier, and
+          // a fence waits for every copy on its way to the block (1 us a stage).
           BarrierArriveWhenCopied(full + 8 * stage);
           if (++stage == S::kStages) {
             stage = 0;
@@ -251,8 +265,9 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
         }
       }
     }
-    if (kSplit && p.leaves > 1) {
+    if (kSplit) {
       __syncwarp();
+      if (S::kSentIntoRing) ClusterSyncArrive();
       ClusterSyncWait();
     }
   } else {
@@ -268,6 +283,8 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
       float tree[kKept], third[kKept];
       // sums = the next leaf: one chain of units from zero.
       const auto sum_leaf = [&] {
+#pragma unroll
+        for (int i = 0; i < kTokens / 2; ++i) sums[i] = 0.0f;
         int last = -1;
         for (int block = 0; block < p.leaf_blocks; ++block) {
           BarrierWait(full + 8 * stage, phase);
@@ -277,7 +294,7 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
 #pragma unroll
           for (int unit = 0; unit < kBlockK / 16; ++unit) {
             Wgmma<kTokens>::Run(sums, SwizzledDescriptor(a + 32 * unit), SwizzledDescriptor(b + 32 * unit),
-                                block > 0 || unit > 0);
+                                true);
           }
           WgmmaCommit();
           if (last >= 0) {
@@ -314,11 +331,12 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
         }
       }
 
-    if constexpr (kSplit) {
+      if constexpr (kSplit) {
         // Features are owned by the cluster's blocks in turn: 64 / leaves each.
         const int owned = kBlockRows / p.leaves, pitch = owned + 4;
         const int owner = part * p.leaves / 4;
-        if (p.leaves > 1) ClusterSyncWait();
+        if (S::kSentIntoRing) ClusterSyncArrive();
+        ClusterSyncWait();
         const uint32_t to = ClusterAddress(
             staging + 4 * ((group * p.leaves + rank) * kTokens * pitch + 16 * part - owner * owned + g),
             owner);
@@ -330,8 +348,8 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
         __syncwarp();
         if (lane == 0) ClusterArrive(ClusterAddress(ready, owner));
         BarrierWaitCluster(ready, 0);
-        if (!kExperts) WaitForEarlier();
-        const float* partial = reinterpret_cast<const float*>(shared + S::kRingBytes);
+        if (!wait_now) WaitForEarlier();
+        const float* partial = reinterpret_cast<const float*>(shared + S::kStagingBegin);
         const auto sum_of = [&](int of_group, int token, int row) {
           const float* leaf = partial + (of_group * p.leaves * kTokens + token) * pitch + row;
           const int next = kTokens * pitch;
@@ -365,7 +383,7 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
           }
         }
       } else {
-        if (!kExperts && index == first_tile) WaitForEarlier();
+        if (!wait_now && index == first_tile) WaitForEarlier();
         // Two lanes of neighbouring features trade, so that each has both features of one token, and store
         // them.
         const int64_t width = kGated ? p.features / 2 : p.features;
@@ -404,7 +422,7 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
           // half.
           constexpr int kHalf = kTokens / 16;
           __nv_bfloat162* const traded =
-              reinterpret_cast<__nv_bfloat162*>(shared + S::kRingBytes) + threadIdx.x % 128;
+              reinterpret_cast<__nv_bfloat162*>(shared + S::kStagingBegin) + threadIdx.x % 128;
           const auto word = [&](int j, int half) {
             return __floats2bfloat162_rn(tree[4 * j + 2 * half], tree[4 * j + 2 * half + 1]);
           };
@@ -450,32 +468,34 @@ __global__ void __launch_bounds__(MatmulShape<kTokens, kGroups, kSplit, kGated, 
         }
       }
     }
-    if (kSplit && tiles == 0 && p.leaves > 1) ClusterSyncWait();
+    if (kSplit && tiles == 0) {
+      if (S::kSentIntoRing) ClusterSyncArrive();
+      ClusterSyncWait();
+    }
   }
 }
 
 // Queues the kernel. `token_tiles`: of split kernels, the grid's.
-template <int kTokens, int kGroups, bool kSplit, bool kGated, bool kExperts>
-cudaError_t LaunchMatmul(const MatmulParams& params, const ExpertPointers<kExperts>& experts,
-                         int64_t token_tiles, int64_t blocks_max, cudaStream_t stream) {
-  using S = MatmulShape<kTokens, kGroups, kSplit, kGated, kExperts>;
-  const auto kernel = sm90_matmul_kernel<kTokens, kGroups, kSplit, kGated, kExperts>;
+template <typename S>
+cudaError_t LaunchMatmul(const MatmulParams& params, const ExpertPointers<S::kExperts>& experts,
+                         int64_t token_tiles, int multiprocessors, cudaStream_t stream) {
+  const auto kernel = sm90_matmul_kernel<S>;
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes);
   if (error != cudaSuccess) return error;
-  const int each = kGated ? 2 : kGroups;
+  const int each = S::kGated ? 2 : S::kGroups;
   const int64_t steps = (params.row_tiles + each - 1) / each;
   if (steps == 0 || token_tiles == 0) return cudaSuccess;
   cudaLaunchConfig_t config = {};
   config.blockDim = dim3(S::kThreads);
   config.dynamicSmemBytes = S::kSharedBytes;
   config.stream = stream;
-  if (kSplit) {
+  if (S::kSplit) {
     config.gridDim = dim3(static_cast<unsigned>(params.leaves), static_cast<unsigned>(steps),
                           static_cast<unsigned>(token_tiles));
   } else {
-    const int64_t tiles = steps * token_tiles;
-    config.gridDim = dim3(static_cast<unsigned>(tiles < blocks_max ? tiles : blocks_max));
+    const int64_t tiles = steps * token_tiles, blocks = int64_t{multiprocessors} * S::kBlocksEach;
+    config.gridDim = dim3(static_cast<unsigned>(tiles < blocks ? tiles : blocks));
   }
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -485,7 +505,7 @@ cudaError_t LaunchMatmul(const MatmulParams& params, const ExpertPointers<kExper
   attributes[1].val.clusterDim.y = 1;
   attributes[1].val.clusterDim.z = 1;
   config.attrs = attributes;
-  config.numAttrs = kSplit && params.leaves > 1 ? 2 : 1;
+  config.numAttrs = S::kSplit ? 2 : 1;
   return cudaLaunchKernelEx(&config, kernel, params, experts);
 }
 
