@@ -1,6 +1,7 @@
 #include "services/decoder/engine/rank.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,7 +11,8 @@
 namespace prism {
 namespace {
 
-// A step of `sequences` sequences of `length` tokens each that store nothing and see the same pages.
+// A step of `sequences` sequences of `length` tokens each that see the same pages; the first one
+// writes them, so that nothing reads what was never written.
 StepPlan UniformPlan(int64_t sequences, int64_t length, int64_t logit_rows) {
   StepPlan plan;
   plan.page_table_width = PagesFor(length);
@@ -26,6 +28,7 @@ StepPlan UniformPlan(int64_t sequences, int64_t length, int64_t logit_rows) {
   plan.token_ids.assign(rows, 0);
   plan.positions.assign(3 * rows, 0);
   plan.slots.assign(rows, -1);
+  std::iota(plan.slots.begin(), plan.slots.begin() + length, 0);
   for (int32_t row = 0; row < std::min(logit_rows, sequences * length); ++row) plan.logit_rows.push_back(row);
   return plan;
 }
