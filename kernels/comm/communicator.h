@@ -25,6 +25,11 @@ class Communicator {
   // Aborted once any rank called Abort().
   virtual absl::Status AllGather(Stream& stream, const TensorView& part, const TensorView& gathered) = 0;
 
+  // Blocks this thread until every rank has called it. Freeing device memory waits for what runs there,
+  // which may be a peer's kernel that waits for this rank: ranks free memory between two meetings, with
+  // nothing queued. Aborted as AllGather().
+  virtual absl::Status Meet() = 0;
+
   // OK while collectives can succeed; Aborted, saying why if it is known, once they cannot. A device
   // that waits for a rank in vain finds out when the wait is over: ask after Synchronize(). Any thread.
   virtual absl::Status Check() const = 0;

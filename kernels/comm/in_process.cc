@@ -87,6 +87,7 @@ class InProcessCommunicator final : public Communicator {
     return status;
   }
 
+  absl::Status Meet() override { return meeting_->Arrive(); }
   absl::Status Check() const override { return meeting_->Check(); }
   void Abort() override { meeting_->Abort(); }
 

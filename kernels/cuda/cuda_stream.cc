@@ -70,6 +70,7 @@ CudaStream::~CudaStream() {
     cudaStreamDestroy(handle_);
   }
   if (scratch_ != nullptr) cudaFree(scratch_);
+  for (void* const memory : outgrown_) cudaFree(memory);
   for (const Stage& stage : stages_) {
     if (stage.done != nullptr) cudaEventDestroy(stage.done);
     if (stage.data != nullptr) cudaFreeHost(stage.data);
@@ -84,18 +85,23 @@ absl::StatusOr<Tensor> CudaStream::Allocate(DType dtype, const Shape& shape) {
 
 absl::StatusOr<void*> CudaStream::Scratch(int64_t size_bytes) {
   if (size_bytes <= scratch_bytes_) return scratch_;
-  PRISM_RETURN_IF_ERROR(Synchronize());
-  if (scratch_ != nullptr) cudaFree(scratch_);
-  scratch_ = nullptr;
-  scratch_bytes_ = 0;
   PRISM_CUDA_RETURN_IF_ERROR(cudaSetDevice(device_), "cudaSetDevice");
-  const cudaError_t error = cudaMalloc(&scratch_, static_cast<size_t>(size_bytes));
+  // What is outgrown stays until the end; doubling keeps it below what is used.
+  void* larger = nullptr;
+  int64_t larger_bytes = std::max(size_bytes, 2 * scratch_bytes_);
+  cudaError_t error = cudaMalloc(&larger, static_cast<size_t>(larger_bytes));
+  if (error == cudaErrorMemoryAllocation && larger_bytes > size_bytes) {
+    cudaGetLastError();
+    larger_bytes = size_bytes;
+    error = cudaMalloc(&larger, static_cast<size_t>(larger_bytes));
+  }
   if (error != cudaSuccess) {
     cudaGetLastError();
-    scratch_ = nullptr;
     return CudaStatus(error, absl::StrCat("scratch memory of ", size_bytes, " bytes"));
   }
-  scratch_bytes_ = size_bytes;
+  if (scratch_ != nullptr) outgrown_.push_back(scratch_);
+  scratch_ = larger;
+  scratch_bytes_ = larger_bytes;
   return scratch_;
 }
 

@@ -9,6 +9,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/cuda/device_memory.h"
@@ -34,7 +35,7 @@ class CudaStream final : public Stream {
   absl::StatusOr<bool> Replay(const RecordedWork& work) override;
 
   // Memory for what one op keeps between its kernels, aligned to 256 bytes: the next op gets the
-  // same. Grows, and then waits for the stream. ResourceExhausted if the device has no more.
+  // same. Grows at least twofold, or as far as the device lets it. ResourceExhausted if it has no more.
   absl::StatusOr<void*> Scratch(int64_t size_bytes);
 
   cudaStream_t handle() const { return handle_; }
@@ -64,6 +65,7 @@ class CudaStream final : public Stream {
   int stage_ = 0;
   void* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;
+  std::vector<void*> outgrown_;  // scratch memory of before; freeing it now could wait for a peer's kernel
 };
 
 // The CUDA stream of a stream of this backend. REQUIRES: `stream` is a CudaStream

@@ -169,7 +169,8 @@ absl::Status PeerGroup::Check() const {
 
 class PeerCommunicator final : public Communicator {
  public:
-  PeerCommunicator(std::shared_ptr<PeerGroup> group, int rank) : group_(std::move(group)), rank_(rank) {}
+  PeerCommunicator(std::shared_ptr<PeerGroup> group, std::unique_ptr<Communicator> host, int rank)
+      : group_(std::move(group)), host_(std::move(host)), rank_(rank) {}
 
   int rank() const override { return rank_; }
   int size() const override { return group_->size(); }
@@ -192,11 +193,16 @@ class PeerCommunicator final : public Communicator {
     return absl::OkStatus();
   }
 
+  absl::Status Meet() override { return host_->Meet(); }
   absl::Status Check() const override { return group_->Check(); }
-  void Abort() override { group_->Abort(); }
+  void Abort() override {
+    group_->Abort();
+    host_->Abort();
+  }
 
  private:
   const std::shared_ptr<PeerGroup> group_;
+  const std::unique_ptr<Communicator> host_;  // where the ranks' threads meet
   const int rank_;
 };
 
@@ -204,9 +210,11 @@ class PeerCommunicator final : public Communicator {
 
 absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> CreatePeerGroup(const PeerGroupOptions& options) {
   PRISM_ASSIGN_OR_RETURN(const std::shared_ptr<PeerGroup> group, PeerGroup::Create(options));
+  std::vector<std::unique_ptr<Communicator>> hosts = CreateInProcessGroup(group->size());
   std::vector<std::unique_ptr<Communicator>> endpoints;
   for (int rank = 0; rank < group->size(); ++rank) {
-    endpoints.push_back(std::make_unique<PeerCommunicator>(group, rank));
+    endpoints.push_back(
+        std::make_unique<PeerCommunicator>(group, std::move(hosts[static_cast<size_t>(rank)]), rank));
   }
   return endpoints;
 }

@@ -66,6 +66,8 @@ class Workspace {
     used_bytes_ = 0;
     ++generation_;
   }
+  // Whether the next Reset() will free memory, to make one piece of several.
+  bool in_pieces() const { return blocks_.size() > 1; }
   // Counts the times its memory grew or moved: while it stays, equal passes get equal addresses.
   uint64_t generation() const { return generation_; }
 

@@ -65,6 +65,8 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Load(Backend& backend, const Checkpo
     PRISM_ASSIGN_OR_RETURN(rank->host_logits_, stream.AllocateHost(DType::kF32, shape));
   }
   if (backend.has_device_memory()) {
+    // A rank that still loads would let the others wait for it in a kernel.
+    PRISM_RETURN_IF_ERROR(comm.Meet());
     PRISM_RETURN_IF_ERROR(Annotated("the largest step", rank->WarmUp(options)));
   }
   rank->kv_pages_ = options.kv_pages;
@@ -93,10 +95,22 @@ absl::Status Rank::WarmUp(const RankOptions& options) {
         UniformPlan(std::min(options.sequences_max, options.rows_max), 1, options.logit_rows_max)}) {
     PRISM_RETURN_IF_ERROR(Run(plan, {}).status());
   }
-  // What several passes took in pieces becomes one, and the passing KV memory goes.
+  // What the last pass took in pieces becomes one, and the passing KV memory goes.
+  PRISM_RETURN_IF_ERROR(GatherWorkspace());
   stream_->workspace().Reset();
+  runner_->ForgetRecordings();
+  PRISM_RETURN_IF_ERROR(comm_.Meet());
   kv_.reset();
-  return stream_->Synchronize();
+  return comm_.Meet();
+}
+
+absl::Status Rank::GatherWorkspace() {
+  // Ranks take the same pieces in the same steps, so all of them are here together.
+  if (comm_.size() == 1 || !stream_->workspace().in_pieces()) return absl::OkStatus();
+  PRISM_RETURN_IF_ERROR(stream_->Synchronize());
+  PRISM_RETURN_IF_ERROR(comm_.Meet());
+  stream_->workspace().Reset();
+  return comm_.Meet();
 }
 
 absl::StatusOr<int64_t> Rank::CountPages(const RankOptions& options) {

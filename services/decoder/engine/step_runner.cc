@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::array<int64_t, 14> kRows = {1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
 constexpr int64_t kPagesMin = 16;
+// Times that recording one size may fail before it is let be.
+constexpr int kFailuresMax = 3;
 
 // One row a sequence, all with logits, no pictures.
 bool OnlyGenerates(const StepPlan& plan) {
@@ -104,13 +106,18 @@ absl::Status StepRunner::RunPadded(const StepPlan& padded, absl::Span<const KvLa
   }
   Recording& recording = found->second;
   if (recording.work == nullptr || recording.kv != kv.data()) {
+    if (recording.failures == kFailuresMax) return body();
+    // What the last pass took in pieces becomes one now, not while it is recorded.
+    stream_.workspace().Reset();
     absl::StatusOr<std::unique_ptr<RecordedWork>> work = stream_.Record(body);
     if (!work.ok()) {
+      ++recording.failures;
       LogWarning("a step could not be recorded; it is queued kernel by kernel",
                  {{"rows", padded.num_rows()}, {"error", work.status().ToString()}});
       return body();
     }
-    recording = {*std::move(work), kv.data()};
+    recording.work = *std::move(work);
+    recording.kv = kv.data();
   }
   PRISM_ASSIGN_OR_RETURN(const bool queued, stream_.Replay(*recording.work));
   if (queued) {
@@ -118,7 +125,7 @@ absl::Status StepRunner::RunPadded(const StepPlan& padded, absl::Span<const KvLa
     return absl::OkStatus();
   }
   // Its memory has moved: once more as it is, and recorded again the next time.
-  recording = {};
+  recording.work.reset();
   return body();
 }
 

@@ -46,6 +46,9 @@ class StepRunner {
   absl::Status Run(const StepPlan& plan, absl::Span<const VisualRowSource> visual,
                    absl::Span<const KvLayer> kv, const TensorView& logits, const TextTap& tap = nullptr);
 
+  // Makes all recordings anew, for when the KV memory goes.
+  void ForgetRecordings() { recordings_.clear(); }
+
   // Recordings there are, and steps that were queued as one.
   size_t num_recordings() const { return recordings_.size(); }
   int64_t num_replayed() const { return num_replayed_; }
@@ -54,6 +57,7 @@ class StepRunner {
   struct Recording {
     std::unique_ptr<RecordedWork> work;  // null: the size was seen, its memory is there
     const KvLayer* kv = nullptr;
+    int failures = 0;
   };
 
   StepRunner(Stream* stream, const TextModel* model, const Options& options)

@@ -152,6 +152,20 @@ TEST(InProcessGroupTest, AStreamThatFailedBringsNothingAndItsErrorComesBack) {
   });
 }
 
+TEST(InProcessGroupTest, RanksMeet) {
+  std::atomic<int> arrived{0}, early{0};
+  OnEveryRank(4, [&](Communicator& comm, HostStream&) {
+    for (int round = 1; round <= 50; ++round) {
+      ++arrived;
+      EXPECT_EQ(comm.Meet(), absl::OkStatus());
+      if (arrived < 4 * round) ++early;
+      EXPECT_EQ(comm.Meet(), absl::OkStatus());
+    }
+  });
+  EXPECT_EQ(early, 0);
+  EXPECT_EQ(arrived, 200);
+}
+
 TEST(InProcessGroupTest, GroupsDoNotHearOfEachOther) {
   std::vector<std::unique_ptr<Communicator>> first = CreateInProcessGroup(1),
                                              second = CreateInProcessGroup(1);

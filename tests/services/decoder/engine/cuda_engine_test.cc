@@ -1,0 +1,208 @@
+// The engine's ranks on a CUDA device: recordings, several ranks on one device, rows sampled there.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/peer_group.h"
+#include "services/decoder/engine/rank_group.h"
+#include "services/decoder/engine/self_check.h"
+#include "services/decoder/engine/step_runner.h"
+#include "services/decoder/kv/page.h"
+#include "services/decoder/sampling/logprobs.h"
+
+namespace prism {
+namespace {
+
+constexpr int64_t kPages = 40, kPagesMax = 20, kRowsMax = 64, kSequencesMax = 6;
+
+// Rows [begin, begin + count) of sequences 0 .. batch - 1, each with pages of its own.
+StepPlan PlanOf(int64_t batch, int64_t begin, int64_t count) {
+  StepPlan plan;
+  plan.page_table_width = PagesFor(begin + count);
+  plan.positions.resize(static_cast<size_t>(3 * batch * count));
+  for (int64_t s = 0; s < batch; ++s) {
+    plan.query_starts.push_back(static_cast<int32_t>(s * count));
+    plan.context_lengths.push_back(static_cast<int32_t>(begin + count));
+    plan.logit_rows.push_back(static_cast<int32_t>((s + 1) * count - 1));
+    const auto page = [s](int64_t index) {
+      return static_cast<int32_t>((index * kSequencesMax + s) % kPages);
+    };
+    for (int64_t i = 0; i < plan.page_table_width; ++i) plan.page_tables.push_back(page(i));
+    for (int64_t i = begin; i < begin + count; ++i) {
+      plan.token_ids.push_back(static_cast<int32_t>((s * 37 + i * 11 + 5) % 400));
+      plan.slots.push_back(
+          static_cast<int32_t>(page(i / kTokensPerPage) * kTokensPerPage + i % kTokensPerPage));
+      for (int64_t axis = 0; axis < 3; ++axis) {
+        plan.positions[static_cast<size_t>(axis * batch * count + s * count + i - begin)] =
+            static_cast<int32_t>(i);
+      }
+    }
+  }
+  plan.query_starts.push_back(static_cast<int32_t>(batch * count));
+  return plan;
+}
+
+class CudaEngineTest : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    absl::StatusOr<std::unique_ptr<Backend>> backend = CreateCudaBackend();
+    if (!backend.ok()) GTEST_SKIP() << backend.status();
+    backend_ = *std::move(backend);
+    absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint =
+        Checkpoint::Open(std::string(PRISM_SOURCE_DIR "/tests/oracle/models/") + GetParam(),
+                         {.format = LoadFormat::kSynthetic, .part = CheckpointPart::kText});
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    checkpoint_ = *std::move(checkpoint);
+  }
+
+  // A group whose ranks share device 0.
+  std::unique_ptr<RankGroup> LoadGroup(int num_ranks) {
+    auto comms = cuda::CreatePeerGroup({.devices = std::vector<int>(static_cast<size_t>(num_ranks), 0)});
+    EXPECT_TRUE(comms.ok()) << comms.status();
+    const RankOptions options{.kv_pages = kPages,
+                              .rows_max = kRowsMax,
+                              .sequences_max = kSequencesMax,
+                              .pages_max = kPagesMax,
+                              .logit_rows_max = kSequencesMax};
+    auto group = RankGroup::Load(*backend_, *checkpoint_, *std::move(comms),
+                                 std::vector<RankOptions>(static_cast<size_t>(num_ranks), options));
+    EXPECT_TRUE(group.ok()) << group.status();
+    return *std::move(group);
+  }
+
+  static void Await(RankGroup& group) {
+    while (!group.WaitUntil(std::chrono::steady_clock::now() + std::chrono::milliseconds(500))) {
+    }
+  }
+
+  static std::vector<float> Logits(RankGroup& group, const StepPlan& plan) {
+    group.Start(plan, {});
+    Await(group);
+    const absl::StatusOr<TensorView> logits = group.logits();
+    EXPECT_TRUE(logits.ok()) << logits.status();
+    if (!logits.ok()) return {};
+    return {logits->data<float>(), logits->data<float>() + logits->num_elements()};
+  }
+
+  // A prompt in two chunks, then a few generated steps of changing batches.
+  static std::vector<std::vector<float>> Walk(RankGroup& group) {
+    std::vector<std::vector<float>> steps = {Logits(group, PlanOf(3, 0, 20)),
+                                             Logits(group, PlanOf(3, 20, 17))};
+    for (int64_t i = 0; i < 12; ++i) {
+      steps.push_back(Logits(group, PlanOf(3, 37 + i, 1)));
+      steps.push_back(Logits(group, PlanOf(i % 2 == 0 ? 1 : 3, 37 + i, 1)));
+    }
+    return steps;
+  }
+
+  static bool Same(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b) {
+    if (a.size() != b.size()) return false;
+    for (size_t i = 0; i < a.size(); ++i) {
+      if (a[i].size() != b[i].size() ||
+          std::memcmp(a[i].data(), b[i].data(), a[i].size() * sizeof(float)) != 0) {
+        std::printf("step %zu of %zu differs\n", i, a.size());
+        return false;
+      }
+    }
+    return true;
+  }
+
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+};
+
+TEST_P(CudaEngineTest, RecordedAndPaddedStepsChangeNoBit) {
+  const std::unique_ptr<Stream> stream = *backend_->CreateStream({});
+  const std::unique_ptr<Communicator> alone = std::move(CreateInProcessGroup(1)[0]);
+  const auto model = TextModel::Load(*stream, *checkpoint_, *alone);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const KvShape shape = {.num_layers = (*model)->num_layers(),
+                         .kv_heads = (*model)->local_kv_heads(),
+                         .head_dim = (*model)->head_dim(),
+                         .dtype = backend_->activation_dtype()};
+  std::vector<std::vector<float>> steps[2];
+  for (const bool record : {false, true}) {
+    const auto kv = KvStore::Create(*stream, shape, kPages);
+    ASSERT_TRUE(kv.ok()) << kv.status();
+    const auto runner = StepRunner::Create(*stream, **model,
+                                           {.limits = {.rows_max = kRowsMax,
+                                                       .sequences_max = kSequencesMax,
+                                                       .pages_max = kPagesMax,
+                                                       .logit_rows_max = kSequencesMax,
+                                                       .hidden_size = (*model)->hidden_size(),
+                                                       .num_deepstack = (*model)->num_deepstack()},
+                                            .record = record});
+    ASSERT_TRUE(runner.ok()) << runner.status();
+    const Tensor logits = *stream->Allocate(DType::kF32, {kSequencesMax, (*model)->vocab_size()});
+    const auto run = [&](const StepPlan& plan) {
+      const absl::Status status = (*runner)->Run(plan, {}, (*kv)->layers(), logits.view());
+      ASSERT_TRUE(status.ok()) << status;
+      const auto rows = static_cast<int64_t>(plan.logit_rows.size());
+      const Tensor host = Tensor::Host(DType::kF32, {rows, (*model)->vocab_size()});
+      ASSERT_TRUE(stream->CopyToHost(logits.view().Rows(0, rows), host.view()).ok());
+      steps[record ? 1 : 0].emplace_back(host.span<float>().begin(), host.span<float>().end());
+    };
+    run(PlanOf(kSequencesMax, 0, 8));
+    int64_t begin = 8;
+    for (int round = 0; round < 30; ++round) {
+      run(PlanOf(kSequencesMax, begin, 1));
+      run(PlanOf(round % 3 == 0 ? 5 : 3, begin, 1));
+      begin += 1;
+      if (round == 20) {
+        run(PlanOf(1, begin, 60));
+        run(PlanOf(kSequencesMax, begin, 8));
+        begin += 8;
+      }
+    }
+    EXPECT_EQ((*runner)->num_replayed() > 40, record) << (*runner)->num_replayed();
+  }
+  EXPECT_TRUE(Same(steps[0], steps[1]));
+}
+
+TEST_P(CudaEngineTest, GivesTheSameBitsOnOneTwoAndFourRanks) {
+  const std::vector<std::vector<float>> one = Walk(*LoadGroup(1));
+  for (const int num_ranks : {2, 4}) {
+    const std::unique_ptr<RankGroup> group = LoadGroup(num_ranks);
+    EXPECT_TRUE(Same(one, Walk(*group))) << num_ranks << " ranks";
+    EXPECT_TRUE(group->Healthy().ok());
+  }
+}
+
+TEST_P(CudaEngineTest, ChecksItselfAndSamplesWhereTheLogitsAre) {
+  const std::unique_ptr<RankGroup> group = LoadGroup(1);
+  EXPECT_EQ(SelfCheck(*group, kPages, kRowsMax), absl::OkStatus());
+  const StepPlan plan = PlanOf(3, 0, 20);
+  const std::vector<float> logits = Logits(*group, plan);
+  ASSERT_TRUE(group->can_sample());
+  group->SampleNext({RowSampling{.with_log_sum_exp = true, .num_top = 4}, std::nullopt,
+                     RowSampling{.target_id = 7, .with_log_sum_exp = true}});
+  const std::vector<float> again = Logits(*group, plan);
+  const auto vocabulary = static_cast<size_t>(group->vocab_size());
+  ASSERT_EQ(logits.size(), 3 * vocabulary);
+  const auto row = [&](size_t r) { return absl::MakeConstSpan(logits).subspan(r * vocabulary, vocabulary); };
+  const absl::Span<const RowSample> samples = group->samples();
+  ASSERT_EQ(samples.size(), 3u);
+  const double total = LogSumExp(row(0));
+  const std::vector<TokenProbability> top = TopLogprobs(row(0), total, 4);
+  EXPECT_EQ(samples[0].token_id, top[0].token_id);
+  EXPECT_EQ(samples[0].log_sum_exp, total);
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(samples[0].top[i].id, top[i].token_id);
+  EXPECT_EQ(std::memcmp(again.data() + vocabulary, row(1).data(), vocabulary * sizeof(float)), 0);
+  EXPECT_EQ(samples[2].token_id, 7);
+  EXPECT_EQ(samples[2].logit, row(2)[7]);
+  EXPECT_EQ(samples[2].log_sum_exp, LogSumExp(row(2)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Micro, CudaEngineTest, testing::Values("dense-micro", "moe-micro"),
+                         [](const auto& model) {
+                           return std::string(model.param, std::string(model.param).find('-'));
+                         });
+
+}  // namespace
+}  // namespace prism
