@@ -125,7 +125,7 @@ absl::Status PromptJob::HoldPictures() {
   return absl::OkStatus();
 }
 
-void PromptJob::EncodeAll(std::vector<size_t> avoid) {
+void PromptJob::EncodeAll(const std::vector<size_t>& avoid) {
   stage_start_ = parts_->clock->Now();
   const auto round = std::make_shared<Round>();
   {

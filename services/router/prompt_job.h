@@ -70,7 +70,7 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
   absl::Status HoldPictures();
   // A slot's layout, of `num_tokens` a picture or temporal patch.
   absl::StatusOr<SlotLayout> LayoutOf(const PromptSlot& slot, uint32_t num_tokens) const;
-  void EncodeAll(std::vector<size_t> avoid);
+  void EncodeAll(const std::vector<size_t>& avoid);
   void Encoded(std::vector<absl::StatusOr<EncodedPicture>> results);
   void Assemble();
   absl::StatusOr<PreparedPrompt> Assembled();

@@ -320,6 +320,7 @@ void Batcher::Process(Tower& tower, Batch batch) {
   int64_t row = 0;
   for (Batch::Item& item : batch.items) {
     std::vector<const RgbImage*> frames;
+    frames.reserve(item.frames.size());
     for (const RgbImage& frame : item.frames) frames.push_back(&frame);
     const int64_t rows = item.grid.num_patches();
     PatchifyInto(frames, patches.span<float>().subspan(static_cast<size_t>(row * kPatchValues),
