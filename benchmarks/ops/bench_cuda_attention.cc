@@ -212,7 +212,9 @@ void Decode() {
   for (const auto& [batch, context] : std::vector<std::pair<int, int>>{
            {1, 1024}, {8, 1024}, {32, 1024}, {128, 1024}, {1, 8192}, {8, 8192}, {32, 8192}, {1, 32768}}) {
     const PagedBench bench(std::vector<Sequence>(static_cast<size_t>(batch), Sequence{context, 1}));
-    void* workspace = Allocate<char>(DecodeWorkspaceBytes(bench.layer(0), 1));
+    const DecodeWorkspace workspace = {
+        .partials = Allocate<float>(DecodeWorkspaceBytes(bench.layer(0), 1) / 4),
+        .counters = Upload(std::vector<uint32_t>(static_cast<size_t>(DecodeCounters(bench.layer(0), 1)), 0))};
     for (const DecodeSplit split : {DecodeSplit::kLeaves, DecodeSplit::kWhole, DecodeSplit::kAuto}) {
       const Seconds seconds = Time(bench.num_layers(), [&](int i, cudaStream_t stream) {
         return LaunchAttentionDecode(bench.layer(i), 1, split, workspace, stream);
@@ -223,7 +225,8 @@ void Decode() {
                                                  : ""),
             seconds, bench.bytes(), bench.flops());
     }
-    Check(cudaFree(workspace));
+    Check(cudaFree(workspace.partials));
+    Check(cudaFree(workspace.counters));
   }
 }
 

@@ -52,6 +52,11 @@ absl::Status CudaStream::Init() {
                                                       properties.minor, ", this build has no code for it"));
   }
   PRISM_CUDA_RETURN_IF_ERROR(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "cudaStreamCreate");
+  const size_t counters_bytes = kNumCounters * sizeof(uint32_t);
+  void* counters = nullptr;
+  PRISM_CUDA_RETURN_IF_ERROR(cudaMalloc(&counters, counters_bytes), "memory of counters");
+  counters_ = static_cast<uint32_t*>(counters);
+  PRISM_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(counters_, 0, counters_bytes, handle_), "cudaMemsetAsync");
   for (Stage& stage : stages_) {
     void* data = nullptr;
     PRISM_CUDA_RETURN_IF_ERROR(cudaHostAlloc(&data, kStageBytes, cudaHostAllocDefault),
@@ -71,6 +76,7 @@ CudaStream::~CudaStream() {
   }
   if (scratch_ != nullptr) cudaFree(scratch_);
   for (void* const memory : outgrown_) cudaFree(memory);
+  if (counters_ != nullptr) cudaFree(counters_);
   for (const Stage& stage : stages_) {
     if (stage.done != nullptr) cudaEventDestroy(stage.done);
     if (stage.data != nullptr) cudaFreeHost(stage.data);

@@ -37,6 +37,10 @@ class CudaStream final : public Stream {
   // Memory for what one op keeps between its kernels, aligned to 256 bytes: the next op gets the
   // same. Grows at least twofold, or as far as the device lets it. ResourceExhausted if it has no more.
   absl::StatusOr<void*> Scratch(int64_t size_bytes);
+  // Counters on the device, for blocks of a kernel to find out who is last. Zero, and every kernel
+  // leaves them so.
+  static constexpr int64_t kNumCounters = 16384;
+  uint32_t* counters() const { return counters_; }
 
   cudaStream_t handle() const { return handle_; }
   int device() const { return device_; }
@@ -66,6 +70,7 @@ class CudaStream final : public Stream {
   void* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;
   std::vector<void*> outgrown_;  // scratch memory of before; freeing it now could wait for a peer's kernel
+  uint32_t* counters_ = nullptr;
 };
 
 // The CUDA stream of a stream of this backend. REQUIRES: `stream` is a CudaStream

@@ -51,16 +51,23 @@ cudaError_t LaunchAttentionVarlen(const AttentionVarlenParams& params, cudaStrea
 // How the keys of generated rows are shared out.
 enum class DecodeSplit {
   kAuto,    // by what the contexts turn out to be, on the device
-  kLeaves,  // every leaf on its own, merged by a second kernel from the workspace
+  kLeaves,  // every leaf on its own; the block that brings a row's last one merges them
   kWhole,   // all leaves of a row and KV head by one block: no workspace, best with many rows
 };
 
+// Where leaves meet; not for kWhole.
+struct DecodeWorkspace {
+  float* partials;     // DecodeWorkspaceBytes()
+  uint32_t* counters;  // DecodeCounters(); zero before, and zero again afterwards
+};
+
 // Rows of sequences that bring at most `rows_max` new rows, each row on its own. REQUIRES:
-// HasDecodeKernel(), but for kWhole a workspace of DecodeWorkspaceBytes().
+// HasDecodeKernel().
 bool HasDecodeKernel(const AttentionPagedParams& params);
 int64_t DecodeWorkspaceBytes(const AttentionPagedParams& params, int rows_max);
+int64_t DecodeCounters(const AttentionPagedParams& params, int rows_max);
 cudaError_t LaunchAttentionDecode(const AttentionPagedParams& params, int rows_max, DecodeSplit split,
-                                  void* workspace, cudaStream_t stream);
+                                  const DecodeWorkspace& workspace, cudaStream_t stream);
 
 // Rows of sequences that bring more than `rows_min` new rows. REQUIRES: HasPromptKernel().
 bool HasPromptKernel(const AttentionPagedParams& params);

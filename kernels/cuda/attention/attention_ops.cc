@@ -33,12 +33,14 @@ absl::Status CheckHead(absl::string_view op, int64_t head_size, float scale) {
 
 absl::Status Decode(CudaStream& stream, const AttentionPagedParams& params, int rows_max) {
   const int64_t bytes = DecodeWorkspaceBytes(params, rows_max);
-  if (bytes > kPartialsMax) {
-    return CudaStatus(LaunchAttentionDecode(params, rows_max, DecodeSplit::kWhole, nullptr, stream.handle()),
-                      "AttentionPaged");
+  DecodeSplit split = DecodeSplit::kWhole;
+  DecodeWorkspace workspace = {};
+  if (bytes <= kPartialsMax && DecodeCounters(params, rows_max) <= CudaStream::kNumCounters) {
+    split = DecodeSplit::kAuto;
+    PRISM_ASSIGN_OR_RETURN(void* scratch, stream.Scratch(bytes));
+    workspace = {.partials = static_cast<float*>(scratch), .counters = stream.counters()};
   }
-  PRISM_ASSIGN_OR_RETURN(void* scratch, stream.Scratch(bytes));
-  return CudaStatus(LaunchAttentionDecode(params, rows_max, DecodeSplit::kAuto, scratch, stream.handle()),
+  return CudaStatus(LaunchAttentionDecode(params, rows_max, split, workspace, stream.handle()),
                     "AttentionPaged");
 }
 

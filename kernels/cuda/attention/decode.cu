@@ -16,7 +16,7 @@ constexpr int kHeads = 8;  // of one pass over the keys: the N side
 constexpr int kWarps = 4;
 constexpr int kComputing = kWarps * 32;
 constexpr int kThreads = kComputing + 32;
-constexpr int kSequencesMax = 2048;
+constexpr int kSequencesMax = 1536;
 static_assert(kWarps == kTilesPerLeaf);
 
 // Ring of tiles of K and V.
@@ -34,10 +34,9 @@ struct Plan {
   int leaves_max;    // of a row, by the width of the page table
   int heads_passes;  // passes of kHeads over one KV head's group
   DecodeSplit split;
-  int* went_whole;  // for the second kernel: what was done
   float* partials;
+  uint32_t* arrived;  // of each place and pass: leaves whose partial results are there
 };
-constexpr int64_t kHeaderBytes = 256;
 
 // Floats of one leaf's partial result: o [D][8], then maxima [8], then sums [8].
 __host__ __device__ constexpr int64_t PartialFloats(int head_size) { return (head_size + 2) * kHeads; }
@@ -158,7 +157,6 @@ __device__ __forceinline__ void FillSchedule(Schedule& schedule, bool* whole) {
   if (lane == 0) {
     schedule.before[0] = 0;
     *whole = schedule.whole;
-    if (blockIdx.x == 0 && schedule.plan.went_whole != nullptr) *schedule.plan.went_whole = schedule.whole;
   }
 }
 
@@ -170,11 +168,21 @@ struct Exchange {
   float largest[kTilesPerLeaf][kHeads];
 };
 
+// The factors of leaves being merged.
+struct LeafFactors {
+  static constexpr int kAtOnce = 32;
+  alignas(16) float before[kAtOnce][kHeads];
+  alignas(16) float next[kAtOnce][kHeads];
+  float inverse[kHeads];
+};
+
 template <int kHeadSize>
 struct SharedState {
   alignas(8) uint64_t full[Ring<kHeadSize>::kStages];
   alignas(8) uint64_t empty[Ring<kHeadSize>::kStages];
   Exchange<kHeadSize> exchange[2];  // of this leaf and the next
+  LeafFactors factors;
+  bool is_last;
 };
 
 // A tile's place in the ring, by its number.
@@ -244,6 +252,93 @@ __device__ __forceinline__ uint32_t Seen(uint32_t pair, int key, int count) {
   return key + 1 < count ? pair : key < count ? pair & 0xffffu : 0u;
 }
 
+// By the four computing warps: merges a row's leaves, left to right, 32 at a time. A warp works out two
+// heads' factors, a leaf a lane; then a thread has one element or two of four heads.
+template <int kHeadSize>
+__device__ __forceinline__ void MergeLeaves(const AttentionPagedParams& p, const Work& work,
+                                            const float* partials, LeafFactors& factors) {
+  constexpr int kQuads = kHeadSize * kHeads / 4 / kComputing;  // of heads, a thread's
+  constexpr int kHeadsOfWarp = kHeads / kWarps;
+  constexpr int kPartialFloats = static_cast<int>(PartialFloats(kHeadSize));
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const int num_leaves = (work.visible + kLeaf - 1) / kLeaf;
+  float maximum_before[kHeadsOfWarp];  // of this warp's heads, over the rounds before
+  float l[kHeadsOfWarp] = {};
+#pragma unroll
+  for (int i = 0; i < kHeadsOfWarp; ++i) maximum_before[i] = -INFINITY;
+  float o[kQuads][4] = {};
+  for (int base = 0; base < num_leaves; base += LeafFactors::kAtOnce) {
+    const int here = min(LeafFactors::kAtOnce, num_leaves - base);
+    MergeFactors of_head[kHeadsOfWarp];
+    float sums[kHeadsOfWarp];
+#pragma unroll
+    for (int i = 0; i < kHeadsOfWarp; ++i) {
+      const int head = warp * kHeadsOfWarp + i;
+      const float* tail = partials + static_cast<int64_t>(base + lane) * kPartialFloats + kHeadSize * kHeads;
+      const float own = lane < here ? __ldcg(tail + head) : -INFINITY;
+      const float sum = lane < here ? __ldcg(tail + kHeads + head) : 0.0f;
+      float through = fmaxf(own, maximum_before[i]);  // the maximum up to this leaf
+#pragma unroll
+      for (int apart = 1; apart < 32; apart *= 2) {
+        const float other = __shfl_up_sync(0xffffffffu, through, apart);
+        if (lane >= apart) through = fmaxf(through, other);
+      }
+      float before = __shfl_up_sync(0xffffffffu, through, 1);
+      if (lane == 0) before = maximum_before[i];
+      const MergeFactors of_leaf = Merge(before, own);
+      factors.before[lane][head] = of_leaf.before;
+      factors.next[lane][head] = of_leaf.next;
+      maximum_before[i] = __shfl_sync(0xffffffffu, through, 31);
+      of_head[i] = of_leaf;
+      sums[i] = sum;
+    }
+    for (int leaf = 0; leaf < here; ++leaf) {
+#pragma unroll
+      for (int i = 0; i < kHeadsOfWarp; ++i) {
+        const MergeFactors now = {.maximum = 0.0f,
+                                  .before = __shfl_sync(0xffffffffu, of_head[i].before, leaf),
+                                  .next = __shfl_sync(0xffffffffu, of_head[i].next, leaf)};
+        l[i] = Merged(l[i], __shfl_sync(0xffffffffu, sums[i], leaf), now);
+      }
+    }
+    if (lane == 0) {
+#pragma unroll
+      for (int i = 0; i < kHeadsOfWarp; ++i) factors.inverse[warp * kHeadsOfWarp + i] = Inverse(l[i]);
+    }
+    NamedBarrier(1, kComputing);
+#pragma unroll 16
+    for (int leaf = 0; leaf < here; ++leaf) {
+      const float4* from =
+          reinterpret_cast<const float4*>(partials + static_cast<int64_t>(base + leaf) * kPartialFloats);
+#pragma unroll
+      for (int q = 0; q < kQuads; ++q) {
+        const int quad = threadIdx.x + q * kComputing;
+        const float4 next = __ldcg(from + quad);
+        const float4 before = *reinterpret_cast<const float4*>(&factors.before[leaf][quad % 2 * 4]);
+        const float4 factor = *reinterpret_cast<const float4*>(&factors.next[leaf][quad % 2 * 4]);
+        o[q][0] = Merged(o[q][0], next.x, {0.0f, before.x, factor.x});
+        o[q][1] = Merged(o[q][1], next.y, {0.0f, before.y, factor.y});
+        o[q][2] = Merged(o[q][2], next.z, {0.0f, before.z, factor.z});
+        o[q][3] = Merged(o[q][3], next.w, {0.0f, before.w, factor.w});
+      }
+    }
+    if (base + LeafFactors::kAtOnce < num_leaves) NamedBarrier(1, kComputing);
+  }
+#pragma unroll
+  for (int q = 0; q < kQuads; ++q) {
+    const int quad = threadIdx.x + q * kComputing;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int head = quad % 2 * 4 + i;
+      if (head >= work.num_heads) break;
+      p.out[(static_cast<int64_t>(work.row) * p.num_heads + work.first_head + head) * kHeadSize + quad / 2] =
+          __float2bfloat16_rn(Normalized(o[q][i], factors.inverse[head]));
+    }
+  }
+  NamedBarrier(1, kComputing);
+}
+
 // Grid: one block an SM. Blocks take equal runs of the units of work.
 template <int kHeadSize>
 __global__ void __launch_bounds__(kThreads, 1)
@@ -255,7 +350,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ SharedState<kHeadSize> shared;
   const uint32_t ring = SharedAddress(dynamic);
   __shared__ bool whole;
-  LaunchDependents();
   int* table = reinterpret_cast<int*>(dynamic + R::kBytes);
   Schedule schedule{.p = p,
                     .plan = plan,
@@ -287,6 +381,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int g = lane / 4;
   const int t = lane % 4;
   uint32_t ring_tile = 0;
+  uint32_t run = 0;  // leaves of a row done and not yet told of
   int parity = 0;
   for (int unit = first; unit < last; unit += step) {
     const Work work = schedule.Locate(unit);
@@ -304,6 +399,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     float o_before[kBlocks][4] = {};
     float l_before[2] = {0.0f, 0.0f};
     float maximum_before[2] = {-INFINITY, -INFINITY};
+    // Whether this block sees all of the row's leaves.
+    const bool has_all = schedule.whole || work.visible <= kLeaf;
 
     for (int leaf = work.leaf; leaf < work.leaf_end; ++leaf) {
       Exchange<kHeadSize>& exchange = shared.exchange[parity];
@@ -427,7 +524,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         l[1] = __fadd_rn(l[1], __shfl_xor_sync(0xffffffffu, l[1], apart));
       }
 
-      if (schedule.whole) {
+      if (has_all) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           const MergeFactors factors = Merge(maximum_before[e], maximum[e]);
@@ -458,7 +555,32 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
       }
     }
-    if (!schedule.whole) continue;
+    if (!has_all) {
+      if (work.leaf >= work.leaf_end) continue;
+      // Whoever brings a row's last leaf merges them all, and leaves the count as it was. A block's run of
+      // leaves arrives together: waiting for every leaf's results to be seen would hold up the next.
+      ++run;
+      const int leaves = (work.visible + kLeaf - 1) / kLeaf;
+      if (unit + 1 < last && work.leaf + 1 < leaves) continue;
+      const int64_t pair = static_cast<int64_t>(work.place) * schedule.passes() + work.pass;
+      __threadfence();
+      NamedBarrier(1, kComputing);
+      if (threadIdx.x == 0) {
+        shared.is_last = atomicAdd(plan.arrived + pair, run) + run == static_cast<uint32_t>(leaves);
+        if (shared.is_last) plan.arrived[pair] = 0;
+        __threadfence();
+      }
+      run = 0;
+      NamedBarrier(1, kComputing);
+      if (shared.is_last) {
+        MergeLeaves<kHeadSize>(p, work,
+                               plan.partials + PartialIndex(plan, p.num_kv_heads, work.place, work.pass, 0) *
+                                                   PartialFloats(kHeadSize),
+                               shared.factors);
+      }
+      continue;
+    }
+    if (!schedule.whole && work.leaf > 0) continue;  // past the row's last leaf
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       if (2 * t + e >= work.num_heads) continue;
@@ -477,122 +599,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-// The sequence that owns a row, by one whole warp.
-__device__ __forceinline__ int SequenceOf(const int32_t* starts, int num_sequences, int row) {
-  for (int base = 0; base < num_sequences; base += 32) {
-    const int s = base + static_cast<int>(threadIdx.x % 32);
-    const bool here = s < num_sequences && starts[s] <= row && row < starts[s + 1];
-    const uint32_t found = __ballot_sync(0xffffffffu, here);
-    if (found != 0) return base + __ffs(found) - 1;
-  }
-  return -1;
-}
-
-// Grid: [places of rows, passes]. One block merges one row's leaves, left to right, 32 at a time: a
-// warp works out a head's factors, a leaf a lane; then a thread has one element of four heads.
-template <int kHeadSize>
-__global__ void __launch_bounds__(2 * kHeadSize)
-    attention_merge_kernel(const __grid_constant__ AttentionPagedParams p,
-                           const __grid_constant__ Plan plan) {
-  constexpr int kAtOnce = 32;
-  constexpr int kMergeWarps = 2 * kHeadSize / 32;
-  constexpr int kHeadsOfWarp = (kHeads + kMergeWarps - 1) / kMergeWarps;
-  __shared__ int shared_sequence;
-  __shared__ alignas(16) float factor_before[kAtOnce][kHeads];
-  __shared__ alignas(16) float factor_next[kAtOnce][kHeads];
-  __shared__ float total[kHeads];
-  WaitForPrevious();
-  if (*plan.went_whole != 0) return;
-  const int pass = blockIdx.y;
-  const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  int sequence = static_cast<int>(blockIdx.x) / max(plan.rows_max, 1);
-  if (!plan.by_sequence) {
-    if (threadIdx.x < 32) {
-      const int s = SequenceOf(p.query_starts, p.num_sequences, blockIdx.x);
-      if (threadIdx.x == 0) shared_sequence = s;
-    }
-    __syncthreads();
-    sequence = shared_sequence;
-  }
-  if (sequence < 0) return;
-  const int first = p.query_starts[sequence];
-  const int end = p.query_starts[sequence + 1];
-  const int row = plan.by_sequence ? first + static_cast<int>(blockIdx.x) % plan.rows_max : blockIdx.x;
-  if (row >= end || end - first > plan.rows_max) return;
-  const int visible = max(p.context_lengths[sequence] - end + row + 1, 0);
-  const int num_leaves = (visible + kLeaf - 1) / kLeaf;
-
-  const float* partials =
-      plan.partials + PartialIndex(plan, p.num_kv_heads, blockIdx.x, pass, 0) * PartialFloats(kHeadSize);
-  const int d = threadIdx.x / 2;
-  const int heads = threadIdx.x % 2 * 4;
-  float maximum_before[kHeadsOfWarp];  // of this warp's heads, over the rounds before
-  float l[kHeadsOfWarp];
-#pragma unroll
-  for (int i = 0; i < kHeadsOfWarp; ++i) {
-    maximum_before[i] = -INFINITY;
-    l[i] = 0.0f;
-  }
-  float o[4] = {};
-  for (int base = 0; base < num_leaves; base += kAtOnce) {
-    const int here = min(kAtOnce, num_leaves - base);
-#pragma unroll
-    for (int i = 0; i < kHeadsOfWarp; ++i) {
-      const int head = warp * kHeadsOfWarp + i;
-      const float* tail = partials + (base + lane) * PartialFloats(kHeadSize) + kHeadSize * kHeads;
-      const float own = lane < here ? tail[head] : -INFINITY;
-      const float sum = lane < here ? tail[kHeads + head] : 0.0f;
-      float through = fmaxf(own, maximum_before[i]);  // the maximum up to this leaf
-#pragma unroll
-      for (int apart = 1; apart < 32; apart *= 2) {
-        const float other = __shfl_up_sync(0xffffffffu, through, apart);
-        if (lane >= apart) through = fmaxf(through, other);
-      }
-      float before = __shfl_up_sync(0xffffffffu, through, 1);
-      if (lane == 0) before = maximum_before[i];
-      const MergeFactors factors = Merge(before, own);
-      factor_before[lane][head] = factors.before;
-      factor_next[lane][head] = factors.next;
-      maximum_before[i] = __shfl_sync(0xffffffffu, through, 31);
-      for (int leaf = 0; leaf < here; ++leaf) {
-        const MergeFactors of_leaf = {.maximum = 0.0f,
-                                      .before = __shfl_sync(0xffffffffu, factors.before, leaf),
-                                      .next = __shfl_sync(0xffffffffu, factors.next, leaf)};
-        l[i] = Merged(l[i], __shfl_sync(0xffffffffu, sum, leaf), of_leaf);
-      }
-    }
-    __syncthreads();
-#pragma unroll 8
-    for (int leaf = 0; leaf < here; ++leaf) {
-      const float4 next = *reinterpret_cast<const float4*>(
-          partials + (base + leaf) * PartialFloats(kHeadSize) + d * kHeads + heads);
-      const float4 before = *reinterpret_cast<const float4*>(&factor_before[leaf][heads]);
-      const float4 factor = *reinterpret_cast<const float4*>(&factor_next[leaf][heads]);
-      o[0] = Merged(o[0], next.x, {0.0f, before.x, factor.x});
-      o[1] = Merged(o[1], next.y, {0.0f, before.y, factor.y});
-      o[2] = Merged(o[2], next.z, {0.0f, before.z, factor.z});
-      o[3] = Merged(o[3], next.w, {0.0f, before.w, factor.w});
-    }
-    __syncthreads();
-  }
-  if (lane == 0) {
-#pragma unroll
-    for (int i = 0; i < kHeadsOfWarp; ++i) total[warp * kHeadsOfWarp + i] = l[i];
-  }
-  __syncthreads();
-  const int group = p.num_heads / p.num_kv_heads;
-  const int skipped = pass % plan.heads_passes * kHeads;
-  const int num_heads = min(kHeads, group - skipped);
-  const int first_head = pass / plan.heads_passes * group + skipped;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (heads + i >= num_heads) break;
-    p.out[(static_cast<int64_t>(row) * p.num_heads + first_head + heads + i) * kHeadSize + d] =
-        __float2bfloat16_rn(Normalized(o[i], Inverse(total[heads + i])));
-  }
-}
-
 Plan MakePlan(const AttentionPagedParams& params, int rows_max) {
   const int group = params.num_heads / params.num_kv_heads;
   const bool by_sequence = static_cast<int64_t>(rows_max) * params.num_sequences < params.num_rows;
@@ -602,8 +608,8 @@ Plan MakePlan(const AttentionPagedParams& params, int rows_max) {
           .leaves_max = (params.pages_max + kTilesPerLeaf - 1) / kTilesPerLeaf,
           .heads_passes = (group + kHeads - 1) / kHeads,
           .split = DecodeSplit::kAuto,
-          .went_whole = nullptr,
-          .partials = nullptr};
+          .partials = nullptr,
+          .arrived = nullptr};
 }
 
 template <int kHeadSize>
@@ -622,19 +628,7 @@ cudaError_t Launch(const AttentionPagedParams& params, const Plan& plan, cudaStr
       plan.num_places * passes * (plan.split == DecodeSplit::kWhole ? 1 : plan.leaves_max);
   const int blocks = static_cast<int>(units_max < num_sms ? units_max : num_sms);
   kernel<<<blocks, kThreads, bytes, stream>>>(params, plan);
-  error = cudaGetLastError();
-  if (error != cudaSuccess || plan.split == DecodeSplit::kWhole) return error;
-  // Its blocks may wait on the device while the first kernel runs.
-  cudaLaunchAttribute early = {};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(plan.num_places, static_cast<unsigned int>(passes));
-  config.blockDim = dim3(2 * kHeadSize);
-  config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, attention_merge_kernel<kHeadSize>, params, plan);
+  return cudaGetLastError();
 }
 
 }  // namespace
@@ -647,19 +641,21 @@ bool HasDecodeKernel(const AttentionPagedParams& params) {
 int64_t DecodeWorkspaceBytes(const AttentionPagedParams& params, int rows_max) {
   const Plan plan = MakePlan(params, rows_max);
   return static_cast<int64_t>(plan.num_places) * params.num_kv_heads * plan.heads_passes * plan.leaves_max *
-             PartialFloats(params.head_size) * static_cast<int64_t>(sizeof(float)) +
-         kHeaderBytes;
+         PartialFloats(params.head_size) * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t DecodeCounters(const AttentionPagedParams& params, int rows_max) {
+  const Plan plan = MakePlan(params, rows_max);
+  return static_cast<int64_t>(plan.num_places) * params.num_kv_heads * plan.heads_passes;
 }
 
 cudaError_t LaunchAttentionDecode(const AttentionPagedParams& params, int rows_max, DecodeSplit split,
-                                  void* workspace, cudaStream_t stream) {
+                                  const DecodeWorkspace& workspace, cudaStream_t stream) {
   if (params.num_rows == 0 || params.num_sequences == 0 || rows_max <= 0) return cudaSuccess;
   Plan plan = MakePlan(params, rows_max);
   plan.split = split;
-  if (split != DecodeSplit::kWhole) {
-    plan.went_whole = static_cast<int*>(workspace);
-    plan.partials = reinterpret_cast<float*>(static_cast<char*>(workspace) + kHeaderBytes);
-  }
+  plan.partials = workspace.partials;
+  plan.arrived = workspace.counters;
   return params.head_size == 64 ? Launch<64>(params, plan, stream) : Launch<128>(params, plan, stream);
 }
 

@@ -119,13 +119,6 @@ __device__ __forceinline__ void CopyWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Lets the next kernel of the stream start its blocks, if it was launched to allow it, and has that
-// one wait for all of this one's memory (sm_90).
-__device__ __forceinline__ void LaunchDependents() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-__device__ __forceinline__ void WaitForPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-
 // Orders this thread's ordinary accesses to shared memory before the tensor cores' and the copy
 // engine's (to be followed by a barrier).
 __device__ __forceinline__ void AsyncProxyFence() {

@@ -96,6 +96,23 @@ struct Sequence {
   int shared = -1;  // shares its first pages with this earlier sequence, all that are full in both
 };
 
+// Where leaves meet; the counters must be zero again in the end.
+class Workspace {
+ public:
+  Workspace(const AttentionPagedParams& params, int rows_max)
+      : partials_(DecodeWorkspaceBytes(params, rows_max) / 4),
+        counters_(std::vector<uint32_t>(static_cast<size_t>(DecodeCounters(params, rows_max)), 0)) {}
+  ~Workspace() {
+    EXPECT_TRUE(partials_.Intact() && counters_.Intact()) << "wrote past the workspace";
+    for (const uint32_t counter : counters_.Get()) EXPECT_EQ(counter, 0u);
+  }
+  DecodeWorkspace get() { return {.partials = partials_.data(), .counters = counters_.data()}; }
+
+ private:
+  GuardedArray<float> partials_;
+  GuardedArray<uint32_t> counters_;
+};
+
 // A step of paged attention: everything that may not be read is NaN.
 class PagedStep {
  public:
@@ -190,21 +207,19 @@ class PagedStep {
     return Run([](const AttentionPagedParams& p) { return reference::LaunchAttentionPaged(p, nullptr); });
   }
   std::vector<Bf16> RunDecode(int rows_max, DecodeSplit split) {
-    GuardedArray<float> workspace(DecodeWorkspaceBytes(params(), rows_max) / 4 + 1);
-    std::vector<Bf16> out = Run([&](const AttentionPagedParams& p) {
-      return LaunchAttentionDecode(p, rows_max, split, workspace.data(), nullptr);
+    Workspace workspace(params(), rows_max);
+    return Run([&](const AttentionPagedParams& p) {
+      return LaunchAttentionDecode(p, rows_max, split, workspace.get(), nullptr);
     });
-    EXPECT_TRUE(workspace.Intact()) << "wrote past the workspace";
-    return out;
   }
   std::vector<Bf16> RunPrompt(int rows_min) {
     return Run([&](const AttentionPagedParams& p) { return LaunchAttentionPrompt(p, rows_min, nullptr); });
   }
   std::vector<Bf16> RunBoth(int rows_border) {
-    GuardedArray<float> workspace(DecodeWorkspaceBytes(params(), rows_border) / 4 + 1);
+    Workspace workspace(params(), rows_border);
     return Run([&](const AttentionPagedParams& p) {
       const cudaError_t error =
-          LaunchAttentionDecode(p, rows_border, DecodeSplit::kAuto, workspace.data(), nullptr);
+          LaunchAttentionDecode(p, rows_border, DecodeSplit::kAuto, workspace.get(), nullptr);
       return error == cudaSuccess ? LaunchAttentionPrompt(p, rows_border, nullptr) : error;
     });
   }
@@ -358,14 +373,14 @@ TEST(CudaAttentionPagedTest, ARowWithoutKeysGivesZeros) {
   // A padded row of a graph: a sequence of one row and no context.
   GuardedArray<int32_t> one_row(std::vector<int32_t>{0, 1});
   GuardedArray<int32_t> no_context(std::vector<int32_t>{0});
-  GuardedArray<float> workspace(DecodeWorkspaceBytes(step.params(), 1) / 4);
+  Workspace workspace(step.params(), 1);
   const std::vector<Bf16> zeros(want.size(), 0);
   for (const bool decode : {true, false}) {
     const std::vector<Bf16> out = step.Run([&](AttentionPagedParams p) {
       p.query_starts = one_row.data();
       p.context_lengths = no_context.data();
       p.num_sequences = 1;
-      return decode ? LaunchAttentionDecode(p, 1, DecodeSplit::kLeaves, workspace.data(), nullptr)
+      return decode ? LaunchAttentionDecode(p, 1, DecodeSplit::kLeaves, workspace.get(), nullptr)
                     : LaunchAttentionPrompt(p, 0, nullptr);
     });
     EXPECT_EQ(NumDifferent(out, zeros), 0) << decode;
