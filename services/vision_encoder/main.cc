@@ -190,7 +190,7 @@ absl::Status Run(const Flags& flags) {
   const TowerFactory load = [&, is_listening]() -> absl::StatusOr<std::unique_ptr<Tower>> {
     if (!is_listening.get()) return absl::CancelledError("not listening");
     return LoadModelTower(*backend, {.device_index = chosen.device_index, .num_threads = threads},
-                          *checkpoint);
+                          *checkpoint, flags.max_batch_patches);
   };
   Encoder encoder(options, load, &Clock::Real(), &metrics);
 

@@ -40,10 +40,12 @@ class ModelTower final : public Tower {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tower>> LoadModelTower(Backend& backend, const StreamOptions& options,
-                                                      const Checkpoint& checkpoint) {
+                                                      const Checkpoint& checkpoint, int64_t patches_max) {
   PRISM_ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream, backend.CreateStream(options));
   PRISM_ASSIGN_OR_RETURN(std::unique_ptr<VisionModel> model, VisionModel::Load(*stream, checkpoint));
-  return std::make_unique<ModelTower>(std::move(stream), std::move(model));
+  auto tower = std::make_unique<ModelTower>(std::move(stream), std::move(model));
+  if (backend.has_device_memory()) PRISM_RETURN_IF_ERROR(WarmUp(*tower, patches_max));
+  return std::unique_ptr<Tower>(std::move(tower));
 }
 
 }  // namespace prism

@@ -10,8 +10,9 @@
 
 namespace prism {
 
-// Loads the vision half. `backend` outlives the tower; `checkpoint` is not needed afterwards.
+// Loads the vision half. On a device with memory of its own a pass of `patches_max` is run once, so that
+// all it needs is taken (WarmUp). `backend` outlives the tower; `checkpoint` is not needed afterwards.
 absl::StatusOr<std::unique_ptr<Tower>> LoadModelTower(Backend& backend, const StreamOptions& options,
-                                                      const Checkpoint& checkpoint);
+                                                      const Checkpoint& checkpoint, int64_t patches_max);
 
 }  // namespace prism

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/status.h"
 
 namespace prism {
@@ -31,6 +33,30 @@ absl::Status CheckFinite(absl::Span<const T> values, Bits exponent) {
 absl::Status CheckFinite(const TensorView& values) {
   if (values.dtype() == DType::kBF16) return CheckFinite<BFloat16, uint16_t>(values.span<BFloat16>(), 0x7f80);
   return CheckFinite<float, uint32_t>(values.span<float>(), 0x7f800000);
+}
+
+absl::Status WarmUp(Tower& tower, int64_t num_patches) {
+  constexpr int64_t kSide = 32;  // patches; what a pass needs does not depend on how it is divided
+  PRISM_CHECK(num_patches >= 4);
+  std::vector<PatchGridSize> grids;
+  int64_t patches = 0;
+  while (num_patches - patches >= kSide * kSide) {
+    grids.push_back({.t = 1, .h = kSide, .w = kSide});
+    patches += kSide * kSide;
+  }
+  if (const int64_t width = (num_patches - patches) / 4 * 2; width > 0) {
+    grids.push_back({.t = 1, .h = 2, .w = width});
+    patches += 2 * width;
+  }
+  const Tensor pixels = Tensor::HostZeros(DType::kF32, {patches, kPatchValues});
+  const Tensor result =
+      Tensor::Host(tower.dtype(), {1 + tower.num_deepstack(), patches / 4, tower.hidden_size()});
+  const absl::Status status = tower.Forward(
+      pixels.view(), grids, result.view().Rows(0, 1).Reshape({patches / 4, tower.hidden_size()}),
+      result.view().Rows(1, tower.num_deepstack()), nullptr);
+  if (!absl::IsResourceExhausted(status)) return status;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("a pass of ", patches, " patches does not fit the device: ", status.message()));
 }
 
 absl::Status SelfTest(Tower& tower) {

@@ -36,6 +36,11 @@ using TowerFactory = std::function<absl::StatusOr<std::unique_ptr<Tower>>()>;
 // is not finite.
 absl::Status SelfTest(Tower& tower);
 
+// Runs one pass of about `num_patches` of blank pictures, so that a device's memory for the largest pass
+// is taken before anybody else takes it. ResourceExhausted if it is not there.
+// REQUIRES: num_patches >= 4
+absl::Status WarmUp(Tower& tower, int64_t num_patches);
+
 // OK if all values are finite, else Internal naming the first that is not. REQUIRES: f32 or bf16
 absl::Status CheckFinite(const TensorView& values);
 
