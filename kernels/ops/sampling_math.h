@@ -4,6 +4,7 @@
 // Thread safety: free functions.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "common/base/philox.h"
@@ -58,6 +59,13 @@ constexpr uint64_t MassWanted(double top_p, uint64_t total) {
   const double wanted = top_p * static_cast<double>(total);
   const auto floor = static_cast<uint64_t>(wanted);
   return static_cast<double>(floor) < wanted ? floor + 1 : floor;
+}
+
+// At least -log(-log(u)), without a logarithm: -log(u) >= 1 - u >= 2^e, e the exponent of 1 - u.
+constexpr double GumbelBound(double u) {
+  constexpr double kLn2Above = 0x1.62e43p-1;
+  const auto exponent = static_cast<int64_t>(std::bit_cast<uint64_t>(1 - u) >> 52) - 1023;
+  return static_cast<double>(-exponent) * kLn2Above;
 }
 
 // l / T + Gumbel: the largest wins. REQUIRES: temperature >= kGreedyBelowTemperature

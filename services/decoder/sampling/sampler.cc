@@ -114,12 +114,15 @@ void Sampler::ChangeLogits(absl::Span<float> logits) const {
   }
 }
 
+DrawKey Sampler::KeyOf(int32_t id) const {
+  return {.seed = parameters_.seed,
+          .choice = choice_,
+          .token_index = static_cast<uint32_t>(num_accepted_),
+          .token_id = static_cast<uint32_t>(id)};
+}
+
 double Sampler::Score(float logit, int32_t id) const {
-  return GumbelScore(logit, parameters_.temperature,
-                     {.seed = parameters_.seed,
-                      .choice = choice_,
-                      .token_index = static_cast<uint32_t>(num_accepted_),
-                      .token_id = static_cast<uint32_t>(id)});
+  return GumbelScore(logit, parameters_.temperature, KeyOf(id));
 }
 
 int32_t Sampler::DrawFromAll(absl::Span<const float> logits, int32_t greatest) const {
@@ -127,8 +130,11 @@ int32_t Sampler::DrawFromAll(absl::Span<const float> logits, int32_t greatest) c
   int32_t best_id = greatest;
   for (size_t i = 0; i < logits.size(); ++i) {
     // No draw lifts this one above the best so far.
-    if (logits[i] / parameters_.temperature + kGumbelMax < best) continue;
+    const double scaled = logits[i] / parameters_.temperature;
+    if (scaled + kGumbelMax < best) continue;
     const auto id = static_cast<int32_t>(i);
+    // Nor does its own, for almost all: its logarithms need not be taken.
+    if (scaled + GumbelBound(UniformDraw(KeyOf(id))) < best) continue;
     const double score = Score(logits[i], id);
     if (score > best || (score == best && id < best_id)) {
       best = score;

@@ -79,6 +79,7 @@ class Sampler {
   bool ChangesLogits() const;
   void ChangeLogits(absl::Span<float> logits) const;
   void Keep(absl::Span<const float> logits, float maximum, SamplingScratch& scratch) const;
+  DrawKey KeyOf(int32_t id) const;
   double Score(float logit, int32_t id) const;
   int32_t DrawFromAll(absl::Span<const float> logits, int32_t greatest) const;
 

@@ -250,5 +250,19 @@ TEST(FindNonFiniteTest, FindsTheFirst) {
   EXPECT_EQ(FindNonFinite(logits), 98);
 }
 
+TEST(GumbelBoundTest, NoDrawIsAboveItsBound) {
+  double closest = 100;
+  for (uint32_t id = 0; id < 200000; ++id) {
+    const double u = UniformDraw({.seed = 3, .choice = 0, .token_index = 1, .token_id = id});
+    const double gumbel = -PortableLog(-PortableLog(u));
+    ASSERT_LE(gumbel, GumbelBound(u)) << u;
+    closest = std::min(closest, GumbelBound(u) - gumbel);
+  }
+  EXPECT_LT(closest, 0.01) << "a bound too far to be of use";
+  for (const double u : {0x1p-54, 0.5, 1 - 0x1p-20, 1 - 0x1p-53}) {
+    EXPECT_LE(-PortableLog(-PortableLog(u)), GumbelBound(u)) << u;
+  }
+}
+
 }  // namespace
 }  // namespace prism
