@@ -42,7 +42,15 @@ struct AttentionVarlenParams {
 
 inline constexpr int kHeadSizeMax = 256;
 
-// The specification: one warp a row and head, every sum written down in its order.
+// Whether the current device is a Hopper; the fast kernels are made of its instructions.
+inline bool DeviceIsHopper() {
+  int device = 0, major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+         major == 9;
+}
+
+// The specification, which runs from sm_80 on: one warp a row and head, every sum written down in its order.
 namespace reference {
 cudaError_t LaunchAttentionPaged(const AttentionPagedParams& params, cudaStream_t stream);
 cudaError_t LaunchAttentionVarlen(const AttentionVarlenParams& params, cudaStream_t stream);

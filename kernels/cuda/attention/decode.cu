@@ -344,6 +344,7 @@ template <int kHeadSize>
 __global__ void __launch_bounds__(kThreads, 1)
     sm90_attention_decode_kernel(const __grid_constant__ AttentionPagedParams p,
                                  const __grid_constant__ Plan plan) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using R = Ring<kHeadSize>;
   constexpr int kBlocks = kHeadSize / (16 * kWarps);  // of 16 elements, a warp's share of the output
   extern __shared__ __align__(128) uint8_t dynamic[];
@@ -597,6 +598,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     }
   }
+#else
+  __trap();  // the host takes this kernel on Hopper alone
+#endif
 }
 
 Plan MakePlan(const AttentionPagedParams& params, int rows_max) {
@@ -635,7 +639,7 @@ cudaError_t Launch(const AttentionPagedParams& params, const Plan& plan, cudaStr
 
 bool HasDecodeKernel(const AttentionPagedParams& params) {
   return (params.head_size == 64 || params.head_size == 128) && params.columns % kChunk == 0 &&
-         params.num_sequences <= kSequencesMax;
+         params.num_sequences <= kSequencesMax && DeviceIsHopper();
 }
 
 int64_t DecodeWorkspaceBytes(const AttentionPagedParams& params, int rows_max) {

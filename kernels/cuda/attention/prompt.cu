@@ -19,6 +19,7 @@ using Layout = FlashLayout<kHeadSize, 2, kStages, kTile * 16>;
 template <int kHeadSize>
 __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
     sm90_attention_prompt_kernel(const __grid_constant__ AttentionPagedParams p, int rows_min) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using L = Layout<kHeadSize>;
   constexpr uint32_t kTileBytes = kTile * kHeadSize * 2;
   extern __shared__ __align__(128) uint8_t shared[];
@@ -129,6 +130,9 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
   }
   FlashWork<L>(query, {stages, &barriers, threadIdx.x % 32 == 0}, mine, p.scale_log2,
                [&](int i) { return out_of(first_row + i); });
+#else
+  __trap();  // the host takes this kernel on Hopper alone
+#endif
 }
 
 template <int kHeadSize>
@@ -149,7 +153,8 @@ cudaError_t Launch(const AttentionPagedParams& params, int rows_min, cudaStream_
 }  // namespace
 
 bool HasPromptKernel(const AttentionPagedParams& params) {
-  return (params.head_size == 64 || params.head_size == 128) && params.columns % kChunk == 0;
+  return (params.head_size == 64 || params.head_size == 128) && params.columns % kChunk == 0 &&
+         DeviceIsHopper();
 }
 
 cudaError_t LaunchAttentionPrompt(const AttentionPagedParams& params, int rows_min, cudaStream_t stream) {

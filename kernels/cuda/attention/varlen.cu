@@ -49,6 +49,7 @@ class TilePieces {
 template <int kHeadSize>
 __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
     sm90_attention_varlen_kernel(const __grid_constant__ AttentionVarlenParams p) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using L = Layout<kHeadSize>;
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ FlashBarriers<kStages> barriers;
@@ -115,6 +116,9 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
                  const int row = first_row + i;
                  return row < num_rows ? p.out + (first + row) * width + blockIdx.y * kHeadSize : nullptr;
                });
+#else
+  __trap();  // the host takes this kernel on Hopper alone
+#endif
 }
 
 template <int kHeadSize>
@@ -133,7 +137,7 @@ cudaError_t Launch(const AttentionVarlenParams& params, cudaStream_t stream) {
 }  // namespace
 
 bool HasVarlenKernel(const AttentionVarlenParams& params) {
-  return params.head_size == 64 || params.head_size == 72;
+  return (params.head_size == 64 || params.head_size == 72) && DeviceIsHopper();
 }
 
 cudaError_t LaunchAttentionVarlen(const AttentionVarlenParams& params, cudaStream_t stream) {

@@ -73,12 +73,14 @@ Exact AttendExactly(const Bf16* q, const std::vector<const Bf16*>& keys,
       sum_of_sizes[static_cast<size_t>(d)] += p * std::abs(Widen(values[j][d]));
     }
   }
-  // A score's units each lose at most two bits of float32 against the sum of their products' sizes;
-  // the exponential and the maximum below it another few. A weight is in error by that much twice
-  // (in the numerator and in the sum), is rounded to bf16 for the numerator alone, and the result is
-  // rounded once more. Sums of values lose float32 bits at every unit and merge.
-  const double score_error = size_most * (head_size / 16.0 + 4) * 0x1p-22 + 0x1p-20;
-  const double share = 2 * score_error + kBf16Rounding * 1.01 + static_cast<double>(n / 16 + 16) * 0x1p-22;
+  // A unit errs by at most kUnit of the sum of its terms' sizes (docs/numerics.md); the exponential and
+  // the maximum below it by a few roundings more. A weight is in error by that much twice (in the
+  // numerator and in the sum), is rounded to bf16 for the numerator alone, and the result is rounded
+  // once more. Sums of values err at every unit of 16 keys, rescaling and merge.
+  constexpr double kUnit = 17 * 0x1p-25 + 0x1p-23;
+  const double score_error = size_most * std::ceil(head_size / 16.0) * kUnit + (size_most + 4) * 0x1p-23;
+  const double share = 2 * score_error + kBf16Rounding * 1.01 +
+                       static_cast<double>(n / 16 + 1) * (kUnit + 2 * 0x1p-24) + 0x1p-20;
   Exact exact;
   for (int d = 0; d < head_size; ++d) {
     const double value = out[static_cast<size_t>(d)] / l;
