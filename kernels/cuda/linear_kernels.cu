@@ -9,8 +9,20 @@ namespace {
 
 constexpr int kPackThreads = 256;
 constexpr int64_t kPackBlocksMax = 8192;
-// From this many rows on, tiles of 128 x 128 are faster than streaming.
-constexpr int64_t kFewRowsMax = 64;
+// The tiles of 128 x 128 of a layer.
+int64_t Tiles(const LinearParams& params) {
+  constexpr int64_t kTile = 128;
+  return (params.weight.out_features + kTile - 1) / kTile * ((params.rows + kTile - 1) / kTile);
+}
+
+// Streaming wins while a row's products are few, and where large tiles would leave most of the device idle.
+bool IsFew(const LinearParams& params) {
+  const int64_t tiles = Tiles(params);
+  if (params.rows <= 8) return true;
+  if (params.rows <= 32) return tiles < 1024;
+  if (params.rows <= 64) return tiles < 132;
+  return tiles <= 32;
+}
 
 struct PackParams {
   const void* rows;
@@ -90,7 +102,7 @@ cudaError_t LaunchLinear(const LinearParams& params, LinearForm form, cudaStream
   if (params.rows == 0 || params.weight.out_features == 0) return cudaSuccess;
   if (form == LinearForm::kAuto) {
     form = !CanRun(params, LinearForm::kFew) ? LinearForm::kReference
-           : params.rows <= kFewRowsMax      ? LinearForm::kFew
+           : IsFew(params)                   ? LinearForm::kFew
                                              : LinearForm::kMany;
   }
   switch (form) {

@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
   const uint32_t empty = full + 8 * S::kStages;
   const uint32_t ready = empty + 8 * S::kStages;
   const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-  const int rank = kSplit ? blockIdx.x : 0;
+  const int rank = kSplit ? blockIdx.x : 0;  // the leaf
 
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kStages; ++i) {
@@ -186,27 +186,23 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
     if (S::kManyRegisters) GiveRegisters<S::kProducerRegisters>();
     const int blocks = leaves_here * p.leaf_blocks;
     const char* from[kGroups] = {};
-    int present = 0;
     const auto find_weights = [&](const MatmulTile& tile) {
       const char* base = static_cast<const char*>(p.weight);
       if constexpr (kExperts) base = static_cast<const char*>(experts.data[tile.expert]);
       const int64_t row_tile_bytes = int64_t{p.leaves} * p.leaf_blocks * kBlockBytes;
-      present = 0;
 #pragma unroll
       for (int group = 0; group < kGroups; ++group) {
-        const int row_tile = RowTileOf<kGroups, kGated>(p, tile, group);
+        // Past the last row tile, that one again: its products are not stored.
+        const int row_tile = min(RowTileOf<kGroups, kGated>(p, tile, group), p.row_tiles - 1);
         from[group] = base + row_tile * row_tile_bytes + int64_t{rank} * p.leaf_blocks * kBlockBytes;
-        present += row_tile < p.row_tiles;
       }
     };
     const auto bring_weights = [&](int to_stage) {
-      BarrierArriveExpect(full + 8 * to_stage, static_cast<uint32_t>(present * kBlockBytes));
+      const uint32_t barrier = full + 8 * to_stage, to = ring + to_stage * S::kStageBytes;
+      BarrierArriveExpect(barrier, S::kWeightBytes);
 #pragma unroll
       for (int group = 0; group < kGroups; ++group) {
-        if (group < present) {
-          BulkCopy(ring + to_stage * S::kStageBytes + group * kBlockBytes, from[group], kBlockBytes,
-                   full + 8 * to_stage);
-        }
+        BulkCopy(to + group * kBlockBytes, from[group], kBlockBytes, barrier);
         from[group] += kBlockBytes;
       }
     };
@@ -230,14 +226,19 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
     for (int64_t index = first_tile; index < tiles; index += tile_step) {
       const MatmulTile tile = tile_at(index);
       if (brings_weights && index != first_tile) find_weights(tile);
-      int x_row[kRowsEach];           // below 2^31: the launchers' callers check
-      uint32_t row_bytes[kRowsEach];  // 16 or, past the last row, 0
+      // Rows past the last are left as they are: their products are not stored.
+      const char* x_row[kRowsEach];
+      int rows_here = 0;  // of this thread
 #pragma unroll
       for (int i = 0; i < kRowsEach; ++i) {
         const int row = first_row + i * kRowStep;
-        row_bytes[i] = row < tile.count ? 16 : 0;
-        x_row[i] = row < tile.count ? static_cast<int>(tile.first) + row : 0;
-        if (kExperts && p.gather && row < tile.count) x_row[i] = p.plan.pair_token[x_row[i]];
+        int64_t from_row = 0;
+        if (row < tile.count) {
+          from_row = tile.first + row;
+          if (kExperts && p.gather) from_row = p.plan.pair_token[from_row];
+          rows_here = i + 1;
+        }
+        x_row[i] = reinterpret_cast<const char*>(p.x + from_row * p.columns);
       }
       int block = 0;
       for (int leaf = 0; leaf < leaves_here; ++leaf) {
@@ -245,15 +246,14 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
         for (int in_leaf = 0; in_leaf < p.leaf_blocks; ++in_leaf, ++block) {
           const int k = in_leaf * kBlockK + chunk * 8;
           const bool inside = k < p.leaf_width && leaf_begin + k < p.columns;
-          const __nv_bfloat16* const from_column = p.x + (inside ? leaf_begin + k : 0);
+          const uint32_t bytes = inside ? 16 : 0;
+          const int64_t column_bytes = inside ? int64_t{leaf_begin + k} * 2 : 0;
           BarrierWait(empty + 8 * stage, phase ^ 1);
           if (brings_weights && (index != first_tile || block >= ahead)) bring_weights(stage);
+          const uint32_t to = to_row + stage * S::kStageBytes;
 #pragma unroll
           for (int i = 0; i < kRowsEach; ++i) {
-            if (first_row + i * kRowStep < kTokens) {
-              CopyOrZero(to_row + stage * S::kStageBytes + i * kRowStep * 128,
-                         from_column + int64_t{x_row[i]} * p.columns, inside ? row_bytes[i] : 0);
-            }
+            if (i < rows_here) CopyOrZero(to + i * kRowStep * 128, x_row[i] + column_bytes, bytes);
           }
           // No proxy fence: the tensor cores see what copies brought before they arrived on the barrier, and
           // a fence waits for every copy on its way to the block (1 us a stage).
@@ -276,6 +276,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
     const int group = warp / 4 - 1, part = warp % 4, g = lane / 4, t = lane % 4;
     int stage = 0;
     uint32_t phase = 0;
+    const auto give_back = [&](int of_stage) {
+      if (lane == 0) BarrierArrive(empty + 8 * of_stage);
+    };
     float sums[kTokens / 2];
     for (int64_t index = first_tile; index < tiles; index += tile_step) {
       const MatmulTile tile = tile_at(index);
@@ -299,7 +302,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
           WgmmaCommit();
           if (last >= 0) {
             WgmmaWait<1>();
-            if (lane == 0) BarrierArrive(empty + 8 * last);
+            give_back(last);
           }
           last = stage;
           if (++stage == S::kStages) {
@@ -309,7 +312,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
         }
         WgmmaWait<0>();
         WgmmaFenceRegisters(sums);
-        if (lane == 0) BarrierArrive(empty + 8 * last);
+        give_back(last);
       };
       sum_leaf();
       // (L0 + L1) + (L2 + L3), as far as there are leaves.

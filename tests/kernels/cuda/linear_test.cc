@@ -196,6 +196,29 @@ TEST_F(CudaLinearTest, EveryFormEqualsTheReferenceBitForBit) {
   std::printf("compared %ld sums\n", static_cast<long>(compared));
 }
 
+TEST_F(CudaLinearTest, BlocksThatTakeSeveralTilesEqualTheReference) {
+  // More tiles of 128 x 128 than two of a multiprocessor each, the last ones cut.
+  for (const LinearCase& c : {LinearCase{5100, 512}, LinearCase{4304, 1152, SumOrder::kChain}}) {
+    const CaseWeight weight = MakeWeight(c, 41, true);
+    const int64_t rows = 1100;
+    const DeviceArray<BFloat16> x(ToBFloat16(SpreadFloats(rows * c.k, 42, true)));
+    cuda::LinearParams params = ParamsOf(c, weight);
+    params.x = x.data();
+    params.rows = rows;
+    std::vector<std::vector<BFloat16>> results;
+    for (const LinearForm form :
+         {LinearForm::kReference, LinearForm::kFew, LinearForm::kMany, LinearForm::kAuto}) {
+      if (!cuda::CanRun(params, form)) continue;
+      const DeviceArray<BFloat16> y(static_cast<size_t>(rows * c.n));
+      params.y = y.data();
+      EXPECT_EQ(cuda::LaunchLinear(params, form, cuda::HandleOf(*cuda_.stream)), cudaSuccess);
+      results.push_back(y.Read());
+      EXPECT_EQ(Differences(results[0], results.back()), 0)
+          << c.n << " x " << c.k << ", form " << static_cast<int>(form);
+    }
+  }
+}
+
 TEST_F(CudaLinearTest, ARowOfPoisonStaysInItsRow) {
   const LinearCase c = {192, 1024};
   const CaseWeight weight = MakeWeight(c, 7, false);
@@ -271,8 +294,8 @@ TEST_F(CudaLinearTest, AWeightOnTheDeviceIsPackedAsOneOnTheHost) {
   const DeviceArray<BFloat16> device_weight(weight);
   std::vector<std::vector<BFloat16>> packed_bits;
   for (const WeightMemory memory : {WeightMemory::kHost, WeightMemory::kDevice}) {
-    const TensorView view = memory == WeightMemory::kHost ? TensorView(weight.data(), Shape{n, k})
-                                                          : device_weight.view({n, k});
+    const TensorView view =
+        memory == WeightMemory::kHost ? TensorView(weight.data(), Shape{n, k}) : device_weight.view({n, k});
     LinearWeight packed;
     ASSERT_EQ(PackLinear(*cuda_.stream, {.weight = view,
                                          .order = SumOrder::kLeaves,
@@ -283,7 +306,8 @@ TEST_F(CudaLinearTest, AWeightOnTheDeviceIsPackedAsOneOnTheHost) {
               absl::OkStatus());
     const TensorView on_device = packed.packed.view();
     std::vector<BFloat16> bits(static_cast<size_t>(on_device.num_elements()));
-    ASSERT_EQ(cuda_.stream->CopyToHost(on_device, TensorView(bits.data(), on_device.shape())), absl::OkStatus());
+    ASSERT_EQ(cuda_.stream->CopyToHost(on_device, TensorView(bits.data(), on_device.shape())),
+              absl::OkStatus());
     packed_bits.push_back(std::move(bits));
   }
   EXPECT_EQ(Differences(packed_bits[0], packed_bits[1]), 0);
