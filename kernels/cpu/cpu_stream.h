@@ -21,7 +21,7 @@ enum class ScratchUse {
   kCount,
 };
 
-class CpuStream final : public Stream {
+class CpuStream : public Stream {
  public:
   CpuStream(Backend* backend, int num_threads)
       : Stream(backend), pool_(num_threads), scratch_(static_cast<size_t>(num_threads) * kScratchUses) {}

@@ -33,10 +33,10 @@ StepPlan UniformPlan(int64_t sequences, int64_t length, int64_t logit_rows) {
   return plan;
 }
 
-// `status` with what did not fit before it, if it is that something did not.
-absl::Status Annotated(absl::string_view what, absl::Status status) {
+// `status` with what it means before it, if it is that something did not fit.
+absl::Status Annotated(absl::string_view meaning, absl::Status status) {
   if (!absl::IsResourceExhausted(status)) return status;
-  return absl::ResourceExhaustedError(absl::StrCat(what, " does not fit the device: ", status.message()));
+  return absl::ResourceExhaustedError(absl::StrCat(meaning, ": ", status.message()));
 }
 
 }  // namespace
@@ -47,7 +47,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Load(Backend& backend, const Checkpo
   PRISM_ASSIGN_OR_RETURN(rank->stream_, backend.CreateStream(options.stream));
   Stream& stream = *rank->stream_;
   absl::StatusOr<std::unique_ptr<TextModel>> loaded = TextModel::Load(stream, checkpoint, comm);
-  if (!loaded.ok()) return Annotated("the model's weights", loaded.status());
+  if (!loaded.ok()) return Annotated("the model's weights do not fit the device", loaded.status());
   rank->model_ = *std::move(loaded);
   const TextModel& model = *rank->model_;
   PRISM_ASSIGN_OR_RETURN(rank->runner_,
@@ -67,14 +67,17 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Load(Backend& backend, const Checkpo
   if (backend.has_device_memory()) {
     // A rank that still loads would let the others wait for it in a kernel.
     PRISM_RETURN_IF_ERROR(comm.Meet());
-    PRISM_RETURN_IF_ERROR(Annotated("the largest step", rank->WarmUp(options)));
+    PRISM_RETURN_IF_ERROR(Annotated("the largest step does not fit the device", rank->WarmUp(options)));
   }
   rank->kv_pages_ = options.kv_pages;
   if (options.kv_pages == 0) {
     PRISM_ASSIGN_OR_RETURN(rank->kv_pages_, rank->CountPages(options));
   }
   absl::StatusOr<std::unique_ptr<KvStore>> kv = KvStore::Create(stream, rank->ShapeOfKv(), rank->kv_pages_);
-  if (!kv.ok()) return Annotated(absl::StrCat("KV memory of ", rank->kv_pages_, " pages"), kv.status());
+  if (!kv.ok()) {
+    return Annotated(absl::StrCat("KV memory of ", rank->kv_pages_, " pages does not fit the device"),
+                     kv.status());
+  }
   rank->kv_ = *std::move(kv);
   return rank;
 }
