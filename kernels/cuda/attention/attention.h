@@ -50,6 +50,9 @@ inline bool DeviceIsHopper() {
          major == 9;
 }
 
+// Whether vectors of 16 bytes may be read and written there.
+inline bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
 // The specification, which runs from sm_80 on: one warp a row and head, every sum written down in its order.
 namespace reference {
 cudaError_t LaunchAttentionPaged(const AttentionPagedParams& params, cudaStream_t stream);

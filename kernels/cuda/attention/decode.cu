@@ -639,6 +639,7 @@ cudaError_t Launch(const AttentionPagedParams& params, const Plan& plan, cudaStr
 
 bool HasDecodeKernel(const AttentionPagedParams& params) {
   return (params.head_size == 64 || params.head_size == 128) && params.columns % kChunk == 0 &&
+         IsAligned(params.qkv) && IsAligned(params.k) && IsAligned(params.v) && IsAligned(params.out) &&
          params.num_sequences <= kSequencesMax && DeviceIsHopper();
 }
 

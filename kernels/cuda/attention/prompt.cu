@@ -154,6 +154,7 @@ cudaError_t Launch(const AttentionPagedParams& params, int rows_min, cudaStream_
 
 bool HasPromptKernel(const AttentionPagedParams& params) {
   return (params.head_size == 64 || params.head_size == 128) && params.columns % kChunk == 0 &&
+         IsAligned(params.qkv) && IsAligned(params.k) && IsAligned(params.v) && IsAligned(params.out) &&
          DeviceIsHopper();
 }
 

@@ -137,7 +137,8 @@ cudaError_t Launch(const AttentionVarlenParams& params, cudaStream_t stream) {
 }  // namespace
 
 bool HasVarlenKernel(const AttentionVarlenParams& params) {
-  return (params.head_size == 64 || params.head_size == 72) && DeviceIsHopper();
+  return (params.head_size == 64 || params.head_size == 72) && IsAligned(params.qkv) &&
+         IsAligned(params.out) && DeviceIsHopper();
 }
 
 cudaError_t LaunchAttentionVarlen(const AttentionVarlenParams& params, cudaStream_t stream) {

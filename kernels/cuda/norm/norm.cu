@@ -90,7 +90,10 @@ template <bool kLayer>
 cudaError_t Launch(const NormParams& params, cudaStream_t stream) {
   if (params.num_rows == 0) return cudaSuccess;
   const int vectors = (params.columns + kNormLanes * kNormVector - 1) / (kNormLanes * kNormVector);
-  if (params.columns % kNormVector != 0 || vectors > 16) {
+  const bool aligned = IsAligned(params.x, 16) && IsAligned(params.weight, 16) &&
+                       (!kLayer || IsAligned(params.bias, 16)) && IsAligned(params.y.bf16, 8) &&
+                       IsAligned(params.y.f32, 16);
+  if (params.columns % kNormVector != 0 || vectors > 16 || !aligned) {
     return kLayer ? reference::LaunchLayerNorm(params, stream) : reference::LaunchRmsNorm(params, stream);
   }
   const int rows = params.num_rows;

@@ -68,7 +68,12 @@ struct AttentionPrepareParams {
 };
 inline constexpr int kPreparedHeadSizeMax = 256;
 
-// The specification: plain loops in the order of sums.
+// Whether vectors of that many bytes may be read and written there.
+inline bool IsAligned(const void* pointer, int bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
+// The specification: plain loops in the order of sums, for any alignment.
 namespace reference {
 cudaError_t LaunchRmsNorm(const NormParams& params, cudaStream_t stream);
 cudaError_t LaunchLayerNorm(const NormParams& params, cudaStream_t stream);

@@ -140,8 +140,8 @@ cudaError_t LaunchRopeTable(const RopeTableParams& params, cudaStream_t stream) 
 
 cudaError_t LaunchRopeApply(const RopeApplyParams& params, cudaStream_t stream) {
   const int64_t count = static_cast<int64_t>(params.num_rows) * params.num_heads * (params.half / 4);
-  const bool aligned =
-      params.half % 4 == 0 && params.columns % 4 == 0 && reinterpret_cast<uintptr_t>(params.x) % 8 == 0;
+  const bool aligned = params.half % 4 == 0 && params.columns % 4 == 0 && IsAligned(params.x, 8) &&
+                       IsAligned(params.cos, 16) && IsAligned(params.sin, 16);
   if (!aligned) return reference::LaunchRopeApply(params, stream);
   if (count == 0) return cudaSuccess;
   rope_apply_kernel<<<Blocks(count, kThreads), kThreads, 0, stream>>>(params);
@@ -151,6 +151,11 @@ cudaError_t LaunchRopeApply(const RopeApplyParams& params, cudaStream_t stream) 
 cudaError_t LaunchAttentionPrepare(const AttentionPrepareParams& params, cudaStream_t stream) {
   const int64_t count = static_cast<int64_t>(params.num_rows) * (params.num_heads + 2 * params.num_kv_heads);
   if (count == 0) return cudaSuccess;
+  const bool aligned = params.head_size % 8 == 0 && params.columns % 4 == 0 && IsAligned(params.qkv, 8) &&
+                       IsAligned(params.k, 8) && IsAligned(params.v, 8) && IsAligned(params.cos, 16) &&
+                       IsAligned(params.sin, 16) && IsAligned(params.q_weight, 16) &&
+                       IsAligned(params.k_weight, 16);
+  if (!aligned) return reference::LaunchAttentionPrepare(params, stream);
   if (count * kHeadLanes > INT32_MAX) return cudaErrorInvalidValue;
   if (params.head_size <= 128) {
     attention_prepare_kernel<1><<<Blocks(count * kHeadLanes, kThreads), kThreads, 0, stream>>>(params);
