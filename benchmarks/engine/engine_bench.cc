@@ -48,12 +48,12 @@ double Measurement::median() const {
 double Measurement::least() const { return *std::min_element(seconds.begin(), seconds.end()); }
 
 absl::StatusOr<std::unique_ptr<TextBench>> TextBench::Create(Backend& backend, const Checkpoint& checkpoint,
+                                                             Communicator& comm,
                                                              const TextBenchLimits& limits) {
-  std::unique_ptr<TextBench> bench(new TextBench(limits));
-  bench->comm_ = std::move(CreateInProcessGroup(1)[0]);
+  std::unique_ptr<TextBench> bench(new TextBench(&comm, limits));
   PRISM_ASSIGN_OR_RETURN(bench->stream_, backend.CreateStream(limits.stream));
   Stream& stream = *bench->stream_;
-  PRISM_ASSIGN_OR_RETURN(bench->model_, TextModel::Load(stream, checkpoint, *bench->comm_));
+  PRISM_ASSIGN_OR_RETURN(bench->model_, TextModel::Load(stream, checkpoint, comm));
   const TextModel& model = *bench->model_;
   PRISM_ASSIGN_OR_RETURN(bench->kv_, KvStore::Create(stream,
                                                      {.num_layers = model.num_layers(),
@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<TextBench>> TextBench::Create(Backend& backend, c
     PRISM_RETURN_IF_ERROR(FillRandom(stream, layer.v, seed++ << 32));
   }
   PRISM_ASSIGN_OR_RETURN(bench->runner_,
-                         StepRunner::Create(stream, model,
+                         StepRunner::Create(stream, model, comm,
                                             {.limits = {.rows_max = limits.rows_max,
                                                         .sequences_max = limits.sequences_max,
                                                         .pages_max = PagesFor(limits.context_max),
@@ -75,12 +75,16 @@ absl::StatusOr<std::unique_ptr<TextBench>> TextBench::Create(Backend& backend, c
                                                         .hidden_size = model.hidden_size(),
                                                         .num_deepstack = model.num_deepstack()},
                                              .record = limits.record && stream.records_cheaply()}));
-  PRISM_ASSIGN_OR_RETURN(bench->logits_,
-                         stream.Allocate(DType::kF32, Shape{limits.sequences_max, model.vocab_size()}));
+  if (comm.rank() == 0) {
+    PRISM_ASSIGN_OR_RETURN(bench->logits_,
+                           stream.Allocate(DType::kF32, Shape{limits.sequences_max, model.vocab_size()}));
+  }
   bench->pages_.resize(static_cast<size_t>(limits.pages_max));
   std::iota(bench->pages_.begin(), bench->pages_.end(), 0);
   std::shuffle(bench->pages_.begin(), bench->pages_.end(), bench->random_);
   PRISM_RETURN_IF_ERROR(stream.Synchronize());
+  // A rank that still loads would let the others wait for it in a kernel.
+  PRISM_RETURN_IF_ERROR(comm.Meet());
   return bench;
 }
 
@@ -117,8 +121,10 @@ StepPlan TextBench::PlanFor(int64_t batch, int64_t begin, int64_t count) {
 }
 
 absl::Status TextBench::Run(const StepPlan& plan, const TextTap& tap) {
-  PRISM_RETURN_IF_ERROR(runner_->Run(plan, {}, kv_->layers(), logits_.view(), tap));
-  return stream_->Synchronize();
+  const TensorView logits = logits_.present() ? logits_.view() : TensorView();
+  PRISM_RETURN_IF_ERROR(runner_->Run(plan, {}, kv_->layers(), logits, tap));
+  PRISM_RETURN_IF_ERROR(stream_->Synchronize());
+  return comm_.Check();
 }
 
 absl::StatusOr<double> TextBench::DistinctExperts(const StepPlan& plan) {

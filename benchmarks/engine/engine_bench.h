@@ -5,8 +5,8 @@
 // A step is timed from a plan in host memory to its logits in the device's: what a rank does but
 // for sampling. A picture is timed from patches to embeddings, both in host memory.
 //
-// Thread safety: everything on one thread. Ownership: backend and checkpoint must outlive what is
-// made from them.
+// Thread safety: everything of a rank on one thread. Ownership: backend, checkpoint and communicator
+// must outlive what is made from them.
 #pragma once
 
 #include <cstdint>
@@ -49,9 +49,10 @@ struct TextBenchLimits {
 
 class TextBench {
  public:
-  // Loads the language model on one rank and fills the KV memory.
+  // Loads the language model of one rank and fills its KV memory. Every rank of a group makes its own, on
+  // its own thread, and all call the same with the same arguments.
   static absl::StatusOr<std::unique_ptr<TextBench>> Create(Backend& backend, const Checkpoint& checkpoint,
-                                                           const TextBenchLimits& limits);
+                                                           Communicator& comm, const TextBenchLimits& limits);
 
   // One token for each of `batch` sequences with `context` tokens before it.
   absl::StatusOr<Measurement> Decode(int64_t batch, int64_t context, const Rounds& rounds);
@@ -59,16 +60,16 @@ class TextBench {
   absl::StatusOr<Measurement> Prefill(int64_t tokens, const Rounds& rounds);
 
  private:
-  explicit TextBench(const TextBenchLimits& limits) : limits_(limits) {}
+  TextBench(Communicator* comm, const TextBenchLimits& limits) : comm_(*comm), limits_(limits) {}
 
   // Rows [begin, begin + count) of each of `batch` sequences.
   StepPlan PlanFor(int64_t batch, int64_t begin, int64_t count);
   absl::Status Run(const StepPlan& plan, const TextTap& tap = nullptr);
   absl::StatusOr<double> DistinctExperts(const StepPlan& plan);
 
+  Communicator& comm_;
   const TextBenchLimits limits_;
   std::mt19937 random_{1};
-  std::unique_ptr<Communicator> comm_;
   std::unique_ptr<Stream> stream_;  // outlives what lies in its memory
   std::unique_ptr<TextModel> model_;
   std::unique_ptr<KvStore> kv_;

@@ -40,6 +40,7 @@ struct Flags {
   std::vector<std::string> pictures = {"1024x768", "3840x2160"};
   int rounds = 5;
   int threads = 0;
+  int tensor_parallel_size = 1;
   bool record = true;
   double bandwidth_gbs = 0;
   double peak_tflops = 0;
@@ -61,6 +62,8 @@ void AddFlags(FlagSet& set, Flags& flags) {
   set.Add("--pictures", &flags.pictures, "Sizes of pictures, as 1024x768; \"none\": no such rows");
   set.Add("--rounds", &flags.rounds, "Rounds that the medians are of", {.min = 1, .max = 1000});
   set.Add("--threads", &flags.threads, "CPU threads of the stream; 0: one a CPU", {.min = 0, .max = 1024});
+  set.Add("--tensor-parallel-size", &flags.tensor_parallel_size, "Ranks that share the language model",
+          {.unit = "ranks", .min = 1, .max = 4});
   set.Add("--record", &flags.record, "Queue generated rows as one recording where that pays (CUDA graphs)");
   set.Add("--bandwidth-gbs", &flags.bandwidth_gbs, "The device's bandwidth, for floors; 0: an H200's on cuda",
           {.unit = "GB/s", .min = 0});
@@ -126,9 +129,38 @@ void PrintRow(const std::string& name, const Measurement& m, double per_round, c
   std::fflush(stdout);
 }
 
+// What one rank does; the first prints.
+absl::Status RunRank(Backend& backend, const Checkpoint& checkpoint, Communicator& comm, const Flags& flags,
+                     const TextBenchLimits& limits, const Ceilings& device, const Rounds& rounds) {
+  const TextConfig& text = checkpoint.config().text;
+  PRISM_ASSIGN_OR_RETURN(const std::vector<int64_t> batches, Numbers("--batches", flags.batches));
+  PRISM_ASSIGN_OR_RETURN(const std::vector<int64_t> prompts, Numbers("--prompts", flags.prompts));
+  const bool prints = comm.rank() == 0;
+  const SteadyTime began = Clock::Real().Now();
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<TextBench> bench,
+                         TextBench::Create(backend, checkpoint, comm, limits));
+  if (prints) {
+    std::printf("language model loaded in %.1f s\n\n", SecondsBetween(began, Clock::Real().Now()));
+    PrintHead();
+  }
+  for (const int64_t batch : batches) {
+    PRISM_ASSIGN_OR_RETURN(const Measurement m, bench->Decode(batch, flags.context, rounds));
+    if (!prints) continue;
+    PrintRow(absl::StrCat("decode ", batch, " x ", flags.context), m, static_cast<double>(batch), "tok/s",
+             DecodeFloor(text, device, batch, flags.context), ExpectedExperts(text, batch));
+  }
+  for (const int64_t prompt : prompts) {
+    PRISM_ASSIGN_OR_RETURN(const Measurement m, bench->Prefill(prompt, rounds));
+    if (!prints) continue;
+    PrintRow(absl::StrCat("prompt ", prompt), m, static_cast<double>(prompt), "tok/s",
+             PrefillFloor(text, device, prompt), ExpectedExperts(text, std::min(prompt, flags.chunk)));
+  }
+  if (prints) std::printf("\n");
+  return absl::OkStatus();
+}
+
 absl::Status RunText(Backend& backend, const Checkpoint& checkpoint, const Flags& flags,
                      const StreamOptions& where, const Ceilings& device, const Rounds& rounds) {
-  const TextConfig& text = checkpoint.config().text;
   PRISM_ASSIGN_OR_RETURN(const std::vector<int64_t> batches, Numbers("--batches", flags.batches));
   PRISM_ASSIGN_OR_RETURN(const std::vector<int64_t> prompts, Numbers("--prompts", flags.prompts));
   if (batches.empty() && prompts.empty()) return absl::OkStatus();
@@ -144,23 +176,33 @@ absl::Status RunText(Backend& backend, const Checkpoint& checkpoint, const Flags
     limits.context_max = std::max(limits.context_max, prompt);
     limits.pages_max = std::max(limits.pages_max, PagesFor(prompt));
   }
-  const SteadyTime began = Clock::Real().Now();
-  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<TextBench> bench,
-                         TextBench::Create(backend, checkpoint, limits));
-  std::printf("language model loaded in %.1f s\n\n", SecondsBetween(began, Clock::Real().Now()));
-  PrintHead();
-  for (const int64_t batch : batches) {
-    PRISM_ASSIGN_OR_RETURN(const Measurement m, bench->Decode(batch, flags.context, rounds));
-    PrintRow(absl::StrCat("decode ", batch, " x ", flags.context), m, static_cast<double>(batch), "tok/s",
-             DecodeFloor(text, device, batch, flags.context), ExpectedExperts(text, batch));
+  const int num_ranks = flags.tensor_parallel_size;
+  PRISM_ASSIGN_OR_RETURN(const std::vector<std::unique_ptr<Communicator>> comms,
+                         CreateGroup(backend, where.device_index, num_ranks));
+  // A floor of n devices that share all bytes and operations.
+  Ceilings together = device;
+  for (double* ceiling : {&together.bytes_per_s, &together.matrix_flops, &together.attention_flops}) {
+    *ceiling *= num_ranks;
   }
-  for (const int64_t prompt : prompts) {
-    PRISM_ASSIGN_OR_RETURN(const Measurement m, bench->Prefill(prompt, rounds));
-    PrintRow(absl::StrCat("prompt ", prompt), m, static_cast<double>(prompt), "tok/s",
-             PrefillFloor(text, device, prompt), ExpectedExperts(text, std::min(prompt, flags.chunk)));
+  std::vector<absl::Status> statuses(static_cast<size_t>(num_ranks));
+  {
+    std::vector<NamedThread> threads;
+    for (int rank = 0; rank < num_ranks; ++rank) {
+      TextBenchLimits of_rank = limits;
+      if (backend.has_device_memory()) of_rank.stream.device_index += rank;
+      threads.emplace_back(absl::StrCat("rank", rank), [&, rank, of_rank] {
+        const auto place = static_cast<size_t>(rank);
+        statuses[place] = RunRank(backend, checkpoint, *comms[place], flags, of_rank, together, rounds);
+        if (!statuses[place].ok()) comms[place]->Abort();
+      });
+    }
   }
-  std::printf("\n");
-  return absl::OkStatus();
+  // Those that were waiting for the failed one only say that they were.
+  absl::Status status;
+  for (const absl::Status& of_rank : statuses) {
+    if (!of_rank.ok() && (status.ok() || absl::IsAborted(status))) status = of_rank;
+  }
+  return status;
 }
 
 absl::Status RunTower(Backend& backend, const Checkpoint& checkpoint, const Flags& flags,

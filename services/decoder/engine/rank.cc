@@ -51,7 +51,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Load(Backend& backend, const Checkpo
   rank->model_ = *std::move(loaded);
   const TextModel& model = *rank->model_;
   PRISM_ASSIGN_OR_RETURN(rank->runner_,
-                         StepRunner::Create(stream, model,
+                         StepRunner::Create(stream, model, comm,
                                             {.limits = {.rows_max = options.rows_max,
                                                         .sequences_max = options.sequences_max,
                                                         .pages_max = options.pages_max,
@@ -99,20 +99,11 @@ absl::Status Rank::WarmUp(const RankOptions& options) {
     PRISM_RETURN_IF_ERROR(Run(plan, {}).status());
   }
   // What the last pass took in pieces becomes one, and the passing KV memory goes.
-  PRISM_RETURN_IF_ERROR(GatherWorkspace());
+  PRISM_RETURN_IF_ERROR(runner_->GatherWorkspace());
   stream_->workspace().Reset();
   runner_->ForgetRecordings();
   PRISM_RETURN_IF_ERROR(comm_.Meet());
   kv_.reset();
-  return comm_.Meet();
-}
-
-absl::Status Rank::GatherWorkspace() {
-  // Ranks take the same pieces in the same steps, so all of them are here together.
-  if (comm_.size() == 1 || !stream_->workspace().in_pieces()) return absl::OkStatus();
-  PRISM_RETURN_IF_ERROR(stream_->Synchronize());
-  PRISM_RETURN_IF_ERROR(comm_.Meet());
-  stream_->workspace().Reset();
   return comm_.Meet();
 }
 

@@ -61,9 +61,6 @@ class Rank {
   // How many pages every rank has room for.
   absl::StatusOr<int64_t> CountPages(const RankOptions& options);
 
-  // Makes one piece of the workspace's several where the next step would, at a moment when no rank's
-  // kernel waits for another's.
-  absl::Status GatherWorkspace();
   // Samples the rows that are wished for and copies the others' logits.
   absl::Status Answer(const TensorView& logits, const SamplingWishes& wishes, const TensorView& host);
 

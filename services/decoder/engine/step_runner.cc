@@ -45,8 +45,8 @@ int64_t RecordedPages(int64_t pages, int64_t pages_max) {
 }
 
 absl::StatusOr<std::unique_ptr<StepRunner>> StepRunner::Create(Stream& stream, const TextModel& model,
-                                                               const Options& options) {
-  std::unique_ptr<StepRunner> runner(new StepRunner(&stream, &model, options));
+                                                               Communicator& comm, const Options& options) {
+  std::unique_ptr<StepRunner> runner(new StepRunner(&stream, &model, &comm, options));
   PRISM_ASSIGN_OR_RETURN(runner->buffers_, StepBuffers::Create(stream, options.limits));
   return runner;
 }
@@ -83,11 +83,21 @@ bool StepRunner::Pad(const StepPlan& plan, StepPlan* padded) const {
 
 absl::Status StepRunner::Run(const StepPlan& plan, absl::Span<const VisualRowSource> visual,
                              absl::Span<const KvLayer> kv, const TensorView& logits, const TextTap& tap) {
+  PRISM_RETURN_IF_ERROR(GatherWorkspace());
   StepPlan padded;
   if (!tap && Pad(plan, &padded)) return RunPadded(padded, kv, logits);
   PRISM_ASSIGN_OR_RETURN(const StepInput input, buffers_->Fill(stream_, plan, visual));
   const auto rows = static_cast<int64_t>(plan.logit_rows.size());
   return model_.Forward(stream_, input, kv, logits.present() ? logits.Rows(0, rows) : TensorView(), tap);
+}
+
+absl::Status StepRunner::GatherWorkspace() {
+  // Ranks take the same pieces in the same steps, so all of them are here together.
+  if (comm_.size() == 1 || !stream_.workspace().in_pieces()) return absl::OkStatus();
+  PRISM_RETURN_IF_ERROR(stream_.Synchronize());
+  PRISM_RETURN_IF_ERROR(comm_.Meet());
+  stream_.workspace().Reset();
+  return comm_.Meet();
 }
 
 absl::Status StepRunner::RunPadded(const StepPlan& padded, absl::Span<const KvLayer> kv,

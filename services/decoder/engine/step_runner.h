@@ -5,7 +5,7 @@
 // running it. Padding repeats the first sequence and stores nothing, so it reads no weight and changes
 // no bit that the others would not.
 //
-// Thread safety: belongs to the rank's thread. Ownership: stream and model must outlive it.
+// Thread safety: belongs to the rank's thread. Ownership: stream, model and communicator must outlive it.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/comm/communicator.h"
 #include "kernels/device/backend.h"
 #include "services/decoder/engine/step_input.h"
 #include "services/decoder/model/text_model.h"
@@ -37,14 +38,18 @@ class StepRunner {
     bool record = false;  // as Stream::records_cheaply() proposes
   };
 
-  // ResourceExhausted if the device has not the memory.
+  // ResourceExhausted if the device has not the memory. `comm` is the model's.
   static absl::StatusOr<std::unique_ptr<StepRunner>> Create(Stream& stream, const TextModel& model,
-                                                            const Options& options);
+                                                            Communicator& comm, const Options& options);
 
   // Queues the step. `logits` [logit_rows_max, V] f32 gets the plan's logit rows at its front, and may
   // be written behind them; absent on ranks other than the first. `kv` has one entry a layer.
   absl::Status Run(const StepPlan& plan, absl::Span<const VisualRowSource> visual,
                    absl::Span<const KvLayer> kv, const TensorView& logits, const TextTap& tap = nullptr);
+
+  // Makes one piece of the workspace's several where the next step would, at a moment when no rank's
+  // kernel waits for another's. All ranks call it together; Run() begins with it.
+  absl::Status GatherWorkspace();
 
   // Makes all recordings anew, for when the KV memory goes.
   void ForgetRecordings() { recordings_.clear(); }
@@ -60,8 +65,8 @@ class StepRunner {
     int failures = 0;
   };
 
-  StepRunner(Stream* stream, const TextModel* model, const Options& options)
-      : stream_(*stream), model_(*model), options_(options) {}
+  StepRunner(Stream* stream, const TextModel* model, Communicator* comm, const Options& options)
+      : stream_(*stream), model_(*model), comm_(*comm), options_(options) {}
 
   // The plan at a recorded step's size, or nothing if it is to be run as it is.
   bool Pad(const StepPlan& plan, StepPlan* padded) const;
@@ -69,6 +74,7 @@ class StepRunner {
 
   Stream& stream_;
   const TextModel& model_;
+  Communicator& comm_;
   const Options options_;
   std::unique_ptr<StepBuffers> buffers_;
   std::map<std::pair<int64_t, int64_t>, Recording> recordings_;  // by rows and page table width

@@ -43,5 +43,23 @@ TEST(CreateBackendTest, RefusesOtherNames) {
   }
 }
 
+TEST(CreateGroupTest, RanksOnTheCpuShareItsMemory) {
+  const auto chosen = CreateBackend("cpu");
+  ASSERT_TRUE(chosen.ok()) << chosen.status();
+  const auto group = CreateGroup(*chosen->backend, 0, 2);
+  ASSERT_TRUE(group.ok()) << group.status();
+  ASSERT_EQ(group->size(), 2u);
+  EXPECT_EQ((*group)[1]->rank(), 1);
+  EXPECT_EQ((*group)[1]->size(), 2);
+}
+
+TEST(CreateGroupTest, DevicesThatAreNotThereAreNamed) {
+  const auto chosen = CreateBackend("cuda");
+  if (!chosen.ok()) GTEST_SKIP() << chosen.status();
+  const auto group = CreateGroup(*chosen->backend, 1000, 2);
+  EXPECT_EQ(group.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(group.status().message()), testing::HasSubstr("CUDA device 1000"));
+}
+
 }  // namespace
 }  // namespace prism

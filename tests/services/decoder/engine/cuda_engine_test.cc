@@ -130,7 +130,7 @@ TEST_P(CudaEngineTest, RecordedAndPaddedStepsChangeNoBit) {
   for (const bool record : {false, true}) {
     const auto kv = KvStore::Create(*stream, shape, kPages);
     ASSERT_TRUE(kv.ok()) << kv.status();
-    const auto runner = StepRunner::Create(*stream, **model,
+    const auto runner = StepRunner::Create(*stream, **model, *alone,
                                            {.limits = {.rows_max = kRowsMax,
                                                        .sequences_max = kSequencesMax,
                                                        .pages_max = kPagesMax,

@@ -57,7 +57,7 @@ class StepRunnerTest : public testing::TestWithParam<const char*> {
                                 .head_dim = model.head_dim(),
                                 .dtype = backend_->activation_dtype()},
                                kPages);
-    rig->runner = *StepRunner::Create(*rig->stream, model,
+    rig->runner = *StepRunner::Create(*rig->stream, model, *rig->comm,
                                       {.limits = {.rows_max = kRowsMax,
                                                   .sequences_max = kSequencesMax,
                                                   .pages_max = kPagesMax,
