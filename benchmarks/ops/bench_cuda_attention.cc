@@ -364,7 +364,8 @@ void Rows() {
 int Main(int argc, char** argv) {
   cudaDeviceProp properties;
   Check(cudaGetDeviceProperties(&properties, 0));
-  std::printf("%s, %d multiprocessors\n", properties.name, properties.multiProcessorCount);
+  std::printf("commit %s, %s, %d multiprocessors\n", PRISM_BENCH_COMMIT, properties.name,
+              properties.multiProcessorCount);
   const auto wanted = [&](const char* name) {
     return argc < 2 ||
            std::any_of(argv + 1, argv + argc, [&](const char* arg) { return std::strcmp(arg, name) == 0; });
