@@ -90,12 +90,14 @@ absl::Status PackLinear(Stream& stream, const PackLinearArgs& args) {
     PRISM_RETURN_IF_ERROR(stream.CopyToDevice(args.weight, rows));
   }
   int32_t flag = 0;
+  const TensorView host_flag(&flag, DType::kI32, {1});
   const bool f32 = args.weight.dtype() == DType::kF32;
   const TensorView inexact(static_cast<char*>(scratch) + rows_bytes, DType::kI32, {1});
-  if (f32) PRISM_RETURN_IF_ERROR(stream.CopyToDevice(TensorView(&flag, DType::kI32, {1}), inexact));
+  if (f32) PRISM_RETURN_IF_ERROR(stream.CopyToDevice(host_flag, inexact));
   PRISM_RETURN_IF_ERROR(CudaStatus(
-      LaunchPackLinear(rows.raw(), f32, PackedOf(weight), inexact.data<int32_t>(), HandleOf(stream)), "PackLinear"));
-  if (f32) PRISM_RETURN_IF_ERROR(stream.CopyToHost(inexact, TensorView(&flag, DType::kI32, {1})));
+      LaunchPackLinear(rows.raw(), f32, PackedOf(weight), inexact.data<int32_t>(), HandleOf(stream)),
+      "PackLinear"));
+  if (f32) PRISM_RETURN_IF_ERROR(stream.CopyToHost(inexact, host_flag));
   // A linear layer's kernel may read its weight before the kernels queued ahead of it are done.
   PRISM_RETURN_IF_ERROR(stream.Synchronize());
   if (flag != 0) {

@@ -58,18 +58,18 @@ __global__ void __launch_bounds__(kPackThreads) pack_linear_kernel(const __grid_
   }
 }
 
+bool RowsAligned(const void* x, int64_t columns) {
+  return columns % 8 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0;
+}
+
+}  // namespace
+
 bool IsHopper() {
   int device = 0, major = 0;
   return cudaGetDevice(&device) == cudaSuccess &&
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
          major == 9;
 }
-
-bool RowsAligned(const void* x, int64_t columns) {
-  return columns % 8 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0;
-}
-
-}  // namespace
 
 cudaError_t LaunchPackLinear(const void* rows, bool f32, const PackedWeight& weight, int* inexact,
                              cudaStream_t stream) {

@@ -274,7 +274,7 @@ cudaError_t LaunchAfter(Kernel kernel, dim3 grid, int threads, const Params& par
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.numAttrs = IsHopper() ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, params);
 }
 

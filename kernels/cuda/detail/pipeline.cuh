@@ -97,14 +97,23 @@ __device__ __forceinline__ void CopyOrZero(uint32_t to, const void* from, uint32
 __device__ __forceinline__ void BarrierArriveWhenCopied(uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];\n" ::"r"(barrier) : "memory");
 }
+
 // ---- Programmatic dependent launch ----
+//
+// Before Hopper there is none: a kernel starts when the one ahead of it has ended.
 
 // Lets the next kernel of the stream start its preamble once every block has said so.
 __device__ __forceinline__ void LetNextStart() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
 }
 // Waits until all that earlier kernels of the stream wrote is there.
-__device__ __forceinline__ void WaitForEarlier() { asm volatile("griddepcontrol.wait;\n" ::: "memory"); }
+__device__ __forceinline__ void WaitForEarlier() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
+}
 
 // ---- Registers ----
 

@@ -112,6 +112,7 @@ template <typename S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
     sm90_matmul_kernel(const __grid_constant__ MatmulParams p,
                        const __grid_constant__ ExpertPointers<S::kExperts> experts) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   constexpr int kTokens = S::kTokens, kGroups = S::kGroups;
   constexpr bool kSplit = S::kSplit, kGated = S::kGated, kExperts = S::kExperts;
   extern __shared__ __align__(1024) char shared[];
@@ -476,6 +477,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
       ClusterSyncWait();
     }
   }
+#else
+  __trap();  // the host takes this kernel on Hopper alone
+#endif
 }
 
 // Queues the kernel. `token_tiles`: of split kernels, the grid's.

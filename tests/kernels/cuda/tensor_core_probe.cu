@@ -51,7 +51,7 @@ __global__ void mma_sync_probe_kernel(const __grid_constant__ ProbeParams p) {
 }
 
 // Rows of 64 k from global memory into the 128-byte swizzle.
-__device__ void LoadSwizzled(const uint16_t* rows, int count, char* to) {
+[[maybe_unused]] __device__ void LoadSwizzled(const uint16_t* rows, int count, char* to) {
   for (int i = threadIdx.x; i < count * 8; i += blockDim.x) {
     const int row = i / 8, chunk = i % 8;
     *reinterpret_cast<uint4*>(to + row * 128 + ((chunk ^ (row % 8)) * 16)) =
@@ -62,6 +62,7 @@ __device__ void LoadSwizzled(const uint16_t* rows, int count, char* to) {
 // Grid: [problems]. One warpgroup.
 template <int kColumns>
 __global__ void __launch_bounds__(128) sm90_wgmma_probe_kernel(const __grid_constant__ ProbeParams p) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) char shared[];
   char* a = shared;
   char* b = shared + kProbeRows * 128;
@@ -92,6 +93,9 @@ __global__ void __launch_bounds__(128) sm90_wgmma_probe_kernel(const __grid_cons
     const int row = 16 * w + g + 8 * (i / 2 % 2), column = 8 * (i / 4) + 2 * t + i % 2;
     p.d[first + row * kColumns + column] = d[i];
   }
+#else
+  __trap();  // RunWgmma() takes this kernel on Hopper alone
+#endif
 }
 
 using Kernel = void (*)(const ProbeParams);
@@ -150,6 +154,9 @@ std::vector<float> Run(const ProbeBatch& batch, Kernel kernel, int threads, int 
 std::vector<float> RunMmaSync(const ProbeBatch& batch) { return Run(batch, mma_sync_probe_kernel, 32, 0); }
 
 std::vector<float> RunWgmma(const ProbeBatch& batch) {
+  int major = 0;
+  if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess || major != 9)
+    return {};
   return Run(batch, WgmmaKernel(batch.columns), 128, (kProbeRows + batch.columns) * 128);
 }
 
