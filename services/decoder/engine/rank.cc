@@ -96,7 +96,8 @@ absl::Status Rank::WarmUp(const RankOptions& options) {
   for (const StepPlan& plan :
        {UniformPlan(prompts, length, options.logit_rows_max),
         UniformPlan(std::min(options.sequences_max, options.rows_max), 1, options.logit_rows_max)}) {
-    PRISM_RETURN_IF_ERROR(Run(plan, {}).status());
+    const SamplingWishes wishes(can_sample() ? plan.logit_rows.size() : 0, RowSampling{});
+    PRISM_RETURN_IF_ERROR(Run(plan, {}, wishes).status());
   }
   // What the last pass took in pieces becomes one, and the passing KV memory goes.
   PRISM_RETURN_IF_ERROR(runner_->GatherWorkspace());
