@@ -80,7 +80,7 @@ Exact AttendExactly(const Bf16* q, const std::vector<const Bf16*>& keys,
   constexpr double kUnit = 17 * 0x1p-25 + 0x1p-23;
   const double score_error = size_most * std::ceil(head_size / 16.0) * kUnit + (size_most + 4) * 0x1p-23;
   const double share = 2 * score_error + kBf16Rounding * 1.01 +
-                       static_cast<double>(n / 16 + 1) * (kUnit + 2 * 0x1p-24) + 0x1p-20;
+                       (static_cast<double>(n) / 16 + 2) * (kUnit + 2 * 0x1p-24) + 0x1p-20;
   Exact exact;
   for (int d = 0; d < head_size; ++d) {
     const double value = out[static_cast<size_t>(d)] / l;

@@ -8,7 +8,6 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <random>
 #include <vector>
 
@@ -102,11 +101,18 @@ inline std::vector<Bf16> RandomBf16(int64_t count, uint32_t seed, float deviatio
 }
 
 // How many elements differ in their bits.
-template <typename T>
-int64_t NumDifferent(const std::vector<T>& a, const std::vector<T>& b) {
+inline int64_t NumDifferent(const std::vector<Bf16>& a, const std::vector<Bf16>& b) {
   if (a.size() != b.size()) return -1;
   int64_t count = 0;
-  for (size_t i = 0; i < a.size(); ++i) count += std::memcmp(&a[i], &b[i], sizeof(T)) != 0 ? 1 : 0;
+  for (size_t i = 0; i < a.size(); ++i) count += a[i] != b[i] ? 1 : 0;
+  return count;
+}
+inline int64_t NumDifferent(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return -1;
+  int64_t count = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    count += std::bit_cast<uint32_t>(a[i]) != std::bit_cast<uint32_t>(b[i]) ? 1 : 0;
+  }
   return count;
 }
 

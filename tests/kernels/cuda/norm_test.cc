@@ -25,6 +25,9 @@ constexpr double kRounding = 0x1p-24;
 constexpr double kBf16Rounding = 0x1p-8;
 constexpr float kEpsilon = 1e-6f;
 
+// Where column c of row t lies.
+size_t Index(int64_t t, int64_t columns, int64_t c) { return static_cast<size_t>(t * columns + c); }
+
 // The worst of |got - want| / bound; above 1 is wrong.
 class Worst {
  public:
@@ -47,7 +50,7 @@ class NormStep {
     x_ = RandomFloats(int64_t{rows} * columns, seed);
     for (int t = 0; t < rows; ++t) {
       for (int c = 0; c < columns; ++c) {
-        float& x = x_[static_cast<size_t>(t * columns + c)];
+        float& x = x_[Index(t, columns, c)];
         x = x * static_cast<float>(1 + t % 7) + 0.3f * static_cast<float>(t % 3);
       }
     }
@@ -94,7 +97,8 @@ class NormStep {
   // root, its inverse and the products round a few times more.
   double WorstShare(const std::vector<float>& y, bool layer) const {
     Worst worst;
-    const double terms = 4 * ((columns_ + 511) / 512) + 7;
+    const int terms_of_lane = (columns_ + 511) / 512 * 4;
+    const double terms = terms_of_lane + 7;
     for (int t = 0; t < rows_; ++t) {
       const float* x = x_.data() + static_cast<int64_t>(t) * columns_;
       double mean = 0, size = 0, sum = 0;
@@ -142,6 +146,7 @@ TEST(CudaNormTest, NormsAgreeWithDoublePrecisionAndBitForBitWithTheReference) {
         EXPECT_EQ(NumDifferent(step.RunFloat(fast), want), 0);
         EXPECT_EQ(NumDifferent(step.RunInPlace(fast), want), 0);
         std::vector<Bf16> rounded;
+        rounded.reserve(want.size());
         for (const float value : want) rounded.push_back(test::RoundToBf16(value));
         EXPECT_EQ(NumDifferent(step.RunBf16(slow), rounded), 0);
         EXPECT_EQ(NumDifferent(step.RunBf16(fast), rounded), 0);
@@ -178,12 +183,11 @@ TEST(CudaRopeTest, TablesAreTheRoundedSineAndCosineOfTheRoundedAngle) {
   int64_t different = 0;
   for (int t = 0; t < kRows; ++t) {
     for (int i = 0; i < kAngles; ++i) {
-      const float angle =
-          static_cast<float>(positions[static_cast<size_t>(axis[static_cast<size_t>(i)] * kRows + t)]) *
-          frequency[static_cast<size_t>(i)];
+      const float angle = static_cast<float>(positions[Index(axis[static_cast<size_t>(i)], kRows, t)]) *
+                          frequency[static_cast<size_t>(i)];
       const double want_cos = std::cos(static_cast<double>(angle)),
                    want_sin = std::sin(static_cast<double>(angle));
-      const size_t at = static_cast<size_t>(t * kAngles + i);
+      const size_t at = Index(t, kAngles, i);
       EXPECT_NEAR(got_cos[at], want_cos, kRounding * 1.0001);
       EXPECT_NEAR(got_sin[at], want_sin, kRounding * 1.0001);
       different += got_cos[at] != static_cast<float>(want_cos) || got_sin[at] != static_cast<float>(want_sin);
@@ -236,8 +240,7 @@ TEST(CudaRopeTest, TheRotationAgreesWithDoublePrecisionAndBitForBitWithTheRefere
           const double own = Widen(x[at]);
           const double other =
               Widen(x[is_low ? at + static_cast<size_t>(half) : at - static_cast<size_t>(half)]);
-          const double cosine = cos[static_cast<size_t>(t * half + m)],
-                       sine = sin[static_cast<size_t>(t * half + m)];
+          const double cosine = cos[Index(t, half, m)], sine = sin[Index(t, half, m)];
           const double want = own * cosine + (is_low ? -other : other) * sine;
           worst.Add(
               Widen(got[at]), want,
@@ -275,6 +278,7 @@ TEST(CudaAttentionPrepareTest, AgreesWithDoublePrecisionAndBitForBitWithTheRefer
     }
     // Distinct places in no order; every fifth row stores nothing.
     std::vector<int32_t> slots;
+    slots.reserve(static_cast<size_t>(c.rows));
     for (int t = 0; t < c.rows; ++t) slots.push_back(t % 5 == 4 ? -1 : (t * 37 + 11) % (kPages * kTile));
     const int64_t elements = int64_t{kPages} * c.kv_heads * c.head_size * kTile;
     GuardedArray<float> device_q_weight(q_weight), device_k_weight(k_weight), device_cos(cos),
@@ -344,8 +348,8 @@ TEST(CudaAttentionPrepareTest, AgreesWithDoublePrecisionAndBitForBitWithTheRefer
           const double own = Widen(x[d]) * scale * weight[static_cast<size_t>(d)];
           const int partner = d < half ? d + half : d - half;
           const double other = Widen(x[partner]) * scale * weight[static_cast<size_t>(partner)];
-          const double want = own * cos[static_cast<size_t>(t * half + m)] +
-                              (d < half ? -other : other) * sin[static_cast<size_t>(t * half + m)];
+          const double want =
+              own * cos[Index(t, half, m)] + (d < half ? -other : other) * sin[Index(t, half, m)];
           const double got = is_query
                                  ? Widen(results[0][static_cast<size_t>(t * columns + h * c.head_size + d)])
                                  : Widen(results[1][static_cast<size_t>(page_at)]);
