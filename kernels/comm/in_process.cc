@@ -102,6 +102,7 @@ std::vector<std::unique_ptr<Communicator>> CreateInProcessGroup(int size) {
   PRISM_CHECK(size >= 1);
   auto meeting = std::make_shared<Meeting>(size);
   std::vector<std::unique_ptr<Communicator>> endpoints;
+  endpoints.reserve(static_cast<size_t>(size));
   for (int rank = 0; rank < size; ++rank) {
     endpoints.push_back(std::make_unique<InProcessCommunicator>(meeting, rank));
   }

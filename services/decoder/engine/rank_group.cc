@@ -103,9 +103,9 @@ void RankGroup::Report(size_t index, absl::StatusOr<TensorView> result, absl::Sp
   if (--busy_ == 0) done_.NotifyAll();
 }
 
-void RankGroup::SampleNext(SamplingWishes wishes) {
+void RankGroup::SampleNext(const SamplingWishes& wishes) {
   MutexLock lock(&mutex_);
-  next_wishes_ = std::move(wishes);
+  next_wishes_ = wishes;
 }
 
 void RankGroup::Start(const StepPlan& plan, absl::Span<const VisualRowSource> visual) {

@@ -33,7 +33,7 @@ class RankGroup final : public StepExecutor {
   int64_t vocab_size() const override { return vocab_size_; }
   int64_t kv_pages() const { return kv_pages_; }
   bool can_sample() const override { return can_sample_; }
-  void SampleNext(SamplingWishes wishes) override ABSL_LOCKS_EXCLUDED(mutex_);
+  void SampleNext(const SamplingWishes& wishes) override ABSL_LOCKS_EXCLUDED(mutex_);
   void Start(const StepPlan& plan, absl::Span<const VisualRowSource> visual) override
       ABSL_LOCKS_EXCLUDED(mutex_);
   bool WaitUntil(SteadyTime time) override ABSL_LOCKS_EXCLUDED(mutex_);

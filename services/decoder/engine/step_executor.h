@@ -39,7 +39,7 @@ class StepExecutor {
   virtual bool can_sample() const { return false; }
 
   // What the next Start() is to sample; without it, all logits are wanted. REQUIRES: can_sample()
-  virtual void SampleNext(SamplingWishes /*wishes*/) {}
+  virtual void SampleNext(const SamplingWishes& /*wishes*/) {}
   // Begins computing. `plan` and what `visual` points at stay unchanged until the step is done.
   virtual void Start(const StepPlan& plan, absl::Span<const VisualRowSource> visual) = 0;
   // Blocks until the step is done (true) or `time` has come (false).

@@ -17,10 +17,8 @@ LogSumExpPart SumRange(absl::Span<const float> logits) {
   for (size_t i = 0; i < logits.size(); ++i) {
     lanes[i % kLogSumExpLanes] += LogSumExpTerm(logits[i], maximum);
   }
-  for (int stride = 1; stride < kLogSumExpLanes; stride *= 2) {
-    for (int lane = 0; lane < kLogSumExpLanes; lane += 2 * stride) {
-      lanes[static_cast<size_t>(lane)] += lanes[static_cast<size_t>(lane + stride)];
-    }
+  for (size_t stride = 1; stride < lanes.size(); stride *= 2) {
+    for (size_t lane = 0; lane < lanes.size(); lane += 2 * stride) lanes[lane] += lanes[lane + stride];
   }
   return {maximum, lanes[0]};
 }

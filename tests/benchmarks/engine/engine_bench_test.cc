@@ -57,6 +57,7 @@ TEST(EngineBenchTest, RanksOfAGroupMeasureTogether) {
   const std::unique_ptr<Checkpoint> checkpoint = Micro("moe-micro");
   const std::vector<std::unique_ptr<Communicator>> group = CreateInProcessGroup(2);
   std::vector<NamedThread> ranks;
+  ranks.reserve(group.size());
   for (size_t rank = 0; rank < group.size(); ++rank) {
     ranks.emplace_back("rank", [&, rank] {
       const auto bench = Bench(*backend, *checkpoint, *group[rank]);

@@ -38,7 +38,7 @@ class FakeExecutor final : public StepExecutor {
 
   int64_t vocab_size() const override { return vocabulary_; }
   bool can_sample() const override { return can_sample_; }
-  void SampleNext(SamplingWishes wishes) override { wishes_ = std::move(wishes); }
+  void SampleNext(const SamplingWishes& wishes) override { wishes_ = wishes; }
   absl::Span<const RowSample> samples() const override { return samples_; }
   // Rows are sampled here from now on; the engine gets NaN for their logits.
   void SampleHere() { can_sample_ = true; }
