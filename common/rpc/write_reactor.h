@@ -40,7 +40,7 @@ class WriteReactor : public grpc::ServerWriteReactor<Response> {
       pending_.push_back(std::move(response));
       step = NextLocked();
     }
-    Perform(std::move(step));
+    if (step.any()) Perform(std::move(step));
     return absl::OkStatus();
   }
 
@@ -71,7 +71,7 @@ class WriteReactor : public grpc::ServerWriteReactor<Response> {
       cancelling_ = false;
       step = NextLocked();
     }
-    Perform(std::move(step));
+    if (step.any()) Perform(std::move(step));
   }
 
   void OnWriteDone(bool ok) final ABSL_LOCKS_EXCLUDED(mutex_) {
@@ -92,7 +92,7 @@ class WriteReactor : public grpc::ServerWriteReactor<Response> {
       busy_ = false;
       step = NextLocked();
     }
-    Perform(std::move(step));
+    if (step.any()) Perform(std::move(step));
   }
 
   void OnCancel() final ABSL_LOCKS_EXCLUDED(mutex_) {
@@ -121,6 +121,8 @@ class WriteReactor : public grpc::ServerWriteReactor<Response> {
   struct Step {
     const Response* write = nullptr;
     std::optional<grpc::Status> finish;
+    // False: the next step is another thread's, which may delete us at any time.
+    bool any() const { return write != nullptr || finish.has_value(); }
   };
 
   // Claims the next write, or the end once Done() was called and all is sent.
@@ -137,7 +139,7 @@ class WriteReactor : public grpc::ServerWriteReactor<Response> {
   }
 
   // The one place that starts writes. The last touch of its caller: Finish() may let another
-  // thread delete us before it returns.
+  // thread delete us before it returns. REQUIRES: step.any(), which keeps us until then.
   void Perform(Step step) ABSL_LOCKS_EXCLUDED(mutex_) {
     if (step.write != nullptr) {
       this->StartWrite(step.write);
