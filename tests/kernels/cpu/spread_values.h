@@ -30,7 +30,7 @@ inline std::vector<float> SpreadFloats(int64_t count, uint32_t seed, bool narrow
 // Whether the linear layer's products are fused on this CPU; before AVX2 they are not.
 inline bool HasFusedMultiplyAdd() {
 #if HWY_ARCH_X86
-  return (hwy::SupportedTargets() & (HWY_AVX2 | HWY_AVX3)) != 0;
+  return (hwy::SupportedTargets() & HWY_TARGETS & (HWY_AVX2 | HWY_AVX3)) != 0;
 #else
   return true;
 #endif
