@@ -7,7 +7,8 @@
 // numbers a head; then warp w adds up elements [w D / 4, (w + 1) D / 4) of the output, tile after tile.
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/attention/order.cuh"
-#include "kernels/cuda/attention/ptx.cuh"
+#include "kernels/cuda/detail/mma.cuh"
+#include "kernels/cuda/detail/pipeline.cuh"
 
 namespace prism::cuda {
 namespace {
@@ -215,7 +216,7 @@ __device__ __forceinline__ void Bring(const Schedule& schedule, SharedState<kHea
         if (lane == 0) {
           const uint32_t full = SharedAddress(&shared.full[place.stage]);
           BarrierWait(SharedAddress(&shared.empty[place.stage]), place.parity ^ 1);
-          BarrierExpect(full, R::kTileBytes);
+          BarrierArriveExpect(full, R::kTileBytes);
           BulkCopy(ring + place.stage * R::kTileBytes, (i < tiles ? p.k : p.v) + from, R::kTileBytes, full);
         }
         __syncwarp();
@@ -242,7 +243,7 @@ __device__ __forceinline__ void ScoreTile(uint32_t keys, const uint32_t (&q)[kHe
     for (int m = 0; m < 4; ++m) {
       uint32_t a[4];
       LoadMatrices(a, row + (2 * u * kTile + 16 * m) * 16);
-      Mma(s[m], a, q[u]);
+      Mma16x8x16(s[m], a, q[u]);
     }
   }
 }
@@ -502,7 +503,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
               for (int i = 0; i < 4; ++i) a[i] = Seen(a[i], u * kUnit + 8 * (i / 2) + 2 * t, seen);
             }
-            Mma(o[block], a, b);
+            Mma16x8x16(o[block], a, b);
           }
         }
         __syncwarp();

@@ -12,8 +12,9 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention/order.cuh"
-#include "kernels/cuda/attention/ptx.cuh"
-#include "kernels/cuda/attention/wgmma.cuh"
+#include "kernels/cuda/detail/mma.cuh"
+#include "kernels/cuda/detail/pipeline.cuh"
+#include "kernels/cuda/detail/wgmma.cuh"
 
 namespace prism::cuda {
 
@@ -106,8 +107,8 @@ __device__ __forceinline__ void QueueScores(float (&s)[32], uint32_t query, uint
   const uint64_t b = MatrixDescriptor(keys, Layout::kChunkStride, 128);
 #pragma unroll
   for (int u = 0; u < Layout::kUnits; ++u) {
-    Wgmma<64>::Scores(s, Further(a, 2 * u * Layout::kQueryStride), Further(b, 2 * u * Layout::kChunkStride),
-                      u > 0);
+    Wgmma<64>::Run(s, Further(a, 2 * u * Layout::kQueryStride), Further(b, 2 * u * Layout::kChunkStride),
+                   u > 0);
   }
   WgmmaCommit();
 }
@@ -119,7 +120,7 @@ __device__ __forceinline__ void QueueValues(float (&o)[kOut], const uint32_t (&p
   const uint64_t b = MatrixDescriptor(values, 128, Layout::kChunkStride);
 #pragma unroll
   for (int u = 0; u < kTile / kUnit; ++u) {
-    Wgmma<2 * kOut>::Values(o, p[u], Further(b, u * kUnit * 16));
+    Wgmma<2 * kOut>::Add(o, p[u], Further(b, u * kUnit * 16));
   }
   WgmmaCommit();
 }
@@ -299,16 +300,12 @@ __device__ __forceinline__ void LoadQueries(uint32_t query, const __nv_bfloat16*
     const int chunk = i % Layout::kFilledChunks;
     const __nv_bfloat16* from = source(row);
     const bool read = from != nullptr && chunk < Layout::kChunks;
-    CopyAsync(query + chunk * Layout::kQueryStride + row * 16, read ? from + chunk * kChunk : any, read);
+    CopyOrZero(query + chunk * Layout::kQueryStride + row * 16, read ? from + chunk * kChunk : any,
+               read ? 16 : 0);
   }
   CopyCommit();
   CopyWait<0>();
   AsyncProxyFence();
-}
-
-// Sixteen bytes of zeros.
-__device__ __forceinline__ void StoreZeros(uint32_t address) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(address), "r"(0) : "memory");
 }
 
 // Zeros in the chunks of K that fill the last unit, in every stage.

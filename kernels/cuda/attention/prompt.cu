@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
   }
 
   if (threadIdx.x < kWarpgroup) {
-    RegistersDown<L::kProducerRegisters>();
+    GiveRegisters<L::kProducerRegisters>();
     if (threadIdx.x >= 32) return;
     const int lane = threadIdx.x;
     const int32_t* pages = p.page_tables + static_cast<int64_t>(s) * p.pages_max;
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
       const uint32_t key_full = SharedAddress(&barriers.key_full[place.stage]);
       BarrierWait(SharedAddress(&barriers.key_empty[place.stage]), place.parity ^ 1);
       if (lane == 0) {
-        BarrierExpect(key_full, kTileBytes);
+        BarrierArriveExpect(key_full, kTileBytes);
         BulkCopy(keys, p.k + offset, kTileBytes, key_full);
       }
       const uint32_t values = keys + L::kKeyBytes;
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
       const int count = min(kTile, context - tile * kTile);
       if (count == kTile) {
         if (lane == 0) {
-          BarrierExpect(value_full, kTileBytes);
+          BarrierArriveExpect(value_full, kTileBytes);
           BulkCopy(values, p.v + offset, kTileBytes, value_full);
         }
       } else {
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
         }
         AsyncProxyFence();
         __syncwarp();
-        if (lane == 0) BarrierExpect(value_full, L::kChunks * count * 16);
+        if (lane == 0) BarrierArriveExpect(value_full, L::kChunks * count * 16);
         __syncwarp();
         if (lane < L::kChunks) {
           BulkCopy(values + lane * L::kChunkStride, p.v + offset + lane * kTile * kChunk, count * 16,
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
     }
     return;
   }
-  RegistersUp<L::kWorkerRegisters>();
+  TakeRegisters<L::kWorkerRegisters>();
   const int worker = __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroup, 0) - 1;  // the same for all of a warp
   const int first_row = found.first + worker * kRowsPerWorker;
   const uint32_t query = queries + worker * L::kQueryBytes;

@@ -33,7 +33,7 @@ class TilePieces {
       const int piece = thread_ + k * kWarpgroup;
       if (piece >= kTile * L::kChunks) break;
       const bool read = piece < num_rows * L::kChunks;
-      CopyAsync(to + to_[k], from + (read ? from_[k] : 0), read);
+      CopyOrZero(to + to_[k], from + (read ? from_[k] : 0), read ? 16 : 0);
     }
   }
 
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
   const __nv_bfloat16* rows = p.qkv + first * 3 * width + blockIdx.y * kHeadSize;
 
   if (threadIdx.x < kWarpgroup) {
-    RegistersDown<L::kProducerRegisters>();
+    GiveRegisters<L::kProducerRegisters>();
     // Load 2 i brings tile i's keys, load 2 i + 1 its values. A load is announced when it has come,
     // some loads later.
     const auto barrier_of = [&](int load, bool full) {
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
     }
     return;
   }
-  RegistersUp<L::kWorkerRegisters>();
+  TakeRegisters<L::kWorkerRegisters>();
   const int worker = __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroup, 0) - 1;  // the same for all of a warp
   const int first_row = found.first + worker * kRowsPerWorker;
   const uint32_t query = queries + worker * L::kQueryBytes;

@@ -7,6 +7,8 @@
 //   d: row g columns 2t, 2t+1 | row g+8 columns 2t, 2t+1
 #pragma once
 
+#include <cuda_bf16.h>
+
 #include <cstdint>
 
 namespace prism::cuda {
@@ -18,6 +20,33 @@ __device__ __forceinline__ void Mma16x8x16(float (&d)[4], const uint32_t (&a)[4]
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Two bf16 values as such a word.
+__device__ __forceinline__ uint32_t PackPair(__nv_bfloat16 low, __nv_bfloat16 high) {
+  return static_cast<uint32_t>(__bfloat16_as_ushort(low)) | static_cast<uint32_t>(__bfloat16_as_ushort(high))
+                                                                << 16;
+}
+// Two floats rounded to nearest bf16.
+__device__ __forceinline__ uint32_t PackRounded(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+// Four matrices of 8 rows of 16 bytes in shared memory; lane i gives the address of row i % 8 of matrix i / 8
+// and gets a word of row i / 4 of each, or, transposed, of column i / 4.
+__device__ __forceinline__ void LoadMatrices(uint32_t (&r)[4], uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(row_address)
+               : "memory");
+}
+__device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&r)[4], uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(row_address)
+               : "memory");
 }
 
 }  // namespace prism::cuda

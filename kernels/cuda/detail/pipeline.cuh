@@ -10,6 +10,24 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// ---- Shared memory by address ----
+
+__device__ __forceinline__ void StoreWord(uint32_t address, uint32_t value) {
+  asm volatile("st.shared.b32 [%0], %1;\n" ::"r"(address), "r"(value) : "memory");
+}
+// Sixteen bytes, at a multiple of 16.
+__device__ __forceinline__ void StoreZeros(uint32_t address) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};\n" ::"r"(address), "r"(0) : "memory");
+}
+__device__ __forceinline__ uint4 LoadVector(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
 // ---- Barriers: uint64_t in shared memory, named by address ----
 
 __device__ __forceinline__ void BarrierInit(uint32_t barrier, int arrivals) {
@@ -21,6 +39,9 @@ __device__ __forceinline__ void BarrierInitFence() {
 }
 __device__ __forceinline__ void BarrierArrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void BarrierArrive(uint32_t barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;\n" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 // Arrives, and lets the phase wait for `bytes` of bulk copies too.
 __device__ __forceinline__ void BarrierArriveExpect(uint32_t barrier, uint32_t bytes) {
@@ -51,10 +72,9 @@ __device__ __forceinline__ void BarrierWaitCluster(uint32_t barrier, uint32_t pa
       : "memory");
 }
 
-// A barrier of kThreads of the block; kName other than 0, which is __syncthreads'.
-template <int kName, int kThreads>
-__device__ __forceinline__ void NamedBarrier() {
-  asm volatile("bar.sync %0, %1;\n" ::"n"(kName), "n"(kThreads) : "memory");
+// A barrier of num_threads of the block, whole warps; `name` other than 0, which is __syncthreads'.
+__device__ __forceinline__ void NamedBarrier(int name, int num_threads) {
+  asm volatile("bar.sync %0, %1;\n" ::"r"(name), "r"(num_threads) : "memory");
 }
 
 // ---- Clusters ----
@@ -91,6 +111,17 @@ __device__ __forceinline__ void BulkCopy(uint32_t to, const void* from, uint32_t
 // 16 bytes, of which the first `bytes` (0 or 16) are read and the rest are zeros.
 __device__ __forceinline__ void CopyOrZero(uint32_t to, const void* from, uint32_t bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+// Closes a group of this thread's CopyOrZero(), and waits until at most kPending groups are unfinished.
+__device__ __forceinline__ void CopyCommit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+template <int kPending>
+__device__ __forceinline__ void CopyWait() {
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
+}
+// Orders this thread's ordinary accesses to shared memory before the tensor cores' and the copy engine's; a
+// barrier has to follow.
+__device__ __forceinline__ void AsyncProxyFence() {
+  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
 }
 // Arrives on `barrier` once all that this thread's CopyOrZero() brought is there; one of the arrivals it
 // expects.

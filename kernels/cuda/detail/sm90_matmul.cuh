@@ -312,7 +312,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
           }
         }
         WgmmaWait<0>();
-        WgmmaFenceRegisters(sums);
+        WgmmaHold(sums);
         give_back(last);
       };
       sum_leaf();
@@ -442,7 +442,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
 #pragma unroll
             for (int i = 0; i < 2 * kHalf; ++i) traded[128 * (2 * kHalf + i)] = word(i / 2, i % 2);
           }
-          NamedBarrier<1, kAllConsumers>();
+          NamedBarrier(1, kAllConsumers);
           if (group == 0) {
 #pragma unroll
             for (int i = 0; i < 2 * kHalf; ++i)
@@ -453,7 +453,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
               finish(kHalf + i / 2, i % 2, traded[128 * i], word(kHalf + i / 2, i % 2));
             }
           }
-          NamedBarrier<1, kAllConsumers>();  // all is read before the next tile's is written
+          NamedBarrier(1, kAllConsumers);  // all is read before the next tile's is written
         } else {
 #pragma unroll
           for (int half = 0; half < 2; ++half) {

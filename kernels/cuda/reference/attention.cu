@@ -2,7 +2,7 @@
 // gathered element by element, everything that is not a tensor-core unit in shared memory.
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/attention/order.cuh"
-#include "kernels/cuda/attention/ptx.cuh"
+#include "kernels/cuda/detail/mma.cuh"
 
 namespace prism::cuda::reference {
 namespace {
@@ -76,7 +76,7 @@ __device__ void Attend(const Keys& keys, const __nv_bfloat16* q, int num_keys, i
             const bool in_query = g == 0 && column < head_size;
             b[i] = in_query ? PackPair(q[column], q[column + 1]) : 0u;
           }
-          Mma(sum, a, b);
+          Mma16x8x16(sum, a, b);
         }
         if (t == 0) {
           s.scores[j + g] = tile + j + g < num_keys ? sum[0] : -INFINITY;
@@ -120,7 +120,7 @@ __device__ void Attend(const Keys& keys, const __nv_bfloat16* q, int num_keys, i
             const int token = j + 2 * t + 8 * i;
             b[i] = g == 0 ? PackPair(s.weights[token], s.weights[token + 1]) : 0u;
           }
-          Mma(sum, a, b);
+          Mma16x8x16(sum, a, b);
         }
         if (t == 0) {
           s.o[d + g] = sum[0];
