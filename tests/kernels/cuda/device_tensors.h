@@ -1,4 +1,4 @@
-// What the tests of CUDA ops share: a stream, or why there is none, and device tensors between poison.
+// What the tests of CUDA ops share: device tensors between poison.
 #pragma once
 
 #include <algorithm>
@@ -12,26 +12,10 @@
 #include "common/tensor/tensor.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "kernels/cuda/cuda_backend.h"
 #include "kernels/device/backend.h"
+#include "tests/kernels/cuda/cuda_test.h"
 
 namespace prism::test {
-
-// A suite's stream on device 0. Its tests are skipped, saying why, where there is none.
-class CudaTest : public testing::Test {
- protected:
-  void SetUp() override {
-    static const absl::StatusOr<std::unique_ptr<Backend>> backend = CreateCudaBackend();
-    if (!backend.ok()) GTEST_SKIP() << backend.status();
-    absl::StatusOr<std::unique_ptr<Stream>> stream = (*backend)->CreateStream({});
-    ASSERT_TRUE(stream.ok()) << stream.status();
-    stream_ = *std::move(stream);
-  }
-  Stream& stream() { return *stream_; }
-
- private:
-  std::unique_ptr<Stream> stream_;
-};
 
 // Uniform in [-bound, bound).
 inline std::vector<float> RandomValues(int64_t count, uint32_t seed, float bound = 1.0f) {

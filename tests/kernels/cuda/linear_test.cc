@@ -7,22 +7,20 @@
 #include "kernels/cuda/linear_kernels.h"
 #include "tests/kernels/cpu/spread_values.h"
 #include "tests/kernels/cpu/test_tensors.h"
+#include "tests/kernels/cuda/cuda_test.h"
 #include "tests/kernels/cuda/device_array.h"
 
 namespace prism {
 namespace {
 
 using cuda::LinearForm;
-using test::CudaFixture;
 using test::DeviceArray;
 using test::Differences;
+using test::kUnitError;
 using test::RandomFloats;
 using test::SpreadFloats;
 using test::ToBFloat16;
 
-// The tensor core cuts each of a unit's 17 terms below 2^-25 of the largest and the sum below 2^-23 of itself
-// (tensor_core_test): with the sum of all magnitudes for both, this share of it for each unit.
-constexpr double kUnitError = 17 * 0x1p-25 + 0x1p-23;
 constexpr double kFloatRounding = 0x1p-24;
 
 struct LinearCase {
@@ -40,13 +38,8 @@ struct CaseWeight {
   LinearWeight packed;
 };
 
-class CudaLinearTest : public testing::Test {
+class CudaLinearTest : public test::CudaTest {
  protected:
-  void SetUp() override {
-    cuda_ = CudaFixture::Make();
-    if (cuda_.stream == nullptr) GTEST_SKIP() << "no CUDA device";
-  }
-
   CaseWeight MakeWeight(const LinearCase& c, uint32_t seed, bool spread) {
     CaseWeight made;
     made.held = c.order == SumOrder::kChain ? IndexRange{0, c.k} : RankRange(c.k, c.rank, c.ranks);
@@ -54,11 +47,11 @@ class CudaLinearTest : public testing::Test {
     made.values = spread ? SpreadFloats(count, seed, true) : RandomFloats(count, seed);
     std::vector<BFloat16> narrow = ToBFloat16(made.values);
     for (size_t i = 0; i < narrow.size(); ++i) made.values[i] = static_cast<float>(narrow[i]);
-    EXPECT_EQ(PackLinear(*cuda_.stream, {.weight = TensorView(narrow.data(), Shape{c.n, made.held.size()}),
-                                         .order = c.order,
-                                         .in_total = c.k,
-                                         .in_begin = made.held.begin,
-                                         .out = &made.packed}),
+    EXPECT_EQ(PackLinear(stream(), {.weight = TensorView(narrow.data(), Shape{c.n, made.held.size()}),
+                                    .order = c.order,
+                                    .in_total = c.k,
+                                    .in_begin = made.held.begin,
+                                    .out = &made.packed}),
               absl::OkStatus());
     return made;
   }
@@ -75,8 +68,6 @@ class CudaLinearTest : public testing::Test {
     }
     return params;
   }
-
-  CudaFixture cuda_;
 };
 
 TEST_F(CudaLinearTest, AgreesWithDoublePrecision) {
@@ -103,9 +94,9 @@ TEST_F(CudaLinearTest, AgreesWithDoublePrecision) {
         LinearArgs args = {
             .x = device_x.view({rows, k}), .weight = &weight.packed, .bias = {}, .y = y.view({rows, c.n})};
         if (with_bias) args.bias = device_bias.view({c.n});
-        ASSERT_EQ(Linear(*cuda_.stream, args), absl::OkStatus());
+        ASSERT_EQ(Linear(stream(), args), absl::OkStatus());
         args.y = rounded.view({rows, c.n});
-        ASSERT_EQ(Linear(*cuda_.stream, args), absl::OkStatus());
+        ASSERT_EQ(Linear(stream(), args), absl::OkStatus());
         const std::vector<float> sums = y.Read();
         const std::vector<BFloat16> rounded_sums = rounded.Read();
         const double units = c.order == SumOrder::kChain ? (static_cast<double>(k) + 15) / 16
@@ -172,7 +163,7 @@ TEST_F(CudaLinearTest, EveryFormEqualsTheReferenceBitForBit) {
         const auto run = [&](LinearForm form) {
           const DeviceArray<uint8_t> y(words);
           params.y = y.data();
-          EXPECT_EQ(cuda::LaunchLinear(params, form, cuda::HandleOf(*cuda_.stream)), cudaSuccess);
+          EXPECT_EQ(cuda::LaunchLinear(params, form, cuda::HandleOf(stream())), cudaSuccess);
           return y.Read();
         };
         const std::vector<uint8_t> expected = run(LinearForm::kReference);
@@ -211,7 +202,7 @@ TEST_F(CudaLinearTest, BlocksThatTakeSeveralTilesEqualTheReference) {
       if (!cuda::CanRun(params, form)) continue;
       const DeviceArray<BFloat16> y(static_cast<size_t>(rows * c.n));
       params.y = y.data();
-      EXPECT_EQ(cuda::LaunchLinear(params, form, cuda::HandleOf(*cuda_.stream)), cudaSuccess);
+      EXPECT_EQ(cuda::LaunchLinear(params, form, cuda::HandleOf(stream())), cudaSuccess);
       results.push_back(y.Read());
       EXPECT_EQ(Differences(results[0], results.back()), 0)
           << c.n << " x " << c.k << ", form " << static_cast<int>(form);
@@ -229,10 +220,10 @@ TEST_F(CudaLinearTest, ARowOfPoisonStaysInItsRow) {
       if (poisoned) std::fill_n(x.begin() + 3 * c.k, c.k, BFloat16(test::kPoison));
       const DeviceArray<BFloat16> device_x(x);
       const DeviceArray<float> y(static_cast<size_t>(rows * c.n));
-      ASSERT_EQ(Linear(*cuda_.stream, {.x = device_x.view({rows, c.k}),
-                                       .weight = &weight.packed,
-                                       .bias = {},
-                                       .y = y.view({rows, c.n})}),
+      ASSERT_EQ(Linear(stream(), {.x = device_x.view({rows, c.k}),
+                                  .weight = &weight.packed,
+                                  .bias = {},
+                                  .y = y.view({rows, c.n})}),
                 absl::OkStatus());
       results.push_back(y.Read());
     }
@@ -258,17 +249,17 @@ TEST_F(CudaLinearTest, PartialSumsOfRanksGiveTheWholeSum) {
       x_held.insert(x_held.end(), x.begin() + r * k + held.begin, x.begin() + r * k + held.end);
     std::vector<BFloat16> narrow = ToBFloat16(w_held);
     LinearWeight packed;
-    EXPECT_EQ(PackLinear(*cuda_.stream, {.weight = TensorView(narrow.data(), Shape{n, held.size()}),
-                                         .order = SumOrder::kLeaves,
-                                         .in_total = k,
-                                         .in_begin = held.begin,
-                                         .out = &packed}),
+    EXPECT_EQ(PackLinear(stream(), {.weight = TensorView(narrow.data(), Shape{n, held.size()}),
+                                    .order = SumOrder::kLeaves,
+                                    .in_total = k,
+                                    .in_begin = held.begin,
+                                    .out = &packed}),
               absl::OkStatus());
     const DeviceArray<BFloat16> device_x(ToBFloat16(x_held));
     const DeviceArray<float> y(static_cast<size_t>(rows * n));
     EXPECT_EQ(
         Linear(
-            *cuda_.stream,
+            stream(),
             {.x = device_x.view({rows, held.size()}), .weight = &packed, .bias = {}, .y = y.view({rows, n})}),
         absl::OkStatus());
     return y.Read();
@@ -281,9 +272,9 @@ TEST_F(CudaLinearTest, PartialSumsOfRanksGiveTheWholeSum) {
       partials.insert(partials.end(), partial.begin(), partial.end());
     }
     const DeviceArray<float> device_partials(partials), y(static_cast<size_t>(rows * n));
-    ASSERT_EQ(SumPartials(*cuda_.stream,
-                          {.partials = device_partials.view({ranks, rows, n}), .y = y.view({rows, n})}),
-              absl::OkStatus());
+    ASSERT_EQ(
+        SumPartials(stream(), {.partials = device_partials.view({ranks, rows, n}), .y = y.view({rows, n})}),
+        absl::OkStatus());
     EXPECT_EQ(Differences(whole, y.Read()), 0) << ranks << " ranks";
   }
 }
@@ -297,17 +288,16 @@ TEST_F(CudaLinearTest, AWeightOnTheDeviceIsPackedAsOneOnTheHost) {
     const TensorView view =
         memory == WeightMemory::kHost ? TensorView(weight.data(), Shape{n, k}) : device_weight.view({n, k});
     LinearWeight packed;
-    ASSERT_EQ(PackLinear(*cuda_.stream, {.weight = view,
-                                         .order = SumOrder::kLeaves,
-                                         .in_total = k,
-                                         .in_begin = 0,
-                                         .out = &packed,
-                                         .memory = memory}),
+    ASSERT_EQ(PackLinear(stream(), {.weight = view,
+                                    .order = SumOrder::kLeaves,
+                                    .in_total = k,
+                                    .in_begin = 0,
+                                    .out = &packed,
+                                    .memory = memory}),
               absl::OkStatus());
     const TensorView on_device = packed.packed.view();
     std::vector<BFloat16> bits(static_cast<size_t>(on_device.num_elements()));
-    ASSERT_EQ(cuda_.stream->CopyToHost(on_device, TensorView(bits.data(), on_device.shape())),
-              absl::OkStatus());
+    ASSERT_EQ(stream().CopyToHost(on_device, TensorView(bits.data(), on_device.shape())), absl::OkStatus());
     packed_bits.push_back(std::move(bits));
   }
   EXPECT_EQ(Differences(packed_bits[0], packed_bits[1]), 0);
@@ -321,9 +311,9 @@ TEST_F(CudaLinearTest, AWeightThatIsNotBf16IsRefused) {
                                .in_total = 64,
                                .in_begin = 0,
                                .out = &packed};
-  EXPECT_EQ(PackLinear(*cuda_.stream, args), absl::OkStatus());
+  EXPECT_EQ(PackLinear(stream(), args), absl::OkStatus());
   weight[1234] = 0.1f;
-  const absl::Status status = PackLinear(*cuda_.stream, args);
+  const absl::Status status = PackLinear(stream(), args);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("not bf16"));
 }

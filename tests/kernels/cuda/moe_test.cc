@@ -8,19 +8,19 @@
 #include "kernels/cuda/linear_kernels.h"
 #include "tests/kernels/cpu/spread_values.h"
 #include "tests/kernels/cpu/test_tensors.h"
+#include "tests/kernels/cuda/cuda_test.h"
 #include "tests/kernels/cuda/device_array.h"
 
 namespace prism {
 namespace {
 
 using cuda::LinearForm;
-using test::CudaFixture;
 using test::DeviceArray;
 using test::Differences;
+using test::kUnitError;
 using test::RandomFloats;
 using test::ToBFloat16;
 
-constexpr double kUnitError = 17 * 0x1p-25 + 0x1p-23;  // as in linear_test
 constexpr double kFloatRounding = 0x1p-24;
 constexpr double kBFloat16Rounding = 0x1p-9;
 
@@ -34,14 +34,7 @@ struct MoeCase {
   int ranks = 1;
 };
 
-class CudaMoeTest : public testing::Test {
- protected:
-  void SetUp() override {
-    cuda_ = CudaFixture::Make();
-    if (cuda_.stream == nullptr) GTEST_SKIP() << "no CUDA device";
-  }
-  CudaFixture cuda_;
-};
+using CudaMoeTest = test::CudaTest;
 
 // ---- MoeRouter ----
 
@@ -63,9 +56,9 @@ TEST_F(CudaMoeTest, RoutesAsTheCpuDoes) {
                 absl::OkStatus());
       const DeviceArray<float> device_logits(logits), device_weights(ids.size());
       const DeviceArray<int32_t> device_ids(ids.size());
-      ASSERT_EQ(MoeRouter(*cuda_.stream, {.logits = device_logits.view({tokens, experts}),
-                                          .ids = device_ids.view({tokens, chosen}),
-                                          .weights = device_weights.view({tokens, chosen})}),
+      ASSERT_EQ(MoeRouter(stream(), {.logits = device_logits.view({tokens, experts}),
+                                     .ids = device_ids.view({tokens, chosen}),
+                                     .weights = device_weights.view({tokens, chosen})}),
                 absl::OkStatus());
       EXPECT_EQ(device_ids.Read(), ids) << experts << " experts, " << tokens << " tokens";
       // Both exponentials within 2 units in the last place and the rounding of an argument up to 17, sums of
@@ -85,9 +78,9 @@ TEST_F(CudaMoeTest, RoutesATokenAlikeAloneAndAmongOthers) {
         std::vector<float>(logits.begin() + first * 128, logits.begin() + (first + tokens) * 128));
     const DeviceArray<float> weights(static_cast<size_t>(tokens * 8));
     const DeviceArray<int32_t> ids(static_cast<size_t>(tokens * 8));
-    EXPECT_EQ(MoeRouter(*cuda_.stream, {.logits = in.view({tokens, 128}),
-                                        .ids = ids.view({tokens, 8}),
-                                        .weights = weights.view({tokens, 8})}),
+    EXPECT_EQ(MoeRouter(stream(), {.logits = in.view({tokens, 128}),
+                                   .ids = ids.view({tokens, 8}),
+                                   .weights = weights.view({tokens, 8})}),
               absl::OkStatus());
     return std::make_pair(ids.Read(), weights.Read());
   };
@@ -103,7 +96,7 @@ TEST_F(CudaMoeTest, NotANumberStillGivesDistinctIds) {
   const DeviceArray<float> logits(std::vector<float>{test::kPoison, 1, 2, test::kPoison}), weights(3);
   const DeviceArray<int32_t> ids(3);
   ASSERT_EQ(
-      MoeRouter(*cuda_.stream,
+      MoeRouter(stream(),
                 {.logits = logits.view({1, 4}), .ids = ids.view({1, 3}), .weights = weights.view({1, 3})}),
       absl::OkStatus());
   const std::vector<int32_t> got = ids.Read();
@@ -173,17 +166,17 @@ TEST_F(CudaMoeTest, ExpertsAgreeWithDoublePrecision) {
   uint32_t seed = 50;
   for (const MoeCase& c : {MoeCase{5, 8, 3, 64, 48}, MoeCase{9, 6, 6, 40, 24}, MoeCase{3, 16, 4, 256, 128},
                            MoeCase{9, 16, 4, 96, 64, 1, 2}, MoeCase{9, 16, 4, 96, 64, 2, 4}}) {
-    const Inputs in = MakeInputs(*cuda_.stream, c, ++seed);
+    const Inputs in = MakeInputs(stream(), c, ++seed);
     const DeviceArray<BFloat16> x(ToBFloat16(in.x));
     const DeviceArray<int32_t> ids(in.ids);
     const DeviceArray<float> weights(in.weights), y(static_cast<size_t>(c.tokens * c.hidden));
-    ASSERT_EQ(MoeExperts(*cuda_.stream, {.x = x.view({c.tokens, c.hidden}),
-                                         .ids = ids.view({c.tokens, c.chosen}),
-                                         .weights = weights.view({c.tokens, c.chosen}),
-                                         .experts = in.experts,
-                                         .first_expert = in.held.begin,
-                                         .num_experts = c.experts,
-                                         .y = y.view({c.tokens, c.hidden})}),
+    ASSERT_EQ(MoeExperts(stream(), {.x = x.view({c.tokens, c.hidden}),
+                                    .ids = ids.view({c.tokens, c.chosen}),
+                                    .weights = weights.view({c.tokens, c.chosen}),
+                                    .experts = in.experts,
+                                    .first_expert = in.held.begin,
+                                    .num_experts = c.experts,
+                                    .y = y.view({c.tokens, c.hidden})}),
               absl::OkStatus());
     const std::vector<float> got = y.Read();
     const double up_units = static_cast<double>(LeafWidth(c.hidden)) / 16 * kUnitError + 2 * kFloatRounding;
@@ -247,7 +240,7 @@ TEST_F(CudaMoeTest, EveryFormEqualsTheReferenceBitForBit) {
         MoeCase{33, 16, 8, 512, 192}, MoeCase{64, 16, 4, 256, 128}, MoeCase{150, 8, 4, 256, 128},
         MoeCase{300, 4, 2, 256, 64}, MoeCase{40, 16, 4, 96, 40}, MoeCase{9, 16, 4, 512, 128, 1, 2},
         MoeCase{60, 16, 4, 512, 128, 3, 4}, MoeCase{500, 6, 3, 128, 64}}) {
-    const Inputs in = MakeInputs(*cuda_.stream, c, ++seed);
+    const Inputs in = MakeInputs(stream(), c, ++seed);
     const DeviceArray<BFloat16> x(ToBFloat16(in.x));
     const DeviceArray<int32_t> ids(in.ids);
     const DeviceArray<float> weights(in.weights);
@@ -283,7 +276,7 @@ TEST_F(CudaMoeTest, EveryFormEqualsTheReferenceBitForBit) {
       const DeviceArray<char> scratch(static_cast<size_t>(cuda::ExpertsScratchBytes(params)));
       params.scratch = scratch.data();
       if (!cuda::CanRun(params, form)) return std::vector<float>();
-      EXPECT_EQ(cuda::LaunchMoeExperts(params, form, cuda::HandleOf(*cuda_.stream)), cudaSuccess);
+      EXPECT_EQ(cuda::LaunchMoeExperts(params, form, cuda::HandleOf(stream())), cudaSuccess);
       scratch.Read();
       return y.Read();
     };
@@ -309,9 +302,8 @@ TEST_F(CudaMoeTest, EveryFormEqualsTheReferenceBitForBit) {
 TEST_F(CudaMoeTest, LimitsAreNamed) {
   const DeviceArray<float> logits(2048), weights(1);
   const DeviceArray<int32_t> ids(1);
-  const absl::Status status =
-      MoeRouter(*cuda_.stream,
-                {.logits = logits.view({1, 2048}), .ids = ids.view({1, 1}), .weights = weights.view({1, 1})});
+  const absl::Status status = MoeRouter(
+      stream(), {.logits = logits.view({1, 2048}), .ids = ids.view({1, 1}), .weights = weights.view({1, 1})});
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("2048 experts, the most is 1024"));
 }

@@ -12,22 +12,15 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/cuda_backend.h"
 #include "services/decoder/sampling/logprobs.h"
 #include "services/decoder/sampling/sampler.h"
+#include "tests/kernels/cuda/cuda_test.h"
 
 namespace prism {
 namespace {
 
-class CudaSamplingTest : public testing::Test {
+class CudaSamplingTest : public test::CudaTest {
  protected:
-  void SetUp() override {
-    absl::StatusOr<std::unique_ptr<Backend>> backend = CreateCudaBackend();
-    if (!backend.ok()) GTEST_SKIP() << backend.status();
-    backend_ = *std::move(backend);
-    stream_ = backend_->CreateStream({}).value();
-  }
-
   absl::StatusOr<std::vector<RowSample>> Sample(const std::vector<std::vector<float>>& logits,
                                                 const std::vector<RowSampling>& rows) {
     const auto vocabulary = static_cast<int64_t>(logits[0].size());
@@ -37,13 +30,13 @@ class CudaSamplingTest : public testing::Test {
       std::copy(logits[r].begin(), logits[r].end(),
                 host.data<float>() + static_cast<int64_t>(r) * vocabulary);
     }
-    stream_->workspace().Reset();
-    absl::StatusOr<Tensor> device = stream_->Allocate(DType::kF32, shape);
+    stream().workspace().Reset();
+    absl::StatusOr<Tensor> device = stream().Allocate(DType::kF32, shape);
     if (!device.ok()) return device.status();
-    absl::Status status = stream_->CopyToDevice(host.view(), device->view());
+    absl::Status status = stream().CopyToDevice(host.view(), device->view());
     std::vector<RowSample> samples(rows.size());
     status.Update(
-        SampleRows(*stream_, {.logits = device->view(), .rows = rows, .samples = absl::MakeSpan(samples)}));
+        SampleRows(stream(), {.logits = device->view(), .rows = rows, .samples = absl::MakeSpan(samples)}));
     if (!status.ok()) return status;
     return samples;
   }
@@ -78,9 +71,6 @@ class CudaSamplingTest : public testing::Test {
       }
     }
   }
-
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Stream> stream_;
 };
 
 // Logits of several natures: bell-shaped, all equal, rounded to few values (ties), sparse peaks, and

@@ -3,8 +3,8 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/cuda/cuda_backend.h"
 #include "kernels/ops/synthetic_fill.h"
+#include "tests/kernels/cuda/cuda_test.h"
 
 namespace prism {
 namespace {
@@ -14,38 +14,27 @@ struct Walk {
   int64_t rows, columns, first, row_stride, column_stride;
 };
 
-// A stream on device 0. Tests are skipped, saying why, where there is none.
-class CudaSyntheticTest : public testing::TestWithParam<Walk> {
- protected:
-  void SetUp() override {
-    absl::StatusOr<std::unique_ptr<Backend>> backend = CreateCudaBackend();
-    if (!backend.ok()) GTEST_SKIP() << backend.status();
-    backend_ = *std::move(backend);
-    stream_ = backend_->CreateStream({}).value();
-  }
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Stream> stream_;
-};
+using CudaSyntheticTest = test::CudaTestOn<testing::TestWithParam<Walk>>;
 
 TEST_P(CudaSyntheticTest, MakesTheBitsTheHostMakes) {
   const Walk& walk = GetParam();
   // A row of poison before and after.
   const Shape shape = {walk.rows + 2, walk.columns};
-  const Tensor device = stream_->Allocate(DType::kBF16, shape).value();
+  const Tensor device = stream().Allocate(DType::kBF16, shape).value();
   const Tensor host = Tensor::Host(DType::kBF16, shape);
   const BFloat16 poison(-99.0f);
   for (BFloat16& value : host.span<BFloat16>()) value = poison;
-  ASSERT_TRUE(stream_->CopyToDevice(host.view(), device.view()).ok());
+  ASSERT_TRUE(stream().CopyToDevice(host.view(), device.view()).ok());
   for (const SyntheticTensor tensor :
        {SyntheticTensor{.base = 0x9E37, .mean = 1, .amplitude = 0.3},
         SyntheticTensor{.base = ~uint64_t{5}, .mean = 0, .amplitude = 0.0123}}) {
-    ASSERT_TRUE(SyntheticFill(*stream_, {.tensor = tensor,
+    ASSERT_TRUE(SyntheticFill(stream(), {.tensor = tensor,
                                          .first = walk.first,
                                          .row_stride = walk.row_stride,
                                          .column_stride = walk.column_stride,
                                          .out = device.view().Rows(1, walk.rows)})
                     .ok());
-    ASSERT_TRUE(stream_->CopyToHost(device.view(), host.view()).ok());
+    ASSERT_TRUE(stream().CopyToHost(device.view(), host.view()).ok());
     std::vector<BFloat16> expected(static_cast<size_t>(walk.columns));
     int64_t different = 0;
     for (int64_t n = 0; n < walk.rows; ++n) {

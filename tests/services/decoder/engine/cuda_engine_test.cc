@@ -12,41 +12,19 @@
 #include "kernels/cuda/peer_group.h"
 #include "services/decoder/engine/rank_group.h"
 #include "services/decoder/engine/self_check.h"
-#include "services/decoder/engine/step_runner.h"
-#include "services/decoder/kv/page.h"
 #include "services/decoder/sampling/logprobs.h"
+#include "tests/services/decoder/engine/step_rig.h"
 
 namespace prism {
 namespace {
 
-constexpr int64_t kPages = 40, kPagesMax = 20, kRowsMax = 64, kSequencesMax = 6;
+using test::kPages;
+using test::kPagesMax;
+using test::kSequencesMax;
+using test::PlanOf;
+using test::StepRig;
 
-// Rows [begin, begin + count) of sequences 0 .. batch - 1, each with pages of its own.
-StepPlan PlanOf(int64_t batch, int64_t begin, int64_t count) {
-  StepPlan plan;
-  plan.page_table_width = PagesFor(begin + count);
-  plan.positions.resize(static_cast<size_t>(3 * batch * count));
-  for (int64_t s = 0; s < batch; ++s) {
-    plan.query_starts.push_back(static_cast<int32_t>(s * count));
-    plan.context_lengths.push_back(static_cast<int32_t>(begin + count));
-    plan.logit_rows.push_back(static_cast<int32_t>((s + 1) * count - 1));
-    const auto page = [s](int64_t index) {
-      return static_cast<int32_t>((index * kSequencesMax + s) % kPages);
-    };
-    for (int64_t i = 0; i < plan.page_table_width; ++i) plan.page_tables.push_back(page(i));
-    for (int64_t i = begin; i < begin + count; ++i) {
-      plan.token_ids.push_back(static_cast<int32_t>((s * 37 + i * 11 + 5) % 400));
-      plan.slots.push_back(
-          static_cast<int32_t>(page(i / kTokensPerPage) * kTokensPerPage + i % kTokensPerPage));
-      for (int64_t axis = 0; axis < 3; ++axis) {
-        plan.positions[static_cast<size_t>(axis * batch * count + s * count + i - begin)] =
-            static_cast<int32_t>(i);
-      }
-    }
-  }
-  plan.query_starts.push_back(static_cast<int32_t>(batch * count));
-  return plan;
-}
+constexpr int64_t kRowsMax = 64;
 
 class CudaEngineTest : public testing::TestWithParam<const char*> {
  protected:
@@ -54,9 +32,7 @@ class CudaEngineTest : public testing::TestWithParam<const char*> {
     absl::StatusOr<std::unique_ptr<Backend>> backend = CreateCudaBackend();
     if (!backend.ok()) GTEST_SKIP() << backend.status();
     backend_ = *std::move(backend);
-    absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint =
-        Checkpoint::Open(std::string(PRISM_SOURCE_DIR "/tests/oracle/models/") + GetParam(),
-                         {.format = LoadFormat::kSynthetic, .part = CheckpointPart::kText});
+    absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = test::OpenMicroModel(GetParam());
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
     checkpoint_ = *std::move(checkpoint);
   }
@@ -118,36 +94,10 @@ class CudaEngineTest : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(CudaEngineTest, RecordedAndPaddedStepsChangeNoBit) {
-  const std::unique_ptr<Stream> stream = *backend_->CreateStream({});
-  const std::unique_ptr<Communicator> alone = std::move(CreateInProcessGroup(1)[0]);
-  const auto model = TextModel::Load(*stream, *checkpoint_, *alone);
-  ASSERT_TRUE(model.ok()) << model.status();
-  const KvShape shape = {.num_layers = (*model)->num_layers(),
-                         .kv_heads = (*model)->local_kv_heads(),
-                         .head_dim = (*model)->head_dim(),
-                         .dtype = backend_->activation_dtype()};
   std::vector<std::vector<float>> steps[2];
   for (const bool record : {false, true}) {
-    const auto kv = KvStore::Create(*stream, shape, kPages);
-    ASSERT_TRUE(kv.ok()) << kv.status();
-    const auto runner = StepRunner::Create(*stream, **model, *alone,
-                                           {.limits = {.rows_max = kRowsMax,
-                                                       .sequences_max = kSequencesMax,
-                                                       .pages_max = kPagesMax,
-                                                       .logit_rows_max = kSequencesMax,
-                                                       .hidden_size = (*model)->hidden_size(),
-                                                       .num_deepstack = (*model)->num_deepstack()},
-                                            .record = record});
-    ASSERT_TRUE(runner.ok()) << runner.status();
-    const Tensor logits = *stream->Allocate(DType::kF32, {kSequencesMax, (*model)->vocab_size()});
-    const auto run = [&](const StepPlan& plan) {
-      const absl::Status status = (*runner)->Run(plan, {}, (*kv)->layers(), logits.view());
-      ASSERT_TRUE(status.ok()) << status;
-      const auto rows = static_cast<int64_t>(plan.logit_rows.size());
-      const Tensor host = Tensor::Host(DType::kF32, {rows, (*model)->vocab_size()});
-      ASSERT_TRUE(stream->CopyToHost(logits.view().Rows(0, rows), host.view()).ok());
-      steps[record ? 1 : 0].emplace_back(host.span<float>().begin(), host.span<float>().end());
-    };
+    const std::unique_ptr<StepRig> rig = StepRig::Make(*backend_, *checkpoint_, kRowsMax, record);
+    const auto run = [&](const StepPlan& plan) { steps[record ? 1 : 0].push_back(rig->Run(plan)); };
     run(PlanOf(kSequencesMax, 0, 8));
     int64_t begin = 8;
     for (int round = 0; round < 30; ++round) {
@@ -160,7 +110,7 @@ TEST_P(CudaEngineTest, RecordedAndPaddedStepsChangeNoBit) {
         begin += 8;
       }
     }
-    EXPECT_EQ((*runner)->num_replayed() > 40, record) << (*runner)->num_replayed();
+    EXPECT_EQ(rig->runner->num_replayed() > 40, record) << rig->runner->num_replayed();
   }
   EXPECT_TRUE(Same(steps[0], steps[1]));
 }

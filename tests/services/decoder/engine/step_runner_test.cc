@@ -6,15 +6,17 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/comm/communicator.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "services/decoder/kv/kv_store.h"
-#include "services/decoder/kv/page.h"
+#include "tests/services/decoder/engine/step_rig.h"
 
 namespace prism {
 namespace {
 
-constexpr int64_t kPages = 40, kPagesMax = 20, kRowsMax = 48, kSequencesMax = 6;
+using test::kSequencesMax;
+using test::PlanOf;
+using test::StepRig;
+
+constexpr int64_t kRowsMax = 48;
 
 TEST(RecordedSizeTest, StepsArePaddedToFewSizes) {
   EXPECT_EQ(RecordedRows(1, 256), 1);
@@ -32,85 +34,19 @@ TEST(RecordedSizeTest, StepsArePaddedToFewSizes) {
 // A micro model on the CPU, whose recordings are the steps' own code run again.
 class StepRunnerTest : public testing::TestWithParam<const char*> {
  protected:
-  struct Rig {
-    std::unique_ptr<Stream> stream;
-    std::unique_ptr<Communicator> comm;
-    std::unique_ptr<TextModel> model;
-    std::unique_ptr<KvStore> kv;
-    std::unique_ptr<StepRunner> runner;
-    Tensor logits;
-  };
-
-  std::unique_ptr<Rig> NewRig(bool record) {
-    auto rig = std::make_unique<Rig>();
-    rig->stream = *backend_->CreateStream({.num_threads = 1});
-    rig->comm = std::move(CreateInProcessGroup(1)[0]);
-    const auto checkpoint =
-        Checkpoint::Open(std::string(PRISM_SOURCE_DIR "/tests/oracle/models/") + GetParam(),
-                         {.format = LoadFormat::kSynthetic, .part = CheckpointPart::kText});
+  std::unique_ptr<StepRig> NewRig(bool record) {
+    const absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = test::OpenMicroModel(GetParam());
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
-    rig->model = *TextModel::Load(*rig->stream, **checkpoint, *rig->comm);
-    const TextModel& model = *rig->model;
-    rig->kv = *KvStore::Create(*rig->stream,
-                               {.num_layers = model.num_layers(),
-                                .kv_heads = model.local_kv_heads(),
-                                .head_dim = model.head_dim(),
-                                .dtype = backend_->activation_dtype()},
-                               kPages);
-    rig->runner = *StepRunner::Create(*rig->stream, model, *rig->comm,
-                                      {.limits = {.rows_max = kRowsMax,
-                                                  .sequences_max = kSequencesMax,
-                                                  .pages_max = kPagesMax,
-                                                  .logit_rows_max = kSequencesMax,
-                                                  .hidden_size = model.hidden_size(),
-                                                  .num_deepstack = model.num_deepstack()},
-                                       .record = record});
-    rig->logits = *rig->stream->Allocate(DType::kF32, {kSequencesMax, model.vocab_size()});
-    return rig;
-  }
-
-  // Rows [begin, begin + count) of sequences 0 .. batch - 1, each with pages of its own.
-  StepPlan PlanOf(int64_t batch, int64_t begin, int64_t count) {
-    StepPlan plan;
-    plan.page_table_width = PagesFor(begin + count);
-    plan.positions.resize(static_cast<size_t>(3 * batch * count));
-    for (int64_t s = 0; s < batch; ++s) {
-      plan.query_starts.push_back(static_cast<int32_t>(s * count));
-      plan.context_lengths.push_back(static_cast<int32_t>(begin + count));
-      plan.logit_rows.push_back(static_cast<int32_t>((s + 1) * count - 1));
-      const auto page = [s](int64_t index) {
-        return static_cast<int32_t>((index * kSequencesMax + s) % kPages);
-      };
-      for (int64_t i = 0; i < plan.page_table_width; ++i) plan.page_tables.push_back(page(i));
-      for (int64_t i = begin; i < begin + count; ++i) {
-        plan.token_ids.push_back(static_cast<int32_t>((s * 37 + i * 11 + 5) % 400));
-        plan.slots.push_back(
-            static_cast<int32_t>(page(i / kTokensPerPage) * kTokensPerPage + i % kTokensPerPage));
-        for (int64_t axis = 0; axis < 3; ++axis) {
-          plan.positions[static_cast<size_t>(axis * batch * count + s * count + i - begin)] =
-              static_cast<int32_t>(i);
-        }
-      }
-    }
-    plan.query_starts.push_back(static_cast<int32_t>(batch * count));
-    return plan;
-  }
-
-  std::vector<float> Run(Rig& rig, const StepPlan& plan) {
-    const absl::Status status = rig.runner->Run(plan, {}, rig.kv->layers(), rig.logits.view());
-    EXPECT_TRUE(status.ok()) << status;
-    const auto rows = static_cast<int64_t>(plan.logit_rows.size());
-    const absl::Span<float> logits = rig.logits.view().Rows(0, rows).span<float>();
-    return {logits.begin(), logits.end()};
+    return StepRig::Make(*backend_, **checkpoint, kRowsMax, record);
   }
 
   std::unique_ptr<Backend> backend_ = CreateCpuBackend();
 };
 
 TEST_P(StepRunnerTest, RecordedAndPaddedStepsChangeNoBit) {
-  const std::unique_ptr<Rig> plain = NewRig(false), recording = NewRig(true);
+  const std::unique_ptr<StepRig> plain = NewRig(false), recording = NewRig(true);
   const auto same = [&](const StepPlan& plan, const char* what) {
-    const std::vector<float> a = Run(*plain, plan), b = Run(*recording, plan);
+    const std::vector<float> a = plain->Run(plan), b = recording->Run(plan);
     ASSERT_EQ(a.size(), b.size());
     EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0) << what;
   };
@@ -139,7 +75,7 @@ TEST_P(StepRunnerTest, RecordedAndPaddedStepsChangeNoBit) {
 }
 
 TEST_P(StepRunnerTest, WhatIsTappedIsNotRecorded) {
-  const std::unique_ptr<Rig> rig = NewRig(true);
+  const std::unique_ptr<StepRig> rig = NewRig(true);
   int taps = 0;
   for (int round = 0; round < 4; ++round) {
     const absl::Status status =
