@@ -50,6 +50,28 @@ TEST_P(OracleTest, StreamsTheTokensAndLogProbabilitiesOfTheReference) {
   RecordProperty("worst_logprob_difference", std::to_string(worst));
 }
 
+// Runs every case of a model at once on a decoder of `options` and expects the bits of `alone`. How often
+// a sequence lost its pages on the way.
+uint32_t ExpectTheBitsOf(const std::vector<StreamResult>& alone, const HarnessOptions& options) {
+  DecoderHarness decoder(options);
+  std::vector<StreamResult> together(alone.size());
+  std::vector<std::thread> clients;
+  for (size_t i = 0; i < alone.size(); ++i) {
+    const v1::GenerateRequest request = decoder.RequestOf(*OpenCase(options.model, AllCases()[i]));
+    clients.emplace_back([&decoder, &together, i, request] { together[i] = decoder.Run(request); });
+  }
+  for (std::thread& client : clients) client.join();
+  uint32_t preemptions = 0;
+  for (size_t i = 0; i < alone.size(); ++i) {
+    SCOPED_TRACE(AllCases()[i]);
+    EXPECT_TRUE(together[i].status.ok()) << together[i].status;
+    EXPECT_EQ(together[i].Ids(), alone[i].Ids());
+    EXPECT_EQ(together[i].Logprobs(), alone[i].Logprobs()) << options.num_ranks << " ranks";
+    if (!together[i].events.empty()) preemptions += together[i].events.back().finished().preemptions();
+  }
+  return preemptions;
+}
+
 // Every case at once, whatever the ranks, threads and chunks, gives the bits it gives alone.
 TEST_P(OracleTest, GivesTheSameBitsInABatchInChunksAndOnMoreRanks) {
   std::vector<StreamResult> alone;
@@ -58,36 +80,23 @@ TEST_P(OracleTest, GivesTheSameBitsInABatchInChunksAndOnMoreRanks) {
     for (const std::string& name : AllCases())
       alone.push_back(decoder.Run(decoder.RequestOf(*OpenCase(GetParam(), name))));
   }
-  const HarnessOptions variants[] = {{.model = GetParam(), .max_num_batched_tokens = 64},
-                                     {.model = GetParam(),
-                                      .threads_per_rank = 2,
-                                      .kv_pages = 52,
-                                      .max_num_batched_tokens = 16,
-                                      .growth_tokens = 0},
-                                     {.model = GetParam(), .num_ranks = 2, .max_num_batched_tokens = 100},
-                                     {.model = GetParam(), .num_ranks = 4, .max_num_batched_tokens = 2048}};
-  for (const HarnessOptions& options : variants) {
-    DecoderHarness decoder(options);
-    std::vector<StreamResult> together(alone.size());
-    std::vector<std::thread> clients;
-    for (size_t i = 0; i < alone.size(); ++i) {
-      const v1::GenerateRequest request = decoder.RequestOf(*OpenCase(GetParam(), AllCases()[i]));
-      clients.emplace_back([&decoder, &together, i, request] { together[i] = decoder.Run(request); });
-    }
-    for (std::thread& client : clients) client.join();
-    uint32_t preemptions = 0;
-    for (const StreamResult& result : together) {
-      if (!result.events.empty()) preemptions += result.events.back().finished().preemptions();
-    }
-    // Where nothing is promised beyond the prompts, somebody loses pages.
-    EXPECT_EQ(preemptions > 0, options.growth_tokens == 0);
-    for (size_t i = 0; i < alone.size(); ++i) {
-      SCOPED_TRACE(AllCases()[i]);
-      EXPECT_TRUE(together[i].status.ok()) << together[i].status;
-      EXPECT_EQ(together[i].Ids(), alone[i].Ids());
-      EXPECT_EQ(together[i].Logprobs(), alone[i].Logprobs()) << options.num_ranks << " ranks";
-    }
+  for (const HarnessOptions& options :
+       {HarnessOptions{.model = GetParam(), .max_num_batched_tokens = 64},
+        HarnessOptions{.model = GetParam(), .num_ranks = 2, .max_num_batched_tokens = 100},
+        HarnessOptions{.model = GetParam(), .num_ranks = 4, .max_num_batched_tokens = 2048}}) {
+    EXPECT_EQ(ExpectTheBitsOf(alone, options), 0u);
   }
+  // Where nothing is promised beyond the prompts, somebody loses pages; who meets whom depends on when the
+  // calls arrive, so a few rounds may be needed.
+  uint32_t preemptions = 0;
+  for (int round = 0; round < 10 && preemptions == 0; ++round) {
+    preemptions = ExpectTheBitsOf(alone, {.model = GetParam(),
+                                          .threads_per_rank = 2,
+                                          .kv_pages = 52,
+                                          .max_num_batched_tokens = 16,
+                                          .growth_tokens = 0});
+  }
+  EXPECT_GT(preemptions, 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Micro, OracleTest, testing::Values("dense-micro", "moe-micro"),
