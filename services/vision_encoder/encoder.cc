@@ -94,10 +94,10 @@ void Encoder::Start(const std::shared_ptr<EncodeCall>& call) {
   }
 }
 
-void Encoder::Fail(EncodeCall& call, const absl::Status& status) {
+void Encoder::Fail(EncodeCall& call, absl::Status status) {
   // Counted first: who is told may look at the count.
   if (!call.over() && absl::IsInvalidArgument(status)) metrics_->rejected_picture.Increment();
-  call.End(status);
+  call.End(std::move(status));
 }
 
 std::optional<Encoder::Seen> Encoder::FindSeen(const std::string& file_key) {
@@ -121,7 +121,7 @@ void Encoder::Finish(EncodeCall& call, EncodeOutcome outcome) {
   absl::StatusOr<HandleId> handle = store_.Lease(outcome.key, options_.lease);
   if (!handle.ok()) {
     metrics_->rejected_store_full.Increment();
-    return Fail(call, handle.status());
+    return Fail(call, std::move(handle).status());
   }
   outcome.handle = *handle;
   outcome.lease = options_.lease;
@@ -151,7 +151,7 @@ void Encoder::Place(EncodeCall& call, const ContentKey& key, Batcher::WaiterId w
 }
 
 void Encoder::OnBatchDone(EncodeCall& call, EncodeOutcome outcome, absl::StatusOr<BatchResult> result) {
-  if (!result.ok()) return Fail(call, result.status());
+  if (!result.ok()) return Fail(call, std::move(result).status());
   outcome.embedding = std::move(result->embedding);
   outcome.cached = !result->computed;
   outcome.preprocess_s += result->preprocess_s;
@@ -190,7 +190,7 @@ void Encoder::Prepare(const std::shared_ptr<EncodeCall>& call) {
       call->frame_bytes_.empty()
           ? DecodePicture(*file, call->choice_, scope, options_.limits, &call->over_)
           : DecodeClip(*file, call->frame_bytes_, call->choice_, scope, options_.limits, &call->over_);
-  if (!picture.ok()) return Fail(*call, picture.status());
+  if (!picture.ok()) return Fail(*call, std::move(picture).status());
   const SteadyTime decoded = clock_->Now();
   outcome.key = picture->key;
   outcome.size = picture->frames[0].size();
@@ -224,18 +224,18 @@ void Encoder::Prepare(const std::shared_ptr<EncodeCall>& call) {
       return Place(*call, outcome.key, *id);
     }
     metrics_->rejected_store_full.Increment();
-    return Fail(*call, reservation.status());
+    return Fail(*call, std::move(reservation).status());
   }
   for (RgbImage& frame : picture->frames) frame = ResizeBicubic(std::move(frame), picture->target);
   outcome.preprocess_s = SecondsBetween(decoded, clock_->Now());
   if (call->over()) return;
   metrics_->cache_misses.Increment();
-  const absl::StatusOr<Batcher::WaiterId> id = batcher_->Submit(
+  absl::StatusOr<Batcher::WaiterId> id = batcher_->Submit(
       {.key = outcome.key, .frames = std::move(picture->frames), .reservation = *std::move(reservation)},
       waiter_of(outcome));
   if (!id.ok()) {
     if (absl::IsResourceExhausted(id.status())) metrics_->rejected_queue_full.Increment();
-    return Fail(*call, id.status());
+    return Fail(*call, std::move(id).status());
   }
   Place(*call, outcome.key, *id);
 }

@@ -154,7 +154,7 @@ class Encoder {
   bool AnswerFromStore(EncodeCall& call, EncodeOutcome& outcome);
   // Leases the outcome's embedding and ends the call.
   void Finish(EncodeCall& call, EncodeOutcome outcome);
-  void Fail(EncodeCall& call, const absl::Status& status);
+  void Fail(EncodeCall& call, absl::Status status);
   void OnBatchDone(EncodeCall& call, EncodeOutcome outcome, absl::StatusOr<BatchResult> result);
   // Tells the call where it waits, and leaves there if it is over already.
   void Place(EncodeCall& call, const ContentKey& key, Batcher::WaiterId waiter);
