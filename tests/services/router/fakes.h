@@ -120,11 +120,15 @@ class FakeEncoder final : public v1::VisionEncoder::CallbackService {
     return RunOnPool(context, &pool_, [this, context, request, response]() -> absl::Status {
       ++num_encodes;
       while (held_ && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      std::string bytes = request->media().inline_data();
+      // One that takes longer than anybody waits for it.
+      while (bytes.rfind("endless", 0) == 0 && !context->IsCancelled()) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
       if (context->IsCancelled()) {
         ++num_cancelled;
         return absl::CancelledError("cancelled");
       }
-      std::string bytes = request->media().inline_data();
       MutexLock lock(&mutex);
       if (request->media().has_media_id()) {
         const auto found = media.find(request->media().media_id());
