@@ -288,15 +288,15 @@ absl::StatusOr<ReplicaUse> ReplicaSet::Pick(const std::vector<size_t>& excluded,
   std::vector<Candidate> known;
   for (const size_t i : indices) {
     const Replica& replica = *replicas_[i];
-    const double pages = static_cast<double>(replica.load.kv_pages_total());
-    known.push_back(
-        {.address = replica.address,
-         .in_flight = replica.in_flight,
-         .reported = int64_t{replica.load.running()} + replica.load.waiting(),
-         .pages_used = pages > 0 ? static_cast<double>(replica.load.kv_pages_used()) / pages : 0});
+    const int64_t reported = int64_t{replica.load.running()} + replica.load.waiting();
+    known.push_back({.address = replica.address,
+                     .in_flight = replica.in_flight,
+                     .others = std::max<int64_t>(0, reported - replica.in_flight)});
   }
-  const size_t best = options_.role == ReplicaRole::kVisionEncoder ? RankEncoders(sha256, known).front()
-                                                                   : RankDecoders(known, turn_++).front();
+  const size_t best =
+      options_.role == ReplicaRole::kVisionEncoder
+          ? RankEncoders(sha256, known).front()
+          : prism::PickDecoder(known, 0, SplitMix64(++turn_ * 0x9E3779B97F4A7C15u), true).value();
   ++replicas_[indices[best]]->in_flight;
   return ReplicaUse(this, indices[best]);
 }
