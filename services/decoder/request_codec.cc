@@ -309,7 +309,9 @@ struct EventWriter {
   }
   void operator()(const HeartbeatEvent& event) const {
     proto.mutable_heartbeat()->set_engine_steps(event.engine_steps);
+    proto.mutable_heartbeat()->set_waiting(event.waiting);
   }
+  void operator()(const DrainingEvent&) const { proto.mutable_draining(); }
   void operator()(const ScoredEvent&) const { PRISM_CHECK(false); }
 };
 
@@ -328,6 +330,7 @@ absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto
   }
   request.generation_id = proto.generation_id();
   request.attempt = proto.attempt();
+  request.resumed = proto.resumed();
   request.priority = proto.priority();
   request.deadline = deadline;
   request.num_choices = std::max(1u, proto.num_choices());

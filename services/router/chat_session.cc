@@ -18,7 +18,7 @@ namespace {
 
 constexpr int64_t kRetryMs = 1000;
 
-// Whether the decoder itself failed, rather than the request.
+// Whether the decoder itself is gone, rather than the request wrong.
 bool IsCrash(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsCancelled(status) || absl::IsAborted(status);
 }
@@ -26,6 +26,14 @@ bool IsCrash(const absl::Status& status) {
 bool IsEmbeddingTrouble(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
   return reason == kReasonEmbeddingLost || reason == kReasonEmbeddingCorrupt;
+}
+
+AttemptState::Ending EndingOf(const absl::Status& why) {
+  if (IsEmbeddingTrouble(why)) return AttemptState::Ending::kEmbeddingLost;
+  if (ReasonOf(why) == kReasonDraining) return AttemptState::Ending::kLeft;
+  if (IsCrash(why)) return AttemptState::Ending::kCrashed;
+  if (absl::IsResourceExhausted(why)) return AttemptState::Ending::kRefused;
+  return AttemptState::Ending::kFailed;
 }
 
 }  // namespace
@@ -38,7 +46,8 @@ ChatSession::ChatSession(const RouterParts* parts, v1::ChatRequest request, Stea
       deadline_(deadline),
       sink_(sink),
       hooks_(std::move(hooks)),
-      job_(std::make_shared<PromptJob>(parts, std::move(request), deadline, cancellation_)) {}
+      job_(std::make_shared<PromptJob>(parts, std::move(request), deadline, cancellation_)),
+      attempts_({.silence = parts->options->silence_timeout, .stuck = parts->options->stuck_timeout}) {}
 
 void ChatSession::Start() {
   job_->Start([self = shared_from_this()](absl::StatusOr<PreparedPrompt> prompt) {
@@ -55,8 +64,37 @@ void ChatSession::Tick(SteadyTime now) {
   std::shared_ptr<Stream> stream;
   {
     MutexLock lock(&mutex_);
-    if (!generating_ || silent_ || now - last_event_ < parts_->options->silence_timeout) return;
-    silent_ = true;
+    const AttemptState::Health health = attempts_.Check(now);
+    if (!given_up_ && health != AttemptState::Health::kAlive) {
+      given_up_ = true;
+      given_up_why_ = absl::UnavailableError(
+          health == AttemptState::Health::kSilent
+              ? absl::StrCat("sent nothing for ", parts_->options->silence_timeout.count(), " ms")
+              : absl::StrCat("made no step for ", parts_->options->stuck_timeout.count(), " ms"));
+      stream = stream_.lock();
+    }
+  }
+  if (stream != nullptr) stream->Cancel();
+  MoveAway();
+}
+
+void ChatSession::MoveAway() {
+  size_t leaving = 0;
+  {
+    MutexLock lock(&mutex_);
+    if (!decoder_leaves_ || given_up_) return;
+    leaving = decoder_index_;
+  }
+  // Where no other decoder is ready, the answer is finished in place.
+  absl::StatusOr<ReplicaUse> next = parts_->decoders->PickDecoder({leaving}, true);
+  if (!next.ok()) return;
+  std::shared_ptr<Stream> stream;
+  {
+    MutexLock lock(&mutex_);
+    if (!decoder_leaves_ || given_up_ || decoder_index_ != leaving) return;
+    given_up_ = true;
+    given_up_why_ = absl::OkStatus();
+    next_decoder_ = *std::move(next);
     stream = stream_.lock();
   }
   if (stream != nullptr) stream->Cancel();
@@ -73,13 +111,18 @@ void ChatSession::Prepared(absl::StatusOr<PreparedPrompt> prompt) {
       parts_->metrics->reject_invalid.Increment();
     return Fail(status);
   }
-  absl::StatusOr<ReplicaUse> decoder = parts_->decoders->PickDecoder(tried_, !tried_.empty());
+  std::vector<size_t> tried;
+  {
+    MutexLock lock(&mutex_);
+    tried = attempts_.tried();
+  }
+  absl::StatusOr<ReplicaUse> decoder = parts_->decoders->PickDecoder(tried, !tried.empty());
   if (!decoder.ok()) return Fail(decoder.status());
   Generate(*std::move(decoder));
 }
 
 absl::Status ChatSession::Adopt(PreparedPrompt prompt) {
-  const bool first = choices_.empty();
+  const bool first = !journal_.has_value();
   prompt_ = std::move(prompt);
   if (!first) return absl::OkStatus();
   const v1::ChatRequest& request = job_->request();
@@ -89,11 +132,12 @@ absl::Status ChatSession::Adopt(PreparedPrompt prompt) {
                                            .length_max = parts_->LengthMax(),
                                            .drawn_seed = parts_->draw_seed()}));
   const std::vector<std::string> stops(request.stop().begin(), request.stop().end());
-  for (uint32_t i = 0; i < std::max(request.num_choices(), 1u); ++i) {
+  const uint32_t num_choices = std::max(request.num_choices(), 1u);
+  for (uint32_t i = 0; i < num_choices; ++i) {
     PRISM_ASSIGN_OR_RETURN(StopMatcher matcher, StopMatcher::Create(stops, request.include_stop_text()));
-    choices_.emplace_back(
-        ChoiceText(parts_->tokenizer, std::move(matcher), parts_->format->starts_in_reasoning()));
+    texts_.emplace_back(parts_->tokenizer, std::move(matcher), parts_->format->starts_in_reasoning());
   }
+  journal_.emplace(num_choices);
   return absl::OkStatus();
 }
 
@@ -102,57 +146,79 @@ absl::Status ChatSession::Adopt(PreparedPrompt prompt) {
 void ChatSession::Generate(ReplicaUse decoder) {
   decoder_ = std::move(decoder);
   event_error_ = absl::OkStatus();
+  uint32_t attempt = 0;
   {
     MutexLock lock(&mutex_);
-    generating_ = true;
-    silent_ = false;
-    last_event_ = parts_->clock->Now();
+    attempt = attempts_.Begin(decoder_.index(), parts_->clock->Now());
+    decoder_index_ = decoder_.index();
+    decoder_leaves_ = false;
+    given_up_ = false;
   }
   v1::Decoder::StubInterface* const stub = decoder_.decoder();
   const std::shared_ptr<ChatSession> self = shared_from_this();
   const std::shared_ptr<Stream> stream = Stream::Start(
-      AttemptRequest(), HopDeadline(deadline_, Clock::Real().Now()),
+      AttemptRequest(attempt), HopDeadline(deadline_, Clock::Real().Now()),
       [stub](auto* context, auto* request, auto* reactor) {
         stub->async()->Generate(context, request, reactor);
       },
-      [self](const v1::GenerateEvent& event) { return self->OnEvent(event); },
-      [self](const absl::Status& status) { self->OnAttemptDone(status); });
+      [self, attempt](const v1::GenerateEvent& event) { return self->OnEvent(attempt, event); },
+      [self, attempt](const absl::Status& status) { self->OnAttemptDone(attempt, status); });
   cancellation_->Add(stream);
-  bool silent = false;
+  bool given_up = false;
   {
     MutexLock lock(&mutex_);
+    // The attempt may have ended, and another one begun, before this one's stream was known here.
+    if (!attempts_.IsLive(attempt)) return;
     stream_ = stream;
-    silent = silent_;
+    given_up = given_up_;
   }
-  if (silent) stream->Cancel();
+  if (given_up) stream->Cancel();
 }
 
-v1::GenerateRequest ChatSession::AttemptRequest() const {
+v1::GenerateRequest ChatSession::AttemptRequest(uint32_t attempt) const {
   v1::GenerateRequest request;
   request.set_generation_id(generation_id_);
-  request.set_attempt(attempt_);
+  request.set_attempt(attempt);
   request.mutable_token_ids()->Add(prompt_.token_ids.begin(), prompt_.token_ids.end());
   for (const v1::ImageSpan& span : prompt_.spans) *request.add_spans() = span;
   for (const v1::EmbeddingHandle& handle : prompt_.handles) *request.add_handles() = handle;
   *request.mutable_sampling() = sampling_;
-  request.set_num_choices(static_cast<uint32_t>(choices_.size()));
-  if (AnyToken()) {
-    for (const Choice& choice : choices_) {
-      request.add_emitted()->mutable_token_ids()->Add(choice.token_ids.begin(), choice.token_ids.end());
+  request.set_num_choices(journal_->num_choices());
+  if (journal_->any_token()) {
+    request.set_resumed(true);
+    for (uint32_t i = 0; i < journal_->num_choices(); ++i) {
+      const std::vector<uint32_t>& ids = journal_->token_ids(i);
+      request.add_emitted()->mutable_token_ids()->Add(ids.begin(), ids.end());
     }
   }
   request.set_cache_salt(job_->request().cache_salt());
   return request;
 }
 
-StreamNext ChatSession::OnEvent(const v1::GenerateEvent& event) {
-  {
-    MutexLock lock(&mutex_);
-    last_event_ = parts_->clock->Now();
+bool ChatSession::Note(uint32_t attempt, const v1::GenerateEvent& event) {
+  const SteadyTime now = parts_->clock->Now();
+  MutexLock lock(&mutex_);
+  if (!attempts_.IsLive(attempt) || given_up_) return false;
+  if (event.has_started()) {
+    attempts_.OnStarted(now);
+  } else if (event.has_token()) {
+    attempts_.OnToken(now);
+  } else if (event.has_heartbeat()) {
+    attempts_.OnHeartbeat(event.heartbeat().engine_steps(), event.heartbeat().waiting(), now);
+  } else {
+    attempts_.OnOther(now);
   }
+  decoder_leaves_ = decoder_leaves_ || event.has_draining();
+  return true;
+}
+
+StreamNext ChatSession::OnEvent(uint32_t attempt, const v1::GenerateEvent& event) {
   if (!cancellation_->status().ok()) return StreamNext::kCancel;
+  if (!Note(attempt, event)) return StreamNext::kCancel;
   event_error_ = HandleEvent(event);
-  return event_error_.ok() && !DecoderWorksOnForNothing() ? StreamNext::kRead : StreamNext::kCancel;
+  if (!event_error_.ok() || (journal_->decoder_works_for_nothing())) return StreamNext::kCancel;
+  if (event.has_draining()) MoveAway();
+  return StreamNext::kRead;
 }
 
 absl::Status ChatSession::HandleEvent(const v1::GenerateEvent& event) {
@@ -168,6 +234,7 @@ absl::Status ChatSession::HandleEvent(const v1::GenerateEvent& event) {
       finished_ = true;
       return absl::OkStatus();
     case v1::GenerateEvent::kHeartbeat:
+    case v1::GenerateEvent::kDraining:
     case v1::GenerateEvent::EVENT_NOT_SET:
       return absl::OkStatus();
   }
@@ -205,32 +272,22 @@ absl::Status ChatSession::OnStarted(const v1::GenerateEvent::Started& started) {
 
 absl::Status ChatSession::OnToken(const v1::GenerateEvent::Token& token) {
   if (!started_) return absl::InternalError("the decoder sent a token before Started");
-  if (token.choice() >= choices_.size()) {
-    return absl::InternalError(
-        absl::StrCat("the decoder sent a token of choice ", token.choice(), " of ", choices_.size()));
-  }
-  Choice& choice = choices_[token.choice()];
+  PRISM_ASSIGN_OR_RETURN(const GenerationJournal::Take take,
+                         journal_->OnToken(token.choice(), token.index(), token.token_id()));
   // What another attempt sends again, and what comes behind a stop string, is dropped.
-  if (choice.ended || token.index() < choice.token_ids.size()) return absl::OkStatus();
-  if (token.index() > choice.token_ids.size()) {
-    return absl::InternalError(absl::StrCat("the decoder sent token ", token.index(), " of choice ",
-                                            token.choice(), ", want ", choice.token_ids.size()));
-  }
+  if (take == GenerationJournal::Take::kRepeat) return absl::OkStatus();
   if (!first_token_.has_value()) {
     first_token_ = parts_->clock->Now();
     parts_->metrics->first_token_s.Observe(SecondsBetween(arrival_, *first_token_));
     hooks_.on_first_token();
   }
-  crashes_ = 0;
-  tried_.clear();
-  choice.token_ids.push_back(token.token_id());
   // A stop id that was asked for ends the choice without being shown.
   const auto& stop_ids = sampling_.stop_token_ids();
-  const bool is_stop = choice.token_ids.size() >= sampling_.min_tokens() &&
+  const bool is_stop = journal_->token_ids(token.choice()).size() >= sampling_.min_tokens() &&
                        std::find(stop_ids.begin(), stop_ids.end(), token.token_id()) != stop_ids.end();
   ChoiceText::Output output;
   if (!is_stop || job_->request().include_stop_text()) {
-    output = choice.text.Push(static_cast<int32_t>(token.token_id()));
+    output = texts_[token.choice()].Push(static_cast<int32_t>(token.token_id()));
   }
   const bool stopped = output.stopped;
   PRISM_RETURN_IF_ERROR(EmitDelta(token.choice(), std::move(output), &token));
@@ -238,14 +295,9 @@ absl::Status ChatSession::OnToken(const v1::GenerateEvent::Token& token) {
 }
 
 absl::Status ChatSession::OnChoiceFinished(const v1::GenerateEvent::ChoiceFinished& finished) {
-  if (finished.choice() >= choices_.size()) {
-    return absl::InternalError(
-        absl::StrCat("the decoder finished choice ", finished.choice(), " of ", choices_.size()));
-  }
-  Choice& choice = choices_[finished.choice()];
-  choice.ended_by_decoder = true;
-  if (choice.ended) return absl::OkStatus();
-  ChoiceText::Output output = choice.text.Finish();
+  PRISM_ASSIGN_OR_RETURN(const GenerationJournal::Take take, journal_->OnChoiceFinished(finished.choice()));
+  if (take == GenerationJournal::Take::kRepeat) return absl::OkStatus();
+  ChoiceText::Output output = texts_[finished.choice()].Finish();
   const bool stopped = output.stopped || finished.reason() == v1::GenerateEvent::FINISH_REASON_STOP;
   PRISM_RETURN_IF_ERROR(EmitDelta(finished.choice(), std::move(output), nullptr));
   return EndChoice(finished.choice(), stopped ? "stop" : "length");
@@ -281,20 +333,19 @@ absl::Status ChatSession::EmitDelta(uint32_t index, ChoiceText::Output output,
     pending = false;
   }
   if (output.answer.empty() && !pending) return absl::OkStatus();
-  delta->set_reasoning(output.answer.empty() && choices_[index].text.in_reasoning());
+  delta->set_reasoning(output.answer.empty() && texts_[index].in_reasoning());
   delta->set_text(std::move(output.answer));
   return Emit(std::move(event));
 }
 
 absl::Status ChatSession::EndChoice(uint32_t index, const std::string& reason) {
-  Choice& choice = choices_[index];
-  choice.ended = true;
+  journal_->EndChoice(index);
   v1::ChatEvent event;
   v1::ChatEvent::ChoiceFinished* finished = event.mutable_choice_finished();
   finished->set_choice(index);
   finished->set_finish_reason(reason);
-  finished->set_stop_text(choice.text.stop_text());
-  finished->set_completion_tokens(static_cast<uint32_t>(choice.token_ids.size()));
+  finished->set_stop_text(texts_[index].stop_text());
+  finished->set_completion_tokens(static_cast<uint32_t>(journal_->token_ids(index).size()));
   return Emit(std::move(event));
 }
 
@@ -303,77 +354,83 @@ absl::Status ChatSession::Emit(v1::ChatEvent event) {
   return sink_->Emit(std::move(event));
 }
 
-void ChatSession::OnAttemptDone(const absl::Status& status) {
-  bool silent = false;
+absl::Status ChatSession::WhyEnded(const absl::Status& status) {
+  MutexLock lock(&mutex_);
+  if (given_up_ && next_decoder_.has_value()) {
+    return ErrorWithReason(absl::StatusCode::kUnavailable, "is leaving", kReasonDraining);
+  }
+  if (given_up_) return given_up_why_;
+  return status.ok() ? absl::UnavailableError("ended its stream before the answer") : status;
+}
+
+void ChatSession::OnAttemptDone(uint32_t attempt, const absl::Status& status) {
+  const absl::Status why = WhyEnded(status);
+  const absl::Status cancelled = cancellation_->status();
+  const bool complete = event_error_.ok() && AllEnded();
+  const bool failed = !complete && (!cancelled.ok() || !event_error_.ok());
+  AttemptState::Next next = AttemptState::Next::kFail;
   {
     MutexLock lock(&mutex_);
-    generating_ = false;
-    silent = silent_;
+    PRISM_CHECK(attempts_.IsLive(attempt));
+    if (complete) {
+      attempts_.Complete();
+    } else {
+      next = attempts_.End(failed ? AttemptState::Ending::kFailed : EndingOf(why));
+    }
     stream_.reset();
+    decoder_leaves_ = false;
   }
-  if (event_error_.ok() && AllEnded()) return Complete();
-  if (const absl::Status cancelled = cancellation_->status(); !cancelled.ok()) return Fail(cancelled);
+  if (complete) return Complete();
+  if (!cancelled.ok()) return Fail(cancelled);
   if (!event_error_.ok()) return Fail(event_error_);
-  absl::Status why = status;
-  if (silent) {
-    why = absl::UnavailableError(
-        absl::StrCat("sent nothing for ", parts_->options->silence_timeout.count(), " ms"));
-  } else if (status.ok()) {
-    why = absl::UnavailableError("ended its stream before the answer");
-  }
+  if (IsCrash(why)) decoder_.ReportGone(why);
   const absl::Status annotated = Annotate(why, absl::StrCat("decoder ", decoder_.address()));
-  if (IsEmbeddingTrouble(why)) {
-    if (reencodes_ < kReencodesMax) return Reencode(why);
-    return Fail(RetryAfter(absl::UnavailableError(annotated.message()), kRetryMs));
+  switch (next) {
+    case AttemptState::Next::kAnother:
+      return TryAnother(annotated);
+    case AttemptState::Next::kReencode:
+    case AttemptState::Next::kReencodeElsewhere:
+      return Reencode(next == AttemptState::Next::kReencodeElsewhere, why);
+    case AttemptState::Next::kFail:
+      break;
   }
+  if (IsEmbeddingTrouble(why)) return Fail(RetryAfter(absl::UnavailableError(annotated.message()), kRetryMs));
   if (IsCrash(why)) {
-    decoder_.ReportGone(why);
-    return TryAnother(annotated, true);
+    return Fail(RetryAfter(
+        Annotate(annotated, "decoders failed twice in a row at this request without a token"), kRetryMs));
   }
-  if (absl::IsResourceExhausted(why)) return TryAnother(annotated, false);
   Fail(absl::IsInvalidArgument(why) ? why : annotated);
 }
 
-void ChatSession::Reencode(const absl::Status& why) {
+void ChatSession::Reencode(bool elsewhere, const absl::Status& why) {
   LogInfo("pictures are encoded again", {{"generation", Hex(generation_id_)}, {"why", why.message()}});
   parts_->metrics->reencodes.Increment();
   decoder_.End();
-  ++attempt_;
-  // The first time the encoder may simply have forgotten; the second time it is not to be trusted.
-  const bool elsewhere = reencodes_++ > 0;
   job_->EncodeAgain(elsewhere, [self = shared_from_this()](absl::StatusOr<PreparedPrompt> prompt) {
     self->Prepared(std::move(prompt));
   });
 }
 
-void ChatSession::TryAnother(const absl::Status& why, bool crashed) {
-  tried_.push_back(decoder_.index());
+void ChatSession::TryAnother(const absl::Status& why) {
   decoder_.End();
-  if (crashed && ++crashes_ >= kCrashesMax) return Fail(RetryAfter(why, kRetryMs));
-  absl::StatusOr<ReplicaUse> other = parts_->decoders->PickDecoder(tried_, true);
-  if (!other.ok()) {
-    // The client learns what happened to its decoder, not that no other is left.
-    return Fail(RetryDelayMsOf(why).has_value() ? why : RetryAfter(why, kRetryMs));
+  std::optional<ReplicaUse> other;
+  std::vector<size_t> tried;
+  {
+    MutexLock lock(&mutex_);
+    other.swap(next_decoder_);
+    tried = attempts_.tried();
+  }
+  if (!other.has_value()) {
+    absl::StatusOr<ReplicaUse> picked = parts_->decoders->PickDecoder(tried, true);
+    if (!picked.ok()) {
+      // The client learns what happened to its decoder, not that no other is left.
+      return Fail(RetryDelayMsOf(why).has_value() ? why : RetryAfter(why, kRetryMs));
+    }
+    other = *std::move(picked);
   }
   LogInfo("another decoder goes on", {{"generation", Hex(generation_id_)}, {"why", why.message()}});
   (AnyToken() ? parts_->metrics->resumes : parts_->metrics->generate_retries).Increment();
-  ++attempt_;
   Generate(*std::move(other));
-}
-
-bool ChatSession::AllEnded() const {
-  return !choices_.empty() &&
-         std::all_of(choices_.begin(), choices_.end(), [](const Choice& choice) { return choice.ended; });
-}
-
-bool ChatSession::DecoderWorksOnForNothing() const {
-  return AllEnded() && std::any_of(choices_.begin(), choices_.end(),
-                                   [](const Choice& choice) { return !choice.ended_by_decoder; });
-}
-
-bool ChatSession::AnyToken() const {
-  return std::any_of(choices_.begin(), choices_.end(),
-                     [](const Choice& choice) { return !choice.token_ids.empty(); });
 }
 
 // Ended.
@@ -383,8 +440,7 @@ void ChatSession::Complete() {
   RouterMetrics& metrics = *parts_->metrics;
   v1::ChatEvent event;
   v1::ChatEvent::Finished* finished = event.mutable_finished();
-  uint64_t completion_tokens = 0;
-  for (const Choice& choice : choices_) completion_tokens += choice.token_ids.size();
+  const uint64_t completion_tokens = journal_->num_tokens();
   v1::ChatUsage* usage = finished->mutable_usage();
   usage->set_prompt_tokens(static_cast<uint32_t>(prompt_.token_ids.size()));
   usage->set_completion_tokens(static_cast<uint32_t>(completion_tokens));
@@ -420,13 +476,18 @@ void ChatSession::Complete() {
 void ChatSession::Fail(const absl::Status& status) {
   PRISM_CHECK(!status.ok());
   RouterMetrics& metrics = *parts_->metrics;
+  bool attempted = false;
+  {
+    MutexLock lock(&mutex_);
+    attempted = attempts_.num_begun() > 0;
+  }
   if (absl::IsDeadlineExceeded(status)) {
     metrics.abort_deadline.Increment();
   } else if (absl::IsResourceExhausted(event_error_)) {
     metrics.abort_slow_reader.Increment();
   } else if (!cancellation_->status().ok() || absl::IsCancelled(event_error_)) {
     metrics.abort_client.Increment();
-  } else if (ReasonOf(status) == kReasonNoReplica && attempt_ == 0) {
+  } else if (ReasonOf(status) == kReasonNoReplica && !attempted) {
     metrics.reject_no_replica.Increment();
   } else if (absl::IsUnavailable(status)) {
     metrics.abort_decoder.Increment();
@@ -439,6 +500,11 @@ void ChatSession::Fail(const absl::Status& status) {
 void ChatSession::End(const absl::Status& status) {
   PRISM_CHECK(!std::exchange(ended_, true));
   decoder_.End();
+  std::optional<ReplicaUse> unused;
+  {
+    MutexLock lock(&mutex_);
+    unused.swap(next_decoder_);
+  }
   job_->ReleasePictures();
   hooks_.on_end(this);
   sink_->Done(status);

@@ -2,9 +2,9 @@
 // a decoder generates, ids become text, and what dies on the way is replaced.
 //
 //   Preparing -> Generating -> Ended
-//                ^       |  a decoder is gone: another one goes on after the tokens already received
-//                +-------+  (same seed, same numerics, so the same tokens); an embedding is lost: its
-//                           picture is encoded again first
+//                ^       |  a decoder is gone or leaves: another one goes on after the tokens already
+//                +-------+  received (same seed, same numerics, so the same tokens); an embedding is
+//                           lost: its picture is encoded again first
 //
 // Threads: its steps follow each other and never overlap, on the pool's or gRPC's threads. Cancel()
 // and Tick() may come at any time from any thread.
@@ -25,8 +25,10 @@
 #include "common/base/mutex.h"
 #include "common/rpc/client_call.h"
 #include "prism/v1/router.pb.h"
+#include "services/router/attempt_state.h"
 #include "services/router/cancellation.h"
 #include "services/router/choice_text.h"
+#include "services/router/generation_journal.h"
 #include "services/router/parts.h"
 #include "services/router/prompt_job.h"
 
@@ -45,11 +47,6 @@ class ChatSink {
  protected:
   ~ChatSink() = default;
 };
-
-// A generation goes on this often in a row without a token in between, then it ends.
-inline constexpr int kCrashesMax = 2;
-// Pictures of one chat are encoded again at most so often.
-inline constexpr int kReencodesMax = 2;
 
 class ChatSession : public std::enable_shared_from_this<ChatSession> {
  public:
@@ -71,8 +68,8 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   // Ends the chat soon with `why` unless it has ended. REQUIRES: not OK.
   void Cancel(absl::Status why) { cancellation_->Cancel(std::move(why)); }
 
-  // Ends the chat if its deadline has passed, and a decoder's stream that has been silent for too
-  // long. Called every now and then.
+  // Ends the chat if its deadline has passed, ends the stream of a decoder that is silent or makes no
+  // progress, and moves a stream away from a decoder that leaves. Called every now and then.
   void Tick(SteadyTime now) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const std::string& generation_id() const { return generation_id_; }
@@ -81,19 +78,13 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
  private:
   using Stream = ClientStream<v1::GenerateRequest, v1::GenerateEvent>;
 
-  struct Choice {
-    explicit Choice(ChoiceText text_in) : text(std::move(text_in)) {}
-    ChoiceText text;
-    std::vector<uint32_t> token_ids;  // all received: what another decoder goes on after
-    bool ended = false;               // for the client
-    bool ended_by_decoder = false;    // no token of it follows
-  };
-
   void Prepared(absl::StatusOr<PreparedPrompt> prompt);
   absl::Status Adopt(PreparedPrompt prompt);
   void Generate(ReplicaUse decoder);
-  v1::GenerateRequest AttemptRequest() const;
-  StreamNext OnEvent(const v1::GenerateEvent& event) ABSL_LOCKS_EXCLUDED(mutex_);
+  v1::GenerateRequest AttemptRequest(uint32_t attempt) const;
+  StreamNext OnEvent(uint32_t attempt, const v1::GenerateEvent& event) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether an event of this attempt counts; notes that it came.
+  bool Note(uint32_t attempt, const v1::GenerateEvent& event) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status HandleEvent(const v1::GenerateEvent& event);
   absl::Status OnStarted(const v1::GenerateEvent::Started& started);
   absl::Status OnToken(const v1::GenerateEvent::Token& token);
@@ -101,16 +92,18 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   absl::Status EmitDelta(uint32_t index, ChoiceText::Output output, const v1::GenerateEvent::Token* token);
   absl::Status EndChoice(uint32_t index, const std::string& reason);
   absl::Status Emit(v1::ChatEvent event);
-  void OnAttemptDone(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Reencode(const absl::Status& why);
-  void TryAnother(const absl::Status& why, bool crashed);
+  // Has the stream end if its decoder leaves and another one is ready to go on.
+  void MoveAway() ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnAttemptDone(uint32_t attempt, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Why an attempt that ended with `status` did not give the answer.
+  absl::Status WhyEnded(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Reencode(bool elsewhere, const absl::Status& why);
+  void TryAnother(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
   void Complete();
   void Fail(const absl::Status& status);
   void End(const absl::Status& status);
-  bool AllEnded() const;
-  // Whether the decoder still works on a choice that a stop string of ours has ended.
-  bool DecoderWorksOnForNothing() const;
-  bool AnyToken() const;
+  bool AnyToken() const { return journal_.has_value() && journal_->any_token(); }
+  bool AllEnded() const { return journal_.has_value() && journal_->all_ended(); }
 
   const RouterParts* const parts_;
   const std::string generation_id_;
@@ -124,16 +117,13 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   std::shared_ptr<PromptJob> job_;
   PreparedPrompt prompt_;
   v1::SamplingParameters sampling_;
-  std::vector<Choice> choices_;
+  std::optional<GenerationJournal> journal_;  // once the prompt is prepared
+  std::vector<ChoiceText> texts_;             // of each choice
   uint64_t next_event_ = 0;
-  uint32_t attempt_ = 0;
   bool started_ = false;   // Started went to the sink
   bool finished_ = false;  // the decoder said Finished
   bool ended_ = false;
   absl::Status event_error_;  // why OnEvent() gave up its stream
-  int crashes_ = 0;           // since the last token
-  int reencodes_ = 0;
-  std::vector<size_t> tried_;  // decoders that failed since the last token
   ReplicaUse decoder_;
   uint32_t cached_tokens_ = 0;
   std::vector<v1::ImageReceipt> receipts_;
@@ -141,10 +131,14 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   std::optional<SteadyTime> first_token_;
 
   Mutex mutex_;
-  std::weak_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);  // of the attempt under way
-  SteadyTime last_event_ ABSL_GUARDED_BY(mutex_);
-  bool generating_ ABSL_GUARDED_BY(mutex_) = false;
-  bool silent_ ABSL_GUARDED_BY(mutex_) = false;  // Tick() gave this attempt up
+  AttemptState attempts_ ABSL_GUARDED_BY(mutex_);
+  // Of the live attempt:
+  std::weak_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);
+  size_t decoder_index_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool decoder_leaves_ ABSL_GUARDED_BY(mutex_) = false;             // it said so
+  bool given_up_ ABSL_GUARDED_BY(mutex_) = false;                   // its stream is being cancelled by us
+  absl::Status given_up_why_ ABSL_GUARDED_BY(mutex_);               // OK: because the next decoder is ready
+  std::optional<ReplicaUse> next_decoder_ ABSL_GUARDED_BY(mutex_);  // goes on where the live one leaves
 };
 
 }  // namespace prism

@@ -25,7 +25,8 @@ struct Flags {
   RouterOptions options;
   int request_timeout_s = 300;
   int encode_timeout_s = 60;
-  int64_t silence_timeout_ms = 10000;
+  int64_t silence_timeout_ms = 5000;
+  int64_t stuck_timeout_ms = 60000;
 };
 
 void AddFlags(FlagSet* set, Flags* flags) {
@@ -60,6 +61,9 @@ void AddFlags(FlagSet* set, Flags* flags) {
   set->Add("--silence-timeout-ms", &flags->silence_timeout_ms,
            "A decoder that sends nothing for so long, not even a heartbeat, is given up",
            {.unit = "ms", .min = 100, .max = 3600000});
+  set->Add("--stuck-timeout-ms", &flags->stuck_timeout_ms,
+           "A decoder whose heartbeats say for so long that work is due and no step is done is given up",
+           {.unit = "ms", .min = 100, .max = 3600000});
 }
 
 absl::Status Serve(Flags flags) {
@@ -67,6 +71,7 @@ absl::Status Serve(Flags flags) {
   options.request_timeout = std::chrono::seconds(flags.request_timeout_s);
   options.encode_timeout = std::chrono::seconds(flags.encode_timeout_s);
   options.silence_timeout = std::chrono::milliseconds(flags.silence_timeout_ms);
+  options.stuck_timeout = std::chrono::milliseconds(flags.stuck_timeout_ms);
   if (options.served_model_name.empty()) {
     options.served_model_name = std::filesystem::path(flags.model).lexically_normal().filename().string();
     if (options.served_model_name.empty()) {

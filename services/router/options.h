@@ -35,9 +35,10 @@ struct RouterOptions {
   int64_t media_bytes = int64_t{512} << 20;  // of all pictures kept
   int threads = 2;                           // that tokenise and hash
   std::chrono::milliseconds request_timeout{300000};
-  std::chrono::milliseconds encode_timeout{60000};   // of one picture on one encoder
-  std::chrono::milliseconds silence_timeout{10000};  // of a decoder's stream, heartbeats included
-  std::chrono::milliseconds poll_interval{250};      // of every replica
+  std::chrono::milliseconds encode_timeout{60000};  // of one picture on one encoder
+  std::chrono::milliseconds silence_timeout{5000};  // of a decoder's stream, heartbeats included
+  std::chrono::milliseconds stuck_timeout{60000};   // of a decoder that says work is due and does none
+  std::chrono::milliseconds poll_interval{250};     // of every replica
   std::chrono::milliseconds poll_timeout{2000};
   std::chrono::milliseconds upload_idle = kUploadIdleMax;
   std::chrono::milliseconds media_idle{600000};  // an uploaded picture nobody uses is kept so long

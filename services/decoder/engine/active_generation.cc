@@ -137,7 +137,12 @@ void ActiveGeneration::EmitChoiceFinished(uint32_t index, FinishReason reason, S
 }
 
 void ActiveGeneration::EmitHeartbeat(uint64_t steps, SteadyTime now) {
-  Emit(HeartbeatEvent{.engine_steps = steps}, now);
+  Emit(HeartbeatEvent{.engine_steps = steps, .waiting = stage_ != Stage::kScheduled}, now);
+}
+
+void ActiveGeneration::EmitDraining(SteadyTime now) {
+  if (std::exchange(told_draining_, true)) return;
+  Emit(DrainingEvent{}, now);
 }
 
 void ActiveGeneration::End(const absl::Status& status, SteadyTime now) {

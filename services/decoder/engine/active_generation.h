@@ -61,6 +61,8 @@ class ActiveGeneration {
   void EmitToken(TokenEvent event, SteadyTime now);
   void EmitChoiceFinished(uint32_t index, FinishReason reason, SteadyTime now);
   void EmitHeartbeat(uint64_t steps, SteadyTime now);
+  // Once; later calls do nothing.
+  void EmitDraining(SteadyTime now);
 
   // Log-probability of prompt id `index` of a score. REQUIRES: 1 <= index < prompt length
   void SetScore(int64_t index, double logprob) { scores_[static_cast<size_t>(index - 1)] = logprob; }
@@ -82,6 +84,7 @@ class ActiveGeneration {
   std::vector<Choice> choices_;
   std::vector<double> scores_;
   bool started_ = false;
+  bool told_draining_ = false;
   absl::Status error_;
   int64_t preemptions_ = 0;
   const SteadyTime submitted_;

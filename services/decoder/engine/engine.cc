@@ -31,7 +31,7 @@ int64_t NanosecondsOf(SteadyTime time) { return std::chrono::nanoseconds(time.ti
 SchedulerLimits SchedulerLimitsOf(const EngineOptions& options) {
   SchedulerLimits limits = options.scheduler;
   // Generations are bounded at the door; here only their choices have to fit.
-  limits.waiting_max = 4 * (options.max_waiting + limits.max_num_seqs) + 4;
+  limits.waiting_max = 4 * (options.max_waiting + kResumedMax + limits.max_num_seqs) + 4;
   return limits;
 }
 
@@ -44,7 +44,7 @@ Engine::Engine(const EngineOptions& options, std::unique_ptr<StepExecutor> execu
       executor_(std::move(executor)),
       embeddings_(std::move(embeddings)),
       sampling_pool_(options.sampling_threads),
-      inbox_(static_cast<size_t>(options.max_waiting) + kWakesMax),
+      inbox_(static_cast<size_t>(options.max_waiting + kResumedMax) + kWakesMax),
       pool_(options.kv_pages),
       scheduler_(SchedulerLimitsOf(options), &pool_),
       scratch_(static_cast<size_t>(options.sampling_threads)),
@@ -65,6 +65,7 @@ absl::Status Engine::CheckAdmission(const GenerationRequest& request, SteadyTime
   PRISM_RETURN_IF_ERROR(scheduler_.CheckFits(request.length_max()));
   PRISM_RETURN_IF_ERROR(embeddings_->CheckFits(request.embeddings));
   if (now >= request.deadline) return absl::DeadlineExceededError("the deadline has passed");
+  if (request.resumed) return absl::OkStatus();
   const double left_s = SecondsBetween(now, request.deadline);
   const double queued_s = Load().queued_work_s;
   if (queued_s > left_s) {
@@ -87,15 +88,16 @@ absl::Status Engine::Submit(std::shared_ptr<Generation> generation) {
     return status;
   }
   const int64_t waiting = waiting_.fetch_add(1);
-  if (waiting >= options_.max_waiting) {
+  const int64_t waiting_max = options_.max_waiting + (request.resumed ? kResumedMax : 0);
+  if (waiting >= waiting_max) {
     waiting_.fetch_sub(1);
     metrics_.rejected_queue_full.Increment();
     const double retry_ms = std::clamp(Load().queued_work_s * 1000, kRetryMsMin, kRetryMsMax);
-    return RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted,
-                                      absl::StrCat(waiting, " generations are waiting, at most ",
-                                                   options_.max_waiting, " may"),
-                                      kReasonQueueFull),
-                      static_cast<int64_t>(retry_ms));
+    return RetryAfter(
+        ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                        absl::StrCat(waiting, " generations are waiting, at most ", waiting_max, " may"),
+                        kReasonQueueFull),
+        static_cast<int64_t>(retry_ms));
   }
   metrics_.request_prompt_tokens.Observe(static_cast<double>(request.token_ids.size()));
   if (!request.score) {
@@ -121,6 +123,12 @@ void Engine::Cancel(Generation& generation) {
   inbox_.TryPush(wake).IgnoreError();
 }
 
+void Engine::Drain() {
+  draining_.store(true);
+  std::shared_ptr<Generation> wake;
+  inbox_.TryPush(wake).IgnoreError();
+}
+
 EngineLoad Engine::Load() const {
   MutexLock lock(&load_mutex_);
   return load_;
@@ -140,6 +148,7 @@ void Engine::Run() {
   while (true) {
     TakeSubmitted();
     if (stopping_.load()) break;
+    TellDraining();
     Sweep();
     SendHeartbeats(Now());
     const bool stepped = Step();
@@ -181,6 +190,12 @@ void Engine::SendHeartbeats(SteadyTime now) {
       generation.EmitHeartbeat(steps(), now);
     }
   }
+}
+
+void Engine::TellDraining() {
+  if (!draining_.load()) return;
+  const SteadyTime now = Now();
+  for (ActiveGeneration& generation : actives_) generation.EmitDraining(now);
 }
 
 void Engine::Sweep() {

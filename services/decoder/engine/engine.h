@@ -31,6 +31,10 @@
 
 namespace prism {
 
+// Resumed generations that may wait besides EngineOptions.max_waiting: their clients have seen a part
+// of the answer, so they are not turned away like new ones.
+inline constexpr int64_t kResumedMax = 4096;
+
 struct EngineOptions {
   SchedulerLimits scheduler;
   int64_t kv_pages = 1;
@@ -62,14 +66,15 @@ class Engine {
   // Accepts a generation: its sink will be told everything, the end exactly once. On an error the
   // sink is not called: ResourceExhausted if it can never fit (with the numbers), or with reason
   // QUEUE_FULL and RetryInfo; DeadlineExceeded if the deadline has passed or the queue is longer
-  // than what is left of it; Unavailable with reason DRAINING.
+  // than what is left of it; Unavailable with reason DRAINING. A resumed generation is refused for no
+  // queue below kResumedMax beyond its limit.
   absl::Status Submit(std::shared_ptr<Generation> generation);
 
   // The generation ends with Cancelled by the next step; nothing if it ended already.
   void Cancel(Generation& generation);
 
-  // Refuses new generations from now on; accepted ones go on.
-  void Drain() { draining_.store(true); }
+  // Refuses new generations from now on; accepted ones are told, and go on.
+  void Drain();
 
   EngineLoad Load() const ABSL_LOCKS_EXCLUDED(load_mutex_);
   // Steps done so far.
@@ -110,6 +115,8 @@ class Engine {
   absl::Status Advance(ActiveGeneration& generation, SteadyTime now);
   absl::Status Schedule(ActiveGeneration& generation, SteadyTime now);
   void SendHeartbeats(SteadyTime now);
+  // Tells every generation that the engine drains, once it does.
+  void TellDraining();
   SteadyTime NextTick(SteadyTime now) const;
   void WaitForWork();
   bool Step();

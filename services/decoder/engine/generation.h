@@ -64,15 +64,19 @@ struct FinishedEvent {
 
 struct HeartbeatEvent {
   uint64_t engine_steps = 0;
+  bool waiting = false;  // for memory or an embedding: no step is due
 };
+
+// The engine drains: whoever can go on elsewhere may do so.
+struct DrainingEvent {};
 
 // The log-probabilities of ids 1 .. n-1 of a score.
 struct ScoredEvent {
   std::vector<double> logprobs;
 };
 
-using GenerationEvent =
-    std::variant<StartedEvent, TokenEvent, ChoiceFinishedEvent, FinishedEvent, HeartbeatEvent, ScoredEvent>;
+using GenerationEvent = std::variant<StartedEvent, TokenEvent, ChoiceFinishedEvent, FinishedEvent,
+                                     HeartbeatEvent, DrainingEvent, ScoredEvent>;
 
 // Where the engine tells what happens.
 //

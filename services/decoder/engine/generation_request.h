@@ -18,6 +18,7 @@ namespace prism {
 struct GenerationRequest {
   std::string generation_id;  // 16 bytes, or empty for a score
   uint32_t attempt = 0;
+  bool resumed = false;  // its client has seen a part of the answer: no full queue refuses it
 
   std::vector<int32_t> token_ids;  // the prompt, >= 1, each within the vocabulary
   std::vector<VisualSpan> spans;   // ascending, disjoint; index `embeddings`

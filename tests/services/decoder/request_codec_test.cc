@@ -323,6 +323,8 @@ TEST(ToProtoTest, WritesEveryEvent) {
   EXPECT_EQ(event.finished().preemptions(), 5u);
 
   EXPECT_EQ(ToProto(HeartbeatEvent{.engine_steps = 12}).heartbeat().engine_steps(), 12u);
+  EXPECT_TRUE(ToProto(HeartbeatEvent{.waiting = true}).heartbeat().waiting());
+  EXPECT_TRUE(ToProto(DrainingEvent{}).has_draining());
 }
 
 }  // namespace

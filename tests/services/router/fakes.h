@@ -228,6 +228,17 @@ class FakeDecoder final : public v1::Decoder::CallbackService {
       }
       Emit(std::move(event)).IgnoreError();
     }
+    void Heartbeat(uint64_t engine_steps, bool waiting = false) {
+      v1::GenerateEvent event;
+      event.mutable_heartbeat()->set_engine_steps(engine_steps);
+      event.mutable_heartbeat()->set_waiting(waiting);
+      Emit(std::move(event)).IgnoreError();
+    }
+    void Draining() {
+      v1::GenerateEvent event;
+      event.mutable_draining();
+      Emit(std::move(event)).IgnoreError();
+    }
     void EndChoice(uint32_t choice, v1::GenerateEvent::FinishReason reason, uint32_t tokens) {
       v1::GenerateEvent event;
       event.mutable_choice_finished()->set_choice(choice);

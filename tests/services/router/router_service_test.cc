@@ -724,15 +724,115 @@ TEST_F(RouterServiceTest, HeartbeatsKeepASlowDecoder) {
     decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
       for (int i = 0; index == 1 && i < 12; ++i) {
         std::this_thread::sleep_for(milliseconds(50));
-        v1::GenerateEvent event;
-        event.mutable_heartbeat()->set_engine_steps(1);
-        stream->Emit(std::move(event)).IgnoreError();
+        stream->Heartbeat(1);
       }
       return true;
     });
   }
   ExpectWholeAnswer(Chat(Ask("Hello")));
   EXPECT_EQ(Requests().size(), 1u);
+}
+
+TEST_F(RouterServiceTest, HeartbeatsWithoutAStepDoNotKeepADecoder) {
+  options_.stuck_timeout = milliseconds(300);
+  Restart();
+  std::atomic<int> stuck = 0;
+  for (const auto& decoder : decoders_) {
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+      if (index != 2 || stuck++ > 0) return true;
+      while (!stream->gone) {
+        std::this_thread::sleep_for(milliseconds(20));
+        stream->Heartbeat(5);
+      }
+      stream->Done(absl::CancelledError("gone"));
+      return false;
+    });
+  }
+  ExpectWholeAnswer(Chat(Ask("Hello")));
+  EXPECT_EQ(metrics_->resumes.value(), 1);
+}
+
+TEST_F(RouterServiceTest, HeartbeatsOfADecoderThatWaitsForAnEmbeddingKeepIt) {
+  options_.stuck_timeout = milliseconds(200);
+  Restart();
+  for (const auto& decoder : decoders_) {
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+      for (int i = 0; index == 0 && i < 30; ++i) {
+        std::this_thread::sleep_for(milliseconds(20));
+        stream->Heartbeat(5, true);
+      }
+      return true;
+    });
+  }
+  ExpectWholeAnswer(Chat(Ask("Hello")));
+  EXPECT_EQ(Requests().size(), 1u);
+}
+
+TEST_F(RouterServiceTest, AStreamMovesAwayFromADecoderThatDrains) {
+  std::atomic<int> drains = 0;
+  for (const auto& decoder : decoders_) {
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+      if (index != 3 || drains++ > 0) return true;
+      stream->Draining();
+      // What it still says, and how it ends, is nobody's concern any more.
+      while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
+      stream->Token(0, 3, answer_ids_[3]);
+      stream->Done(absl::InternalError("too late"));
+      return false;
+    });
+  }
+  ExpectWholeAnswer(Chat(Ask("Hello")));
+  const std::vector<v1::GenerateRequest> requests = Requests();
+  ASSERT_EQ(requests.size(), 2u);
+  EXPECT_EQ(requests[1].emitted(0).token_ids_size(), 3);
+  EXPECT_TRUE(requests[1].resumed());
+  EXPECT_FALSE(requests[0].resumed());
+  EXPECT_EQ(metrics_->resumes.value(), 1);
+}
+
+TEST_F(RouterServiceTest, WithoutAnotherDecoderADrainingOneFinishesInPlace) {
+  decoders_[1]->Kill();
+  ASSERT_TRUE(Eventually([&] { return decoder_set_->num_ready() == 1; }));
+  decoders_[0]->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+    if (index == 3) stream->Draining();
+    return true;
+  });
+  ExpectWholeAnswer(Chat(Ask("Hello")));
+  EXPECT_EQ(Requests().size(), 1u);
+}
+
+TEST_F(RouterServiceTest, ADrainingDecoderHandsOverAsSoonAsAnotherIsReady) {
+  decoders_[1]->Kill();
+  ASSERT_TRUE(Eventually([&] { return decoder_set_->num_ready() == 1; }));
+  std::atomic<bool> told = false;
+  decoders_[0]->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+    if (index != 3) return true;
+    stream->Draining();
+    told = true;
+    while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
+    stream->Done(absl::CancelledError("gone"));
+    return false;
+  });
+  Heard heard;
+  std::thread client([&] { heard = Chat(Ask("Hello")); });
+  ASSERT_TRUE(Eventually([&] { return told.load(); }));
+  decoders_[1]->Restart();
+  client.join();
+  ExpectWholeAnswer(heard);
+  EXPECT_EQ(decoders_[1]->requests().size(), 1u);
+}
+
+TEST_F(RouterServiceTest, ADecoderThatRefusesBecauseItDrainsIsNoCrash) {
+  std::atomic<int> refusals = 0;
+  for (const auto& decoder : decoders_) {
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+      if (index != 0 || refusals++ > 0) return true;
+      stream->Done(
+          ErrorWithReason(absl::StatusCode::kUnavailable, "the decoder is draining", kReasonDraining));
+      return false;
+    });
+  }
+  ExpectWholeAnswer(Chat(Ask("Hello")));
 }
 
 TEST_F(RouterServiceTest, AFullDecoderIsPassedOver) {
@@ -783,7 +883,7 @@ TEST_F(RouterServiceTest, AnEmbeddingThatIsAlwaysLostEndsInAnErrorToRetry) {
   const absl::Status status = Chat(Ask("What?", {"picture"})).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr("crc differs"));
-  EXPECT_EQ(NumEncodes(), 1 + kReencodesMax);
+  EXPECT_EQ(NumEncodes(), 1 + AttemptLimits().reencodes_max);
 }
 
 // Cancellation and deadlines.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 #include <thread>
 
@@ -351,6 +352,40 @@ TEST(EngineTest, RefusesWhenTooManyWaitAndSaysWhenToComeBack) {
   EXPECT_TRUE(third.sink.Wait().ok());
 }
 
+TEST(EngineTest, RefusesNoResumedGenerationBecauseOthersWait) {
+  Rig rig({.max_waiting = 1});
+  rig.embeddings().hold = true;
+  Call first(OnePicture()), fresh(OnePicture());
+  ASSERT_TRUE(first.Submit(rig).ok());
+  EXPECT_EQ(fresh.Submit(rig).code(), absl::StatusCode::kResourceExhausted);
+  GenerationRequest request = OnePicture();
+  request.emitted = {{5}};
+  request.resumed = true;
+  Call resumed(request);
+  EXPECT_TRUE(resumed.Submit(rig).ok());
+  EXPECT_EQ(fresh.Submit(rig).code(), absl::StatusCode::kResourceExhausted);
+  rig.WakeAfterPulls();
+  EXPECT_TRUE(first.sink.Wait().ok());
+  EXPECT_TRUE(resumed.sink.Wait().ok());
+}
+
+TEST(EngineTest, TellsEveryGenerationOnceThatItDrains) {
+  Rig rig({.heartbeat = milliseconds(20)});
+  rig.embeddings().hold = true;
+  Call waiting(OnePicture());
+  ASSERT_TRUE(waiting.Submit(rig).ok());
+  rig.engine().Drain();
+  EXPECT_TRUE(waiting.sink.WaitFor<DrainingEvent>(1));
+  EXPECT_TRUE(waiting.sink.WaitFor<HeartbeatEvent>(2));
+  rig.WakeAfterPulls();
+  EXPECT_TRUE(waiting.sink.Wait().ok()) << "and it is finished where it is";
+  int told = 0;
+  for (const GenerationEvent& event : waiting.sink.events()) {
+    told += std::holds_alternative<DrainingEvent>(event) ? 1 : 0;
+  }
+  EXPECT_EQ(told, 1);
+}
+
 TEST(EngineTest, RefusesWhatCanNeverFit) {
   Rig rig({.pages = 2});
   Call call(Prompt(100, 29));
@@ -394,6 +429,15 @@ TEST(EngineTest, BeatsWhileAStepTakesLongAndWhileAPullDoes) {
   ASSERT_TRUE(running.Submit(rig).ok());
   EXPECT_TRUE(running.sink.WaitFor<HeartbeatEvent>(3));
   EXPECT_TRUE(pulling.sink.WaitFor<HeartbeatEvent>(3));
+  const auto waits = [](const Call& call) {
+    const std::vector<GenerationEvent> events = call.sink.events();
+    const auto last = std::find_if(events.rbegin(), events.rend(), [](const GenerationEvent& event) {
+      return std::holds_alternative<HeartbeatEvent>(event);
+    });
+    return last != events.rend() && std::get<HeartbeatEvent>(*last).waiting;
+  };
+  EXPECT_FALSE(waits(running)) << "a step is due for it";
+  EXPECT_TRUE(waits(pulling));
   EXPECT_EQ(rig.engine().Live().code(), absl::StatusCode::kUnavailable) << "the step is stuck";
   rig.executor().Hold(false);
   EXPECT_TRUE(running.sink.Wait().ok());
