@@ -51,6 +51,7 @@ struct Flags {
   SizeFlags sizes;
   int64_t max_waiting = 128;
   int64_t growth_tokens = 256;
+  bool prefix_caching = true;
   int embedding_timeout_s = 30;
   int step_timeout_s = 60;
 };
@@ -85,6 +86,8 @@ void AddFlags(FlagSet& set, Flags& flags) {
   set.Add("--kv-growth-tokens", &flags.growth_tokens,
           "Tokens beyond the prompt that a sequence is promised pages for at admission",
           {.unit = "tokens", .min = 0, .max = 1 << 24});
+  set.Add("--enable-prefix-caching", &flags.prefix_caching,
+          "Keep the KV pages of ended requests for those that begin alike");
   set.Add("--max-waiting", &flags.max_waiting, "Requests that may wait; more are refused",
           {.unit = "requests", .min = 1, .max = 65536});
   set.Add("--threads", &flags.sizes.threads, "CPU threads that the ranks share; 0: one a CPU",
@@ -202,6 +205,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
                                   .growth_tokens = flags.growth_tokens,
                                   .score_rows_max = sizes.score_rows_max},
                     .kv_pages = sizes.kv_pages,
+                    .prefix_caching = flags.prefix_caching,
+                    .numerics_id = decoder->description.numerics_id(),
+                    .weights_digest = digest,
                     .max_waiting = flags.max_waiting,
                     .step_max = std::chrono::seconds(flags.step_timeout_s),
                     .sampling_threads = sizes.sampling_threads},

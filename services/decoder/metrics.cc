@@ -65,6 +65,11 @@ DecoderMetrics::DecoderMetrics(MetricRegistry* registry, const DecoderMetricsOpt
   kv_free = pages("free");
   kv_used = pages("used");
   kv_reserved = pages("reserved");
+  kv_cached = pages("cached");
+  prefix_queries = registry->AddCounter("vllm:prefix_cache_queries_total",
+                                        "Prompt tokens looked for in the prefix cache.", labels);
+  prefix_hits = registry->AddCounter("vllm:prefix_cache_hits_total",
+                                     "Prompt tokens found in the prefix cache.", labels);
   preemptions = registry->AddCounter("vllm:num_preemptions_total",
                                      "Sequences that lost their pages and were computed anew.", labels);
   registry

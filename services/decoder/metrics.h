@@ -46,6 +46,9 @@ struct DecoderMetrics {
   Gauge kv_free;       // prism_kv_pages{state=...}
   Gauge kv_used;
   Gauge kv_reserved;
+  Gauge kv_cached;
+  Counter prefix_queries;  // vllm:prefix_cache_queries_total: prompt tokens looked up
+  Counter prefix_hits;     // of them, found computed
   Counter preemptions;
 
   // Steps.

@@ -332,6 +332,7 @@ absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto
   request.attempt = proto.attempt();
   request.resumed = proto.resumed();
   request.priority = proto.priority();
+  request.cache_salt = proto.cache_salt();
   request.deadline = deadline;
   request.num_choices = std::max(1u, proto.num_choices());
   PRISM_RETURN_IF_ERROR(CheckRange("num_choices", request.num_choices, 1u, kChoicesMax));

@@ -57,12 +57,6 @@ absl::Status CheckFinite(const EmbeddingRef& ref, const Buffer& buffer) {
   return Corrupt(ref, absl::StrCat("element ", bad, " of ", count, " is not finite"));
 }
 
-// What makes two embeddings the same bytes in the same shape.
-std::string KeyOf(const EmbeddingRef& ref) {
-  return absl::StrCat(ref.content_key, ref.digest, ".", ref.num_tokens, ".", ref.hidden_size, ".",
-                      ref.num_deepstack, ".", Name(ref.dtype));
-}
-
 }  // namespace
 
 class EmbeddingPuller::Pull final : public EmbeddingPull {
@@ -132,7 +126,7 @@ std::unique_ptr<EmbeddingPull> EmbeddingPuller::Start(absl::Span<const Embedding
     MutexLock lock(&mutex_);
     int64_t missing_bytes = 0;
     for (const EmbeddingRef& ref : refs) {
-      job->slots.push_back({.ref = ref, .key = KeyOf(ref)});
+      job->slots.push_back({.ref = ref, .key = IdentityOf(ref)});
       Slot& slot = job->slots.back();
       if (const auto found = entries_.find(slot.key); found != entries_.end()) {
         Pin(slot, found->second);

@@ -60,6 +60,11 @@ bool IsHostPort(absl::string_view address) {
   return AllOf(host, absl::ascii_isalnum, ".-_") && host.front() != '-' && host.front() != '.';
 }
 
+std::string IdentityOf(const EmbeddingRef& ref) {
+  return absl::StrCat(ref.content_key, ref.digest, ".", ref.num_tokens, ".", ref.hidden_size, ".",
+                      ref.num_deepstack, ".", Name(ref.dtype));
+}
+
 absl::Status CheckEmbeddingRef(const EmbeddingRef& ref, const EmbeddingLimits& limits) {
   PRISM_RETURN_IF_ERROR(CheckBytes("handle_id", ref.handle_id, 16));
   PRISM_RETURN_IF_ERROR(CheckBytes("content_key", ref.content_key, 32));

@@ -40,6 +40,9 @@ struct EmbeddingLimits {
 // InvalidArgument naming the field, its value and the bound.
 absl::Status CheckEmbeddingRef(const EmbeddingRef& ref, const EmbeddingLimits& limits);
 
+// What makes two embeddings the same bytes in the same shape.
+std::string IdentityOf(const EmbeddingRef& ref);
+
 // Is `address` HOST:PORT, where HOST is a name, an IPv4 address or an IPv6 address in brackets and
 // PORT is 1 .. 65535? Anything else, schemes and paths included, is not to be dialled.
 bool IsHostPort(absl::string_view address);

@@ -48,14 +48,20 @@ void ActiveGeneration::SetScheduled(SteadyTime now) {
   }
 }
 
-std::unique_ptr<Sequence> ActiveGeneration::MakeSequence(SequenceId id, uint32_t index) const {
+std::unique_ptr<Sequence> ActiveGeneration::MakeSequence(SequenceId id, uint32_t index, SequenceId leader,
+                                                         const PageKey& prefix_root) const {
+  const auto prompt_length = static_cast<int64_t>(request().token_ids.size());
   Sequence::Options options{.id = id,
                             .token_ids = request().token_ids,
-                            .prompt_length = static_cast<int64_t>(request().token_ids.size()),
+                            .prompt_length = prompt_length,
                             .limit = request().length_max(),
                             .priority = request().priority,
+                            .follows = leader,
                             .spans = request().spans,
-                            .logits_of_every_token = request().score};
+                            .logits_until = request().score ? prompt_length : 0,
+                            .prefix_root = prefix_root,
+                            .takes_hits = !request().score};
+  for (const EmbeddingRef& ref : request().embeddings) options.embedding_ids.push_back(IdentityOf(ref));
   if (index < request().emitted.size()) {
     const std::vector<int32_t>& emitted = request().emitted[index];
     options.token_ids.insert(options.token_ids.end(), emitted.begin(), emitted.end());
@@ -79,9 +85,15 @@ bool ActiveGeneration::finished() const {
                      [](const Choice& choice) { return choice.sequence == 0; });
 }
 
-void ActiveGeneration::MarkPlanned(SteadyTime now) {
+void ActiveGeneration::MarkPlanned(int64_t cached_tokens, SteadyTime now) {
   if (first_plan_.has_value()) return;
   first_plan_ = now;
+  const auto prompt = static_cast<int64_t>(request().token_ids.size());
+  cached_tokens_ = std::min(cached_tokens, prompt);
+  if (!request().score) {
+    metrics_->prefix_queries.Increment(static_cast<double>(prompt));
+    metrics_->prefix_hits.Increment(static_cast<double>(cached_tokens_));
+  }
   metrics_->queue_seconds.Observe(SecondsBetween(submitted_, now));
   metrics_->stage_queue.Observe(SecondsBetween(scheduled_, now));
 }
@@ -109,7 +121,7 @@ void ActiveGeneration::EmitStarted(SteadyTime now) {
   if (std::exchange(started_, true)) return;
   const auto prompt = static_cast<int64_t>(request().token_ids.size());
   metrics_->prompt_tokens.Increment(static_cast<double>(prompt));
-  Emit(StartedEvent{.prompt_tokens = prompt, .cached_tokens = 0, .receipts = Receipts()}, now);
+  Emit(StartedEvent{.prompt_tokens = prompt, .cached_tokens = cached_tokens_, .receipts = Receipts()}, now);
 }
 
 void ActiveGeneration::EmitToken(TokenEvent event, SteadyTime now) {

@@ -49,13 +49,15 @@ class ActiveGeneration {
   std::vector<Choice>& choices() { return choices_; }
   // Was it scheduled, and has every choice ended?
   bool finished() const;
-  // The tokens of choice `index` as a sequence, with those emitted before.
-  std::unique_ptr<Sequence> MakeSequence(SequenceId id, uint32_t index) const;
+  // The tokens of choice `index` as a sequence, with those emitted before. `leader`: the choice whose
+  // prompt it shares, or 0.
+  std::unique_ptr<Sequence> MakeSequence(SequenceId id, uint32_t index, SequenceId leader,
+                                         const PageKey& prefix_root) const;
   // How a choice ends after its `num_tokens`-th token was `last`, if it does.
   std::optional<FinishReason> EndAfter(int64_t num_tokens, int32_t last) const;
 
-  // It is in a step for the first time.
-  void MarkPlanned(SteadyTime now);
+  // It is in a step for the first time, with so many tokens found computed.
+  void MarkPlanned(int64_t cached_tokens, SteadyTime now);
   // Once; later calls do nothing.
   void EmitStarted(SteadyTime now);
   void EmitToken(TokenEvent event, SteadyTime now);
@@ -85,6 +87,7 @@ class ActiveGeneration {
   std::vector<double> scores_;
   bool started_ = false;
   bool told_draining_ = false;
+  int64_t cached_tokens_ = 0;  // of the prompt; valid once planned
   absl::Status error_;
   int64_t preemptions_ = 0;
   const SteadyTime submitted_;

@@ -46,7 +46,8 @@ Engine::Engine(const EngineOptions& options, std::unique_ptr<StepExecutor> execu
       sampling_pool_(options.sampling_threads),
       inbox_(static_cast<size_t>(options.max_waiting + kResumedMax) + kWakesMax),
       pool_(options.kv_pages),
-      scheduler_(SchedulerLimitsOf(options), &pool_),
+      prefixes_(&pool_, options.prefix_caching),
+      scheduler_(SchedulerLimitsOf(options), &pool_, &prefixes_),
       scratch_(static_cast<size_t>(options.sampling_threads)),
       generated_(Now()) {
   PublishLoad();
@@ -252,6 +253,8 @@ absl::Status Engine::Advance(ActiveGeneration& generation, SteadyTime now) {
 absl::Status Engine::Schedule(ActiveGeneration& generation, SteadyTime now) {
   generation.SetScheduled(now);
   const GenerationRequest& request = generation.request();
+  const PageKey root = PrefixRootOf(request);
+  SequenceId leader = 0;
   for (uint32_t index = 0; index < generation.choices().size(); ++index) {
     if (index < request.emitted.size() && !request.emitted[index].empty()) {
       const std::vector<int32_t>& emitted = request.emitted[index];
@@ -263,11 +266,18 @@ absl::Status Engine::Schedule(ActiveGeneration& generation, SteadyTime now) {
       }
     }
     const SequenceId id = ++last_sequence_;
-    PRISM_RETURN_IF_ERROR(scheduler_.Add(generation.MakeSequence(id, index)));
+    PRISM_RETURN_IF_ERROR(scheduler_.Add(generation.MakeSequence(id, index, leader, root)));
+    if (leader == 0) leader = id;
     generation.choices()[index].sequence = id;
     owners_[id] = {&generation, index};
   }
   return absl::OkStatus();
+}
+
+PageKey Engine::PrefixRootOf(const GenerationRequest& request) {
+  const std::string salt =
+      options_.prefix_caching ? request.cache_salt : absl::StrCat("unshared ", ++last_unshared_);
+  return PrefixRoot(options_.numerics_id, options_.weights_digest, salt);
 }
 
 bool Engine::Step() {
@@ -284,7 +294,6 @@ bool Engine::Step() {
   Execute(plan, visual);
   const SteadyTime computed = Now();
   step_began_ns_.store(0);
-  scheduler_.Complete(plan);
   steps_.fetch_add(1);
 
   const double step_s = std::max(1e-6, SecondsBetween(began, computed));
@@ -296,9 +305,11 @@ bool Engine::Step() {
 
   const absl::StatusOr<TensorView> logits = executor_->logits();
   if (!logits.ok()) {
+    scheduler_.Abandon(plan);
     FailStep(plan, logits.status());
     return true;
   }
+  scheduler_.Complete(plan);
   std::vector<LogitRow> rows = RowsOf(plan);
   Sample(*logits, wishes, rows);
   const SteadyTime sampled = Now();
@@ -311,7 +322,7 @@ std::vector<VisualRowSource> Engine::BeginStep(const StepPlan& plan, SteadyTime 
   for (const PlannedSequence& planned : plan.sequences) {
     ActiveGeneration& generation = *owners_.at(planned.id).generation;
     if (generation.planned()) continue;
-    generation.MarkPlanned(now);
+    generation.MarkPlanned(scheduler_.Find(planned.id)->cached(), now);
     generation.EmitStarted(now);
     waiting_.fetch_sub(1);
   }
@@ -465,6 +476,9 @@ void Engine::Apply(LogitRow& row, SteadyTime now) {
     const absl::Status status = Annotate(
         row.result.status, absl::StrCat("generation ", Hex(request.generation_id), " choice ", row.choice));
     LogError("logits are not finite", {{"error", status.ToString()}});
+    for (const ActiveGeneration::Choice& choice : generation.choices()) {
+      scheduler_.Distrust(choice.sequence);
+    }
     generation.Fail(status);
     return;
   }
@@ -545,6 +559,7 @@ void Engine::PublishLoad() {
   metrics_.kv_free.Set(static_cast<double>(pool_.free()));
   metrics_.kv_used.Set(static_cast<double>(pool_.used()));
   metrics_.kv_reserved.Set(static_cast<double>(pool_.reserved()));
+  metrics_.kv_cached.Set(static_cast<double>(pool_.cached()));
   metrics_.preemptions.Increment(static_cast<double>(scheduler_.preemptions() - preemptions_seen_));
   preemptions_seen_ = scheduler_.preemptions();
 }

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -26,6 +27,7 @@
 #include "services/decoder/engine/rate_meter.h"
 #include "services/decoder/engine/step_executor.h"
 #include "services/decoder/kv/page_pool.h"
+#include "services/decoder/kv/prefix_index.h"
 #include "services/decoder/metrics.h"
 #include "services/decoder/sched/scheduler.h"
 
@@ -38,6 +40,10 @@ inline constexpr int64_t kResumedMax = 4096;
 struct EngineOptions {
   SchedulerLimits scheduler;
   int64_t kv_pages = 1;
+  // Whether pages are kept for later requests; the choices of one share theirs in any case.
+  bool prefix_caching = true;
+  std::string numerics_id;  // what, besides ids and embeddings, the bits in a page depend on
+  std::string weights_digest;
   int64_t max_waiting = 128;                  // generations accepted and in no step yet, >= 1
   std::chrono::milliseconds heartbeat{1000};  // of silence, until a heartbeat is sent
   std::chrono::milliseconds step_max{60000};  // a step under way for longer: not alive
@@ -114,6 +120,7 @@ class Engine {
   void Sweep();
   absl::Status Advance(ActiveGeneration& generation, SteadyTime now);
   absl::Status Schedule(ActiveGeneration& generation, SteadyTime now);
+  PageKey PrefixRootOf(const GenerationRequest& request);
   void SendHeartbeats(SteadyTime now);
   // Tells every generation that the engine drains, once it does.
   void TellDraining();
@@ -159,10 +166,12 @@ class Engine {
 
   // The engine thread's own.
   PagePool pool_;
+  PrefixIndex prefixes_;
   Scheduler scheduler_;
   Actives actives_;
   std::unordered_map<SequenceId, Owner> owners_;
   SequenceId last_sequence_ = 0;
+  uint64_t last_unshared_ = 0;
   std::vector<SamplingScratch> scratch_;
   RateMeter generated_;
   double rows_per_busy_second_ = 0;  // smoothed

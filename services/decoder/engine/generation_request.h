@@ -35,7 +35,8 @@ struct GenerationRequest {
   uint32_t num_choices = 1;             // 1 .. 4
   // Per choice, answer tokens known from an earlier attempt; each at most max_tokens long.
   std::vector<std::vector<int32_t>> emitted;
-  int32_t priority = 0;  // larger goes first
+  int32_t priority = 0;    // larger goes first
+  std::string cache_salt;  // only requests of the same salt share KV pages
   SteadyTime deadline = SteadyTime::max();
 
   // The longest any choice can get, in tokens.

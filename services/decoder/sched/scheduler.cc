@@ -11,12 +11,13 @@ namespace prism {
 namespace {
 
 bool IsDecoding(const Sequence& sequence) {
-  return sequence.pending() == 1 && !sequence.logits_of_every_token();
+  return sequence.pending() == 1 && sequence.computed() >= sequence.logits_until();
 }
 
 }  // namespace
 
-Scheduler::Scheduler(const SchedulerLimits& limits, PagePool* pool) : limits_(limits), pool_(pool) {
+Scheduler::Scheduler(const SchedulerLimits& limits, PagePool* pool, PrefixIndex* index)
+    : limits_(limits), pool_(pool), index_(index) {
   PRISM_CHECK(limits.max_num_seqs >= 1 && limits.max_num_batched_tokens >= limits.max_num_seqs);
   PRISM_CHECK(limits.waiting_max >= 1 && limits.growth_tokens >= 0 && limits.score_rows_max >= 1);
 }
@@ -105,7 +106,7 @@ void Scheduler::PlanDecodes(Budget& budget, StepPlan& plan) {
 void Scheduler::PlanPrefills(Budget& budget, StepPlan& plan) {
   for (Sequence* sequence : running_) {
     if (IsDecoding(*sequence)) continue;
-    const int64_t count = ChunkOf(*sequence, budget);
+    const int64_t count = ChunkOf(*sequence, sequence->computed(), budget);
     if (count == 0) continue;
     // Known tokens were promised their pages at admission, so this takes from nobody.
     PRISM_CHECK(GivePages(*sequence, sequence->computed() + count));
@@ -114,31 +115,70 @@ void Scheduler::PlanPrefills(Budget& budget, StepPlan& plan) {
 }
 
 void Scheduler::Admit(Budget& budget, StepPlan& plan) {
-  while (!waiting_.empty() && num_running() < limits_.max_num_seqs) {
-    Sequence& sequence = **waiting_.begin();
-    const int64_t count = ChunkOf(sequence, budget);
-    if (count == 0) return;
-    const int64_t tokens = std::min(sequence.limit(), sequence.length() + limits_.growth_tokens);
-    if (!pool_->TryReserve(PagesFor(tokens))) return;
-    sequence.reserved_pages_ = PagesFor(tokens);
-    waiting_.erase(waiting_.begin());
-    if (sequence.preemptions() > 0) --preempted_waiting_;
-    sequence.state_ = SequenceState::kRunning;
-    running_.insert(&sequence);
-    PRISM_CHECK(GivePages(sequence, sequence.computed() + count));
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    if (num_running() >= limits_.max_num_seqs || budget.rows == 0) return;
+    Sequence& sequence = **it;
+    ++it;
+    if (IsBehind(sequence)) continue;
+    const int64_t known = KnownTokens(sequence);
+    // Whatever it needs must be under way: one that runs waits for no memory but pages.
+    if (!sequence.AbsentFrom(known).empty() || sequence.ComputableUntil(known) == known) continue;
+    const int64_t count = ChunkOf(sequence, known, budget);
+    if (count == 0 || !AdmitOne(sequence)) return;
+    PRISM_CHECK(sequence.computed() == known && GivePages(sequence, known + count));
     AddRows(sequence, count, budget, plan);
   }
 }
 
-int64_t Scheduler::ChunkOf(const Sequence& sequence, const Budget& budget) const {
-  const int64_t count = std::min(sequence.pending(), budget.rows);
-  return sequence.logits_of_every_token() ? std::min(count, budget.score_rows) : count;
+bool Scheduler::AdmitOne(Sequence& sequence) {
+  // Taken first, so that what is evicted next is not among them.
+  std::vector<PageIndex> pages;
+  if (index_ != nullptr) pages = index_->Acquire(sequence.KeysToTake());
+  const auto num_taken = static_cast<int64_t>(pages.size());
+  const int64_t tokens = std::min(sequence.limit(), sequence.length() + limits_.growth_tokens);
+  if (!Reserve(PagesFor(tokens) - num_taken)) {
+    if (index_ != nullptr) index_->Release(pages);
+    return false;
+  }
+  sequence.pages_ = std::move(pages);
+  sequence.reserved_pages_ = PagesFor(tokens) - num_taken;
+  sequence.num_published_ = num_taken;
+  sequence.computed_ = sequence.cached_ = num_taken * kTokensPerPage;
+  sequence.CheckOrder();
+  waiting_.erase(&sequence);
+  if (sequence.preemptions() > 0) --preempted_waiting_;
+  sequence.state_ = SequenceState::kRunning;
+  sequence.admission_ = ++admissions_;
+  running_.insert(&sequence);
+  return true;
+}
+
+bool Scheduler::IsBehind(const Sequence& sequence) {
+  const Sequence* const leader = sequence.follows() == 0 ? nullptr : Find(sequence.follows());
+  if (leader == nullptr || index_ == nullptr) return false;
+  const int64_t shared = std::min(leader->prompt_length(), sequence.length() - 1) / kTokensPerPage;
+  return leader->computed() < shared * kTokensPerPage;
+}
+
+int64_t Scheduler::KnownTokens(Sequence& sequence) const {
+  return index_ == nullptr ? 0 : index_->Match(sequence.KeysToTake()) * kTokensPerPage;
+}
+
+int64_t Scheduler::ChunkOf(const Sequence& sequence, int64_t begin, const Budget& budget) const {
+  const int64_t count = std::min(sequence.ComputableUntil(begin) - begin, budget.rows);
+  const int64_t scored = sequence.logits_until() - begin;
+  return scored > 0 ? std::min({count, scored, budget.score_rows}) : count;
+}
+
+bool Scheduler::Reserve(int64_t count) {
+  if (index_ != nullptr && count > pool_->free()) index_->Evict(count - pool_->free());
+  return pool_->TryReserve(count);
 }
 
 bool Scheduler::GivePages(Sequence& sequence, int64_t num_tokens) {
   while (static_cast<int64_t>(sequence.pages_.size()) < PagesFor(num_tokens)) {
     if (sequence.reserved_pages_ == 0) {
-      while (!pool_->TryReserve(1)) {
+      while (!Reserve(1)) {
         Sequence& last = **running_.rbegin();
         Preempt(last);
         if (&last == &sequence) return false;
@@ -164,8 +204,13 @@ void Scheduler::Preempt(Sequence& sequence) {
 }
 
 void Scheduler::ReturnPages(Sequence& sequence) {
-  pool_->Free(sequence.pages_);
+  if (index_ != nullptr) {
+    index_->Release(sequence.pages_);
+  } else {
+    for (const PageIndex page : sequence.pages_) pool_->RemoveUser(page, /*keep=*/false);
+  }
   sequence.pages_.clear();
+  sequence.num_published_ = 0;
   pool_->Unreserve(sequence.reserved_pages_);
   sequence.reserved_pages_ = 0;
 }
@@ -192,7 +237,9 @@ void Scheduler::AddRows(Sequence& sequence, int64_t count, Budget& budget, StepP
                                 .count = to - from});
     plan.num_visual_rows += to - from;
   }
-  const int64_t num_logits = sequence.logits_of_every_token() ? count : (end == sequence.length() ? 1 : 0);
+  // A chunk never goes beyond the scored tokens.
+  const bool scored = begin < sequence.logits_until();
+  const int64_t num_logits = scored ? count : (end == sequence.length() ? 1 : 0);
   const auto first_logit = static_cast<int64_t>(plan.logit_rows.size());
   for (int64_t i = count - num_logits; i < count; ++i) {
     plan.logit_rows.push_back(static_cast<int32_t>(first_row + i));
@@ -204,7 +251,7 @@ void Scheduler::AddRows(Sequence& sequence, int64_t count, Budget& budget, StepP
                             .first_logit = first_logit,
                             .num_logits = num_logits});
   budget.rows -= count;
-  if (sequence.logits_of_every_token()) budget.score_rows -= count;
+  if (scored) budget.score_rows -= count;
 }
 
 void Scheduler::FillPageTables(StepPlan& plan) {
@@ -236,7 +283,32 @@ void Scheduler::Complete(const StepPlan& plan) {
     Sequence* sequence = Find(planned.id);
     PRISM_CHECK(sequence != nullptr && sequence->computed() == planned.begin);
     sequence->MarkComputed(planned.begin + planned.count);
+    PublishPages(*sequence);
   }
+}
+
+void Scheduler::Abandon(const StepPlan& plan) {
+  PRISM_CHECK(in_step_ && plan.step == steps_);
+  in_step_ = false;
+}
+
+void Scheduler::PublishPages(Sequence& sequence) {
+  if (index_ == nullptr) return;
+  const int64_t full = sequence.computed() / kTokensPerPage;
+  if (sequence.num_published_ == full) return;
+  const absl::Span<const PageKey> keys = sequence.KeysUpTo(full);
+  if (keys.empty()) return;
+  for (auto i = static_cast<size_t>(sequence.num_published_); i < keys.size(); ++i) {
+    const PageIndex parent = i == 0 ? kNoPage : sequence.pages_[i - 1];
+    sequence.pages_[i] = index_->Publish(keys[i], parent, sequence.pages_[i]);
+  }
+  sequence.num_published_ = full;
+}
+
+void Scheduler::Distrust(SequenceId id) {
+  const Sequence* const sequence = Find(id);
+  if (sequence == nullptr || index_ == nullptr) return;
+  for (const PageIndex page : sequence->pages()) index_->Forget(page);
 }
 
 }  // namespace prism

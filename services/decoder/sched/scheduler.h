@@ -3,16 +3,23 @@
 //
 // Every step carries, in this order and within max_num_batched_tokens rows:
 //   1. one row of each sequence that is decoding: a long prompt never holds them up;
-//   2. a chunk of each prompt under way, oldest first, as far as rows are left;
+//   2. a chunk of each prompt under way, the one admitted first before the others, as far as rows are
+//      left and the embeddings of its spans are here;
 //   3. newly admitted sequences, while pages can be promised to them.
-// The order everywhere is priority (larger first), then arrival. The head of the waiting queue is
-// never overtaken, so nothing starves.
+// Sequences wait in the order of priority (larger first), then of what is due first, then of arrival.
+// One that can be computed is never overtaken; one whose embeddings are under way, or that follows
+// another, lets others pass. As what is due of a request is at most its arrival plus its objective,
+// newcomers cannot overtake it for ever.
 //
-// Pages: at admission a sequence is promised the pages of its known tokens and of
-// `growth_tokens` more (or up to its limit). If it outgrows them it takes free pages; if none is
-// free the last sequence in the order loses its pages and waits again, with its tokens kept, to be
-// computed anew. The first in the order can thus always go on, as Add() refuses what the whole
-// pool could not hold: no deadlock.
+// Pages: at admission a sequence takes the pages of its prefix that a PrefixIndex knows, and is
+// promised the pages of its other known tokens and of `growth_tokens` more (or up to its limit). If
+// it outgrows them it takes free pages, and cached ones; if there is none, the sequence admitted last
+// loses its pages and waits again, with its tokens kept, to be computed anew. The one admitted first
+// can thus always go on, as Add() refuses what the whole pool could not hold: no deadlock, and as it
+// ends some day and the next becomes the first, no livelock.
+//
+// A page is published when the step that filled it has retired. Where an equal one is known already,
+// the sequence goes on with that one.
 //
 // Threads, clocks and tensors do not occur here. Thread safety: thread-compatible; the engine
 // thread owns it.
@@ -26,6 +33,7 @@
 
 #include "absl/status/status.h"
 #include "services/decoder/kv/page_pool.h"
+#include "services/decoder/kv/prefix_index.h"
 #include "services/decoder/sched/sequence.h"
 #include "services/decoder/sched/step_plan.h"
 
@@ -41,9 +49,9 @@ struct SchedulerLimits {
 
 class Scheduler {
  public:
-  // `pool` outlives the scheduler, which alone takes from it.
-  // REQUIRES: the limits are as their comments say
-  Scheduler(const SchedulerLimits& limits, PagePool* pool);
+  // `pool` and `index` (of the same pool; null: no pages are shared) outlive the scheduler, which alone
+  // takes from them. REQUIRES: the limits are as their comments say
+  Scheduler(const SchedulerLimits& limits, PagePool* pool, PrefixIndex* index = nullptr);
   ~Scheduler();
 
   // OK if a sequence of so many tokens at most can ever run; else ResourceExhausted with the
@@ -62,8 +70,16 @@ class Scheduler {
   // Complete() before the next Plan().
   StepPlan Plan();
 
-  // The step has run (or failed, which its sequences do not survive: Remove() them next).
+  // The step has run.
   void Complete(const StepPlan& plan);
+  // The step has failed, in place of Complete(); its sequences do not survive: Remove() them next.
+  void Abandon(const StepPlan& plan);
+
+  // What the sequence computed is not to be trusted: its pages are found by nobody from now on.
+  void Distrust(SequenceId id);
+
+  // Tokens from the front of a sequence whose pages are known now.
+  int64_t KnownTokens(Sequence& sequence) const;
 
   // Null if unknown.
   Sequence* Find(SequenceId id);
@@ -76,14 +92,18 @@ class Scheduler {
   bool idle() const { return sequences_.empty(); }
 
  private:
-  // Priority, then arrival.
+  // How they wait: priority, what is due first, arrival.
   struct Before {
     bool operator()(const Sequence* a, const Sequence* b) const {
       if (a->priority() != b->priority()) return a->priority() > b->priority();
+      if (a->due() != b->due()) return a->due() < b->due();
       return a->arrival() < b->arrival();
     }
   };
-  using Order = std::set<Sequence*, Before>;
+  // How they run.
+  struct AdmittedBefore {
+    bool operator()(const Sequence* a, const Sequence* b) const { return a->admission() < b->admission(); }
+  };
 
   struct Budget {
     int64_t rows;
@@ -93,8 +113,17 @@ class Scheduler {
   void PlanDecodes(Budget& budget, StepPlan& plan);
   void PlanPrefills(Budget& budget, StepPlan& plan);
   void Admit(Budget& budget, StepPlan& plan);
-  int64_t ChunkOf(const Sequence& sequence, const Budget& budget) const;
-  // Gives pages for the first `num_tokens` tokens, taking them from the last in the order if need
+  // Moves a waiting sequence to the running ones with pages for its next chunk. False if there are not
+  // enough pages.
+  bool AdmitOne(Sequence& sequence);
+  // Does it wait for the pages of the one it follows?
+  bool IsBehind(const Sequence& sequence);
+  // Rows that can be computed from `begin` on within the budget.
+  int64_t ChunkOf(const Sequence& sequence, int64_t begin, const Budget& budget) const;
+  // Makes free and cached pages reserved ones.
+  bool Reserve(int64_t count);
+  void PublishPages(Sequence& sequence);
+  // Gives pages for the first `num_tokens` tokens, taking them from the one admitted last if need
   // be. False if `sequence` itself lost its pages.
   bool GivePages(Sequence& sequence, int64_t num_tokens);
   void Preempt(Sequence& sequence);
@@ -104,10 +133,12 @@ class Scheduler {
 
   const SchedulerLimits limits_;
   PagePool* const pool_;
+  PrefixIndex* const index_;
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
-  Order waiting_;
-  Order running_;
+  std::set<Sequence*, Before> waiting_;
+  std::set<Sequence*, AdmittedBefore> running_;
   uint64_t arrivals_ = 0;
+  uint64_t admissions_ = 0;
   uint64_t steps_ = 0;
   int64_t preemptions_ = 0;
   int64_t preempted_waiting_ = 0;  // of waiting_, those that ran before

@@ -86,6 +86,7 @@ DecoderHarness::DecoderHarness(const HarnessOptions& options) : backend_(CreateC
   engine_ = std::make_unique<Engine>(
       EngineOptions{.scheduler = scheduler,
                     .kv_pages = options.kv_pages,
+                    .prefix_caching = options.prefix_caching,
                     .max_waiting = options.max_waiting,
                     .heartbeat = options.heartbeat},
       std::move(ranks), std::make_unique<EmbeddingPuller>(EmbeddingPullerOptions{}), DecoderMetrics());
@@ -101,7 +102,7 @@ DecoderHarness::~DecoderHarness() {
   engine_.reset();  // its thread has told the service of every call's end; joined, it is seen to have
 }
 
-v1::GenerateRequest DecoderHarness::RequestOf(const OracleCase& oracle) {
+v1::GenerateRequest DecoderHarness::RequestOf(const OracleCase& oracle, float scale) {
   v1::GenerateRequest request;
   request.set_generation_id(std::string(8, 'g') + std::string(reinterpret_cast<const char*>(&++last_id_), 8));
   for (const int32_t id : oracle.prompt_token_ids) request.add_token_ids(static_cast<uint32_t>(id));
@@ -110,11 +111,11 @@ v1::GenerateRequest DecoderHarness::RequestOf(const OracleCase& oracle) {
   sampling->set_max_tokens(static_cast<uint32_t>(oracle.greedy_ids.size()));
   sampling->set_ignore_eos(true);
   sampling->set_top_logprobs(0);
-  AddPictures(oracle, &request);
+  AddPictures(oracle, scale, &request);
   return request;
 }
 
-void DecoderHarness::AddPictures(const OracleCase& oracle, v1::GenerateRequest* request) {
+void DecoderHarness::AddPictures(const OracleCase& oracle, float scale, v1::GenerateRequest* request) {
   const bool video = !oracle.videos.empty();
   const TensorView grids = oracle.tensor(video ? "video_grid_thw" : "image_grid_thw");
   if (!grids.present()) return;
@@ -133,6 +134,7 @@ void DecoderHarness::AddPictures(const OracleCase& oracle, v1::GenerateRequest* 
               .Rows(first, tokens);
       values.insert(values.end(), rows.data<float>(), rows.data<float>() + rows.num_elements());
     }
+    for (float& value : values) value *= scale;
     const auto handle = static_cast<uint32_t>(request->handles_size());
     FillHandle(encoder_.Put(values, {.grid_t = grid[0],
                                      .grid_h = grid[1],

@@ -32,6 +32,7 @@ struct HarnessOptions {
   int64_t growth_tokens = 64;
   int64_t max_waiting = 64;
   std::chrono::milliseconds heartbeat{1000};
+  bool prefix_caching = true;
 };
 
 // What a stream of GenerateEvents came to.
@@ -56,14 +57,14 @@ class DecoderHarness {
   int port() const { return server_->port(); }
 
   // The case's prompt with its pictures held by the encoder; greedy, past end ids, as many tokens
-  // as the reference has, with log-probabilities.
-  v1::GenerateRequest RequestOf(const OracleCase& oracle);
+  // as the reference has, with log-probabilities. The embeddings are the reference's times `scale`.
+  v1::GenerateRequest RequestOf(const OracleCase& oracle, float scale = 1);
   // Runs a stream to its end.
   StreamResult Run(const v1::GenerateRequest& request,
                    std::chrono::milliseconds timeout = std::chrono::seconds(120));
 
  private:
-  void AddPictures(const OracleCase& oracle, v1::GenerateRequest* request);
+  void AddPictures(const OracleCase& oracle, float scale, v1::GenerateRequest* request);
 
   FakeEncoder encoder_;
   std::unique_ptr<Backend> backend_;

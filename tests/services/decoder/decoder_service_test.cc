@@ -104,6 +104,32 @@ INSTANTIATE_TEST_SUITE_P(Micro, OracleTest, testing::Values("dense-micro", "moe-
                            return std::string(param.param).substr(0, 3) == "moe" ? "Moe" : "Dense";
                          });
 
+// A case asked again, after its pages were made by another request, has the bits it has without a cache.
+TEST_P(OracleTest, GivesTheSameBitsFromCachedPages) {
+  DecoderHarness cold({.model = GetParam(), .prefix_caching = false});
+  DecoderHarness warm({.model = GetParam(), .kv_pages = 256});
+  uint32_t cached = 0;
+  for (const std::string& name : AllCases()) {
+    SCOPED_TRACE(name);
+    const auto oracle = OpenCase(GetParam(), name);
+    const StreamResult alone = cold.Run(cold.RequestOf(*oracle));
+    ASSERT_TRUE(alone.status.ok()) << alone.status;
+    EXPECT_EQ(alone.events.front().started().cached_tokens(), 0u);
+    for (const bool again : {false, true}) {
+      const StreamResult result = warm.Run(warm.RequestOf(*oracle));
+      ASSERT_TRUE(result.status.ok()) << result.status;
+      EXPECT_EQ(result.Ids(), alone.Ids());
+      EXPECT_EQ(result.Logprobs(), alone.Logprobs());
+      const auto& started = result.events.front().started();
+      if (again) {
+        EXPECT_EQ(started.cached_tokens(), (started.prompt_tokens() - 1) / 64 * 64);
+        cached += started.cached_tokens();
+      }
+    }
+  }
+  EXPECT_GT(cached, 0u);
+}
+
 class DecoderServiceTest : public testing::Test {
  protected:
   v1::GenerateRequest TextRequest() { return decoder_.RequestOf(*OpenCase("dense-micro", "text_short")); }
@@ -147,6 +173,35 @@ TEST_F(DecoderServiceTest, SendsReceiptsWithStartedAndFinished) {
       EXPECT_EQ(receipts->at(0).cached(), cached);
     }
   }
+}
+
+TEST_F(DecoderServiceTest, NeverAnswersFromAnotherPictureOrAnotherTenantsPages) {
+  const auto oracle = OpenCase("dense-micro", "image_photo");
+  const auto cached_of = [](const StreamResult& result) {
+    return result.events.empty() ? -1 : static_cast<int>(result.events.front().started().cached_tokens());
+  };
+  const v1::GenerateRequest request = decoder_.RequestOf(*oracle);
+  const StreamResult first = decoder_.Run(request);
+  ASSERT_TRUE(first.status.ok()) << first.status;
+  ASSERT_GT(request.token_ids_size(), 64);
+  const int all = (request.token_ids_size() - 1) / 64 * 64;
+
+  // As large, and darker.
+  v1::GenerateRequest darker = decoder_.RequestOf(*oracle, 0.5);
+  const StreamResult second = decoder_.Run(darker);
+  ASSERT_TRUE(second.status.ok()) << second.status;
+  EXPECT_LE(cached_of(second), static_cast<int>(request.spans(0).offset()));
+  EXPECT_NE(second.Logprobs(), first.Logprobs());
+  DecoderHarness cold({.prefix_caching = false});
+  EXPECT_EQ(cold.Run(cold.RequestOf(*oracle, 0.5)).Logprobs(), second.Logprobs());
+
+  v1::GenerateRequest isolated = decoder_.RequestOf(*oracle);
+  isolated.set_cache_salt("tenant");
+  EXPECT_EQ(cached_of(decoder_.Run(isolated)), 0);
+  isolated.set_attempt(1);
+  const StreamResult again = decoder_.Run(isolated);
+  EXPECT_EQ(cached_of(again), all);
+  EXPECT_EQ(again.Logprobs(), first.Logprobs());
 }
 
 TEST_F(DecoderServiceTest, ScoresWithTheLogProbabilitiesOfGenerating) {

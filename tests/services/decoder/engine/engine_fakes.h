@@ -87,6 +87,7 @@ class FakeExecutor final : public StepExecutor {
     }
     SampleWished();
     MutexLock lock(&mutex_);
+    rows_total_ += static_cast<int64_t>(rows);
     rows_max_ = std::max(rows_max_, static_cast<int64_t>(rows));
     sequences_max_ = std::max(sequences_max_, static_cast<int64_t>(plan.sequences.size()));
     if (failures_ > 0) {
@@ -127,6 +128,11 @@ class FakeExecutor final : public StepExecutor {
   void Poison(int32_t token) {
     MutexLock lock(&mutex_);
     poison_token_ = token;
+  }
+  // Computed so far.
+  int64_t rows_total() const {
+    MutexLock lock(&mutex_);
+    return rows_total_;
   }
   int64_t sequences_max() const {
     MutexLock lock(&mutex_);
@@ -179,6 +185,7 @@ class FakeExecutor final : public StepExecutor {
   bool held_ = false;
   int failures_ = 0;
   int32_t poison_token_ = -1;
+  int64_t rows_total_ = 0;
   int64_t rows_max_ = 0;
   int64_t sequences_max_ = 0;
   absl::Status status_;

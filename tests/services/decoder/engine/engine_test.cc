@@ -5,12 +5,10 @@
 
 #include <algorithm>
 #include <limits>
-#include <thread>
 
 #include "common/wire/status_codec.h"
 #include "services/decoder/engine/rate_meter.h"
-#include "tests/common/base/patience.h"
-#include "tests/services/decoder/engine/engine_fakes.h"
+#include "tests/services/decoder/engine/engine_rig.h"
 
 namespace prism {
 namespace {
@@ -20,105 +18,6 @@ using std::chrono::seconds;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-constexpr int64_t kVocabulary = 500;
-
-SteadyTime In(milliseconds delay) { return std::chrono::steady_clock::now() + delay; }
-
-struct Options {
-  int64_t pages = 64;
-  int64_t max_num_seqs = 16;
-  int64_t max_num_batched_tokens = 64;
-  int64_t max_waiting = 128;
-  int64_t growth_tokens = 64;
-  milliseconds heartbeat{1000};
-  milliseconds step_max{60000};
-  int sampling_threads = 1;
-  bool executor_samples = false;
-};
-
-// An engine with its surroundings.
-class Rig {
- public:
-  explicit Rig(const Options& options = {}) {
-    auto executor = std::make_unique<FakeExecutor>(kVocabulary, options.pages);
-    executor_ = executor.get();
-    if (options.executor_samples) executor_->SampleHere();
-    engine_ = std::make_unique<Engine>(
-        EngineOptions{.scheduler = {.max_num_seqs = options.max_num_seqs,
-                                    .max_num_batched_tokens = options.max_num_batched_tokens,
-                                    .growth_tokens = options.growth_tokens},
-                      .kv_pages = options.pages,
-                      .max_waiting = options.max_waiting,
-                      .heartbeat = options.heartbeat,
-                      .step_max = options.step_max,
-                      .sampling_threads = options.sampling_threads},
-        std::move(executor), std::make_unique<FakeEmbeddings>(&embeddings_),
-        DecoderMetrics(&registry_,
-                       {.model_name = "fake", .model_length_max = 4096, .kv_pages = options.pages}));
-  }
-
-  Engine& engine() { return *engine_; }
-  FakeExecutor& executor() { return *executor_; }
-  FakeEmbeddings::State& embeddings() { return embeddings_; }
-  std::string MetricsText() const { return registry_.Text(); }
-  // The engine publishes its numbers after it has told the sinks.
-  bool AwaitMetric(const std::string& line) const {
-    const SteadyTime end = In(Patient(seconds(30)));
-    while (std::chrono::steady_clock::now() < end) {
-      if (MetricsText().find(line) != std::string::npos) return true;
-      std::this_thread::sleep_for(milliseconds(1));
-    }
-    return false;
-  }
-  void Stop() { engine_.reset(); }
-
-  // A wake, for what the fake embeddings changed.
-  void WakeAfterPulls() {
-    std::vector<std::function<void()>> waiting;
-    {
-      MutexLock lock(&embeddings_.mutex);
-      embeddings_.hold = false;
-      waiting.swap(embeddings_.waiting);
-    }
-    for (const auto& wake : waiting) wake();
-  }
-
- private:
-  MetricRegistry registry_;
-  FakeEmbeddings::State embeddings_;
-  FakeExecutor* executor_;
-  std::unique_ptr<Engine> engine_;
-};
-
-GenerationRequest Prompt(int64_t length, int64_t max_tokens, int32_t first = 1) {
-  GenerationRequest request;
-  request.generation_id = std::string(16, static_cast<char>(first));
-  for (int64_t i = 0; i < length; ++i)
-    request.token_ids.push_back(static_cast<int32_t>((first + i * 7) % kVocabulary));
-  request.max_tokens = max_tokens;
-  request.sampling.temperature = 0;
-  return request;
-}
-
-// One submitted generation. A test that lets it go before its end stops the engine first, which still
-// writes to its sink.
-struct Call {
-  explicit Call(GenerationRequest request)
-      : generation(std::make_shared<Generation>(std::move(request), sink.NewSink())) {}
-  absl::Status Submit(Rig& rig) { return rig.engine().Submit(generation); }
-  Recording sink;
-  std::shared_ptr<Generation> generation;
-};
-
-std::vector<int32_t> Answer(const GenerationRequest& request, const Options& options = {},
-                            uint32_t choice = 0) {
-  Rig rig(options);
-  Call call(request);
-  EXPECT_TRUE(call.Submit(rig).ok());
-  EXPECT_TRUE(call.sink.Wait().ok());
-  return call.sink.Tokens(choice);
-}
 
 TEST(EngineTest, TellsAGenerationInOrderFromStartedToFinished) {
   Rig rig;
