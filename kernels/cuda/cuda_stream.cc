@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "kernels/cuda/cuda_status.h"
-#include "kernels/cuda/endless_kernel.h"
 #include "kernels/cuda/probe_kernel.h"
 
 namespace prism::cuda {
@@ -143,20 +142,6 @@ absl::StatusOr<int64_t> CudaStream::StageRoom(int64_t wanted) {
   return std::min(wanted, kStageBytes - stages_[static_cast<size_t>(stage_)].used_bytes);
 }
 
-void CudaStream::CopyHost(char* to, const char* from, int64_t size_bytes) {
-  const int64_t parts = (size_bytes + kCopyPartBytes - 1) / kCopyPartBytes;
-  if (parts < kCopyThreads) {
-    std::memcpy(to, from, static_cast<size_t>(size_bytes));
-    return;
-  }
-  if (copiers_ == nullptr) copiers_ = std::make_unique<ParallelPool>(kCopyThreads);
-  copiers_->Run(parts, [&](int64_t part, int) {
-    const int64_t begin = part * kCopyPartBytes;
-    const int64_t size = std::min(kCopyPartBytes, size_bytes - begin);
-    std::memcpy(to + begin, from + begin, static_cast<size_t>(size));
-  });
-}
-
 absl::Status CudaStream::CopyToDevice(const TensorView& host, const TensorView& device) {
   PRISM_RETURN_IF_ERROR(CheckCopy(host, device));
   const int64_t size_bytes = host.size_bytes();
@@ -166,7 +151,7 @@ absl::Status CudaStream::CopyToDevice(const TensorView& host, const TensorView& 
     PRISM_ASSIGN_OR_RETURN(const int64_t room, StageRoom(size_bytes - done));
     Stage& stage = stages_[static_cast<size_t>(stage_)];
     char* const staged = stage.data + stage.used_bytes;
-    CopyHost(staged, from + done, room);
+    std::memcpy(staged, from + done, static_cast<size_t>(room));
     PRISM_CUDA_RETURN_IF_ERROR(
         cudaMemcpyAsync(to + done, staged, static_cast<size_t>(room), cudaMemcpyHostToDevice, handle_),
         "copy to the device");
@@ -200,8 +185,6 @@ absl::Status CudaStream::CopyToHost(const TensorView& device, const TensorView& 
   }
   return absl::OkStatus();
 }
-
-absl::Status CudaStream::QueueEndless() { return CudaStatus(LaunchEndless(handle_), "an endless kernel"); }
 
 absl::Status CudaStream::Synchronize() {
   return CudaStatus(cudaStreamSynchronize(handle_), absl::StrCat("cuda:", device_));

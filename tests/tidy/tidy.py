@@ -44,6 +44,17 @@ ARROWS = {
     "services/router": BASE + ["common/text", "common/checkpoint/model_config.h", "protos"] + RPC,
     "services/gateway": BASE + ["common/text", "common/checkpoint/model_config.h", "protos"] + RPC,
     "services/cli": BASE + ["common/text", "common/checkpoint/model_config.h", "protos"] + RPC,
+    # The parts of services that neither wait nor call.
+    "services/sim": TENSOR + [
+        "common/rpc/flags.h",
+        "common/text/stop_matcher.h",
+        "services/decoder/kv",
+        "services/decoder/sched",
+        "services/router/attempt_state.h",
+        "services/router/generation_journal.h",
+        "services/router/placement.h",
+        "services/vision_encoder/embedding_store.h",
+    ],
 }
 # main.cc alone makes backends.
 MAIN_EXTRA = ["kernels/backends"]
