@@ -44,15 +44,25 @@ void LayerNormRow(const float* x, const float* weight, const float* bias, int64_
   }
 }
 
+// x += add, of one row; nothing if add is null.
+void AddRow(float* x, const float* add, int64_t columns) {
+  if (add == nullptr) return;
+  for (int64_t c = 0; c < columns; ++c) x[c] += add[c];
+}
+
+const float* RowOrNull(const float* rows, int64_t index) { return rows == nullptr ? nullptr : rows + index; }
+
 }  // namespace
 
 absl::Status RmsNorm(Stream& stream, const RmsNormArgs& args) {
   const int64_t columns = args.x.dim(1);
-  const float* x = args.x.data<float>();
+  float* x = args.x.data<float>();
+  const float* add = args.add.present() ? args.add.data<float>() : nullptr;
   const float* weight = args.weight.data<float>();
   float* y = args.y.data<float>();
   ParallelRows(stream, args.x.dim(0), columns, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
+      AddRow(x + t * columns, RowOrNull(add, t * columns), columns);
       RmsNormRow(x + t * columns, weight, columns, args.epsilon, y + t * columns);
     }
   });
@@ -77,12 +87,14 @@ absl::Status HeadRmsNorm(Stream& stream, const HeadRmsNormArgs& args) {
 
 absl::Status LayerNorm(Stream& stream, const LayerNormArgs& args) {
   const int64_t columns = args.x.dim(1);
-  const float* x = args.x.data<float>();
+  float* x = args.x.data<float>();
+  const float* add = args.add.present() ? args.add.data<float>() : nullptr;
   const float* weight = args.weight.data<float>();
   const float* bias = args.bias.data<float>();
   float* y = args.y.data<float>();
   ParallelRows(stream, args.x.dim(0), columns, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
+      AddRow(x + t * columns, RowOrNull(add, t * columns), columns);
       LayerNormRow(x + t * columns, weight, bias, columns, args.epsilon, y + t * columns);
     }
   });

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdlib>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -61,6 +62,9 @@ std::string VersionName(int version) { return absl::StrCat(version / 1000, ".", 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend() {
+  // All kernels are loaded at the start: loading one at its first use can wait for the kernels that run, and
+  // one of those may wait for a message of the rank whose kernel is loaded.
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);

@@ -28,6 +28,8 @@ class CudaStream final : public Stream {
   absl::StatusOr<std::optional<DeviceMemorySizes>> MemorySizes() override;
   absl::Status CopyToDevice(const TensorView& host, const TensorView& device) override;
   absl::Status CopyToHost(const TensorView& device, const TensorView& host) override;
+  absl::Status QueueCopyToDevice(const TensorView& host, const TensorView& device) override;
+  absl::Status QueueCopyToHost(const TensorView& device, const TensorView& host) override;
   absl::Status Synchronize() override;
   // As CUDA graphs.
   bool records_cheaply() const override { return true; }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/cuda/detail/launch.cuh"
+#include "kernels/cuda/detail/pipeline.cuh"
 #include "kernels/cuda/elementwise_kernels.h"
 #include "kernels/cuda/elementwise_math.cuh"
 
@@ -49,6 +51,8 @@ unsigned BlocksFor(int64_t threads) {
 // Grid: any; each thread takes packs a grid apart. size is a multiple of kCount.
 template <typename T, int kCount, typename Body>
 __global__ void __launch_bounds__(kThreads) pack_kernel(int64_t size, Body body) {
+  LetNextStart();
+  WaitForEarlier();
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * kCount;
   for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kCount; i < size;
        i += step) {
@@ -61,11 +65,10 @@ template <typename Body>
 cudaError_t ForPacks(int64_t size, bool packed, const Body& body, cudaStream_t stream) {
   if (size <= 0) return cudaSuccess;
   if (packed && size % kPack == 0) {
-    pack_kernel<float, kPack><<<BlocksFor(size / kPack), kThreads, 0, stream>>>(size, body);
-  } else {
-    pack_kernel<float, 1><<<BlocksFor(size), kThreads, 0, stream>>>(size, body);
+    return LaunchAfter(pack_kernel<float, kPack, Body>, dim3(BlocksFor(size / kPack)), kThreads, 0, stream,
+                       size, body);
   }
-  return cudaGetLastError();
+  return LaunchAfter(pack_kernel<float, 1, Body>, dim3(BlocksFor(size)), kThreads, 0, stream, size, body);
 }
 
 struct AddBody {

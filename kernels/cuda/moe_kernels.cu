@@ -2,6 +2,7 @@
 #include <cuda_bf16.h>
 
 #include "common/tensor/sum_order.h"
+#include "kernels/cuda/detail/launch.cuh"
 #include "kernels/cuda/detail/matmul_forms.h"
 #include "kernels/cuda/detail/pipeline.cuh"
 #include "kernels/cuda/elementwise_kernels.h"
@@ -264,20 +265,6 @@ __global__ void __launch_bounds__(kCombineThreads) combine_kernel(const __grid_c
   }
 }
 
-template <typename Kernel, typename Params>
-cudaError_t LaunchAfter(Kernel kernel, dim3 grid, int threads, const Params& params, cudaStream_t stream) {
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.stream = stream;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = IsHopper() ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, params);
-}
-
 // ---- Scratch ----
 
 constexpr int64_t kAlignment = 256;
@@ -331,9 +318,9 @@ constexpr int64_t kManyPairs = 48;
 cudaError_t LaunchMoeRouter(const RouterParams& params, cudaStream_t stream) {
   if (params.tokens == 0) return cudaSuccess;
   const dim3 grid(static_cast<unsigned>((params.tokens + kRouterWarps - 1) / kRouterWarps));
-  if (params.experts <= 128) return LaunchAfter(router_kernel<4>, grid, 32 * kRouterWarps, params, stream);
-  if (params.experts <= 256) return LaunchAfter(router_kernel<8>, grid, 32 * kRouterWarps, params, stream);
-  return LaunchAfter(router_kernel<kRoutedMax / 32>, grid, 32 * kRouterWarps, params, stream);
+  if (params.experts <= 128) return LaunchAfter(router_kernel<4>, grid, 32 * kRouterWarps, 0, stream, params);
+  if (params.experts <= 256) return LaunchAfter(router_kernel<8>, grid, 32 * kRouterWarps, 0, stream, params);
+  return LaunchAfter(router_kernel<kRoutedMax / 32>, grid, 32 * kRouterWarps, 0, stream, params);
 }
 
 int64_t ExpertsScratchBytes(const ExpertsParams& params) {
@@ -366,7 +353,7 @@ cudaError_t LaunchMoeExperts(const ExpertsParams& params, LinearForm form, cudaS
                            .held = params.held,
                            .tile = tile};
   const int plan_threads = plan.slots <= kExpertsMax ? kExpertsMax : kPlanThreads;
-  cudaError_t error = LaunchAfter(plan_kernel, dim3(1), plan_threads, plan, stream);
+  cudaError_t error = LaunchAfter(plan_kernel, dim3(1), plan_threads, 0, stream, plan);
   if (error != cudaSuccess) return error;
 
   const int64_t tasks_max = TasksMax(params, tile);
@@ -418,8 +405,8 @@ cudaError_t LaunchMoeExperts(const ExpertsParams& params, LinearForm form, cudaS
   const int each = hidden % 8 == 0 ? 8 : 1;
   const dim3 grid(static_cast<unsigned>(params.tokens),
                   static_cast<unsigned>((hidden + kCombineThreads * each - 1) / (kCombineThreads * each)));
-  return each == 8 ? LaunchAfter(combine_kernel<8>, grid, kCombineThreads, combine, stream)
-                   : LaunchAfter(combine_kernel<1>, grid, kCombineThreads, combine, stream);
+  return each == 8 ? LaunchAfter(combine_kernel<8>, grid, kCombineThreads, 0, stream, combine)
+                   : LaunchAfter(combine_kernel<1>, grid, kCombineThreads, 0, stream, combine);
 }
 
 }  // namespace prism::cuda

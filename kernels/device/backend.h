@@ -108,6 +108,14 @@ class Stream {
   // (to) or read (from). REQUIRES: equal type and shape.
   virtual absl::Status CopyToDevice(const TensorView& host, const TensorView& device) = 0;
   virtual absl::Status CopyToHost(const TensorView& device, const TensorView& host) = 0;
+  // The same without the wait, where the stream can: until the next Synchronize() `host` must stay as it is
+  // (to) or holds nothing yet (from). Memory of AllocateHost() is copied so on every backend.
+  virtual absl::Status QueueCopyToDevice(const TensorView& host, const TensorView& device) {
+    return CopyToDevice(host, device);
+  }
+  virtual absl::Status QueueCopyToHost(const TensorView& device, const TensorView& host) {
+    return CopyToHost(device, host);
+  }
   // Blocks until everything queued has run; the first error of any of it.
   virtual absl::Status Synchronize() = 0;
 

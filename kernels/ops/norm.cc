@@ -14,6 +14,8 @@ absl::Status RmsNorm(Stream& stream, const RmsNormArgs& args) {
       .Type(DType::kF32)
       .Match("y", args.y, "TC")
       .Type(ActivationType(stream), DType::kF32)
+      .MatchOptional("add", args.add, "TC")
+      .Type(DType::kF32)
       .Require(args.epsilon > 0, "epsilon must be above 0");
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::rms_norm, "RmsNorm", args);
@@ -43,6 +45,8 @@ absl::Status LayerNorm(Stream& stream, const LayerNormArgs& args) {
       .Type(DType::kF32)
       .Match("y", args.y, "TC")
       .Type(ActivationType(stream), DType::kF32)
+      .MatchOptional("add", args.add, "TC")
+      .Type(DType::kF32)
       .Require(args.epsilon > 0, "epsilon must be above 0");
   PRISM_RETURN_IF_ERROR(check.status());
   return RunOp(stream, &OpTable::layer_norm, "LayerNorm", args);

@@ -7,12 +7,13 @@
 namespace prism {
 
 // y[t, :] = x[t, :] / sqrt(mean(x[t, :]^2) + epsilon) * weight       (Zhang, Sennrich 2019)
-// `y` may alias `x` if it is f32.
+// `y` may alias `x` if it is f32 and nothing is added.
 struct RmsNormArgs {
   TensorView x;       // [T, C] f32
   TensorView weight;  // [C] f32
   TensorView y;       // [T, C] A | f32
   float epsilon;      // > 0
+  TensorView add{};   // [T, C] f32: x += add first, as Add would; absent: nothing
 };
 absl::Status RmsNorm(Stream& stream, const RmsNormArgs& args);
 
@@ -28,13 +29,14 @@ struct HeadRmsNormArgs {
 absl::Status HeadRmsNorm(Stream& stream, const HeadRmsNormArgs& args);
 
 // y[t, :] = (x[t, :] - mean) / sqrt(variance + epsilon) * weight + bias  (Ba, Kiros, Hinton 2016);
-// the variance is the mean of squared deviations. `y` may alias `x` if it is f32.
+// the variance is the mean of squared deviations. `y` may alias `x` if it is f32 and nothing is added.
 struct LayerNormArgs {
   TensorView x;       // [T, C] f32
   TensorView weight;  // [C] f32
   TensorView bias;    // [C] f32
   TensorView y;       // [T, C] A | f32
   float epsilon;      // > 0
+  TensorView add{};   // [T, C] f32: x += add first, as Add would; absent: nothing
 };
 absl::Status LayerNorm(Stream& stream, const LayerNormArgs& args);
 

@@ -27,9 +27,7 @@ class ModelTower final : public Tower {
                              .h = static_cast<int32_t>(grid.h),
                              .w = static_cast<int32_t>(grid.w)});
     }
-    VisionTap tap;
-    if (after_block) tap = [&after_block](absl::string_view, const TensorView&) { return after_block(); };
-    return model_->Forward(*stream_, patches, model_grids, embeddings, deepstack, tap);
+    return model_->Forward(*stream_, patches, model_grids, embeddings, deepstack, nullptr, after_block);
   }
 
  private:

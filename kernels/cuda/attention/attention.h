@@ -9,7 +9,8 @@
 
 namespace prism::cuda {
 
-// As AttentionPagedArgs (kernels/ops/attention.h).
+// As AttentionPagedArgs (kernels/ops/attention.h). query_starts and context_lengths are read before the
+// kernels ahead in the stream have ended: only copies may write them.
 struct AttentionPagedParams {
   const __nv_bfloat16* qkv;
   int64_t columns;                 // of qkv

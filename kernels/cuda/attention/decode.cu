@@ -7,6 +7,7 @@
 // numbers a head; then warp w adds up elements [w D / 4, (w + 1) D / 4) of the output, tile after tile.
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/attention/order.cuh"
+#include "kernels/cuda/detail/launch.cuh"
 #include "kernels/cuda/detail/mma.cuh"
 #include "kernels/cuda/detail/pipeline.cuh"
 
@@ -359,6 +360,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                     .lengths = table + p.num_sequences + 1,
                     .before = table + 2 * p.num_sequences + 1,
                     .whole = false};
+  LetNextStart();
   if (threadIdx.x < 32) FillSchedule(schedule, &whole);
   if (threadIdx.x == 32) {
     for (int i = 0; i < R::kStages; ++i) {
@@ -367,6 +369,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     BarrierInitFence();
   }
+  WaitForEarlier();
   __syncthreads();
   schedule.whole = whole;
   const int64_t units = schedule.before[p.num_sequences];
@@ -632,8 +635,7 @@ cudaError_t Launch(const AttentionPagedParams& params, const Plan& plan, cudaStr
   const int64_t units_max =
       plan.num_places * passes * (plan.split == DecodeSplit::kWhole ? 1 : plan.leaves_max);
   const int blocks = static_cast<int>(units_max < num_sms ? units_max : num_sms);
-  kernel<<<blocks, kThreads, bytes, stream>>>(params, plan);
-  return cudaGetLastError();
+  return LaunchAfter(kernel, dim3(static_cast<unsigned>(blocks)), kThreads, bytes, stream, params, plan);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 // i / group, so that a chunk's tokens pass over the pages once for a whole group.
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/attention/flash.cuh"
+#include "kernels/cuda/detail/launch.cuh"
 
 namespace prism::cuda {
 namespace {
@@ -28,6 +29,8 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
   const uint32_t queries = SharedAddress(shared);
   const uint32_t stages = queries + L::kQueriesBytes;
   const int group = p.num_heads / p.num_kv_heads;
+  LetNextStart();
+  WaitForEarlier();
   if (threadIdx.x < 32) {
     const RowBlock block = FindBlock<L::kRows>(blockIdx.x, p.num_sequences, [&](int s) {
       const int rows = p.query_starts[s + 1] - p.query_starts[s];
@@ -145,9 +148,8 @@ cudaError_t Launch(const AttentionPagedParams& params, int rows_min, cudaStream_
   // No more blocks than this can have rows, however they are shared out.
   const int64_t rows = static_cast<int64_t>(params.num_rows) * (params.num_heads / params.num_kv_heads);
   const int64_t blocks = (rows + L::kRows - 1) / L::kRows + params.num_sequences;
-  kernel<<<dim3(static_cast<unsigned int>(blocks), params.num_kv_heads), L::kThreads, kBytes, stream>>>(
-      params, rows_min);
-  return cudaGetLastError();
+  return LaunchAfter(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(params.num_kv_heads)),
+                     L::kThreads, kBytes, stream, params, rows_min);
 }
 
 }  // namespace

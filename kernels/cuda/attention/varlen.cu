@@ -1,6 +1,7 @@
 // Variable-length attention of the vision tower: every row of a segment sees all of it.
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/attention/flash.cuh"
+#include "kernels/cuda/detail/launch.cuh"
 
 namespace prism::cuda {
 namespace {
@@ -56,6 +57,8 @@ __global__ void __launch_bounds__(Layout<kHeadSize>::kThreads, 1)
   __shared__ RowBlock found;
   const uint32_t queries = SharedAddress(shared);
   const uint32_t stages = queries + L::kQueriesBytes;
+  LetNextStart();
+  WaitForEarlier();
   if (threadIdx.x < 32) {
     const RowBlock block = FindBlock<L::kRows>(
         blockIdx.x, p.num_segments, [&](int s) { return p.segment_starts[s + 1] - p.segment_starts[s]; });
@@ -130,8 +133,8 @@ cudaError_t Launch(const AttentionVarlenParams& params, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   // No more blocks than this can have rows, whatever the segments.
   const int blocks = (params.num_rows + L::kRows - 1) / L::kRows + params.num_segments;
-  kernel<<<dim3(blocks, params.num_heads), L::kThreads, kBytes, stream>>>(params);
-  return cudaGetLastError();
+  return LaunchAfter(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(params.num_heads)),
+                     L::kThreads, kBytes, stream, params);
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // RmsNorm and LayerNorm at the speed of memory: a block of 128 threads keeps a row in registers.
+#include "kernels/cuda/detail/launch.cuh"
+#include "kernels/cuda/detail/pipeline.cuh"
 #include "kernels/cuda/norm/norm.h"
 #include "kernels/cuda/norm/order.cuh"
 
@@ -30,13 +32,21 @@ __device__ __forceinline__ void StoreVector(const RowsOut& y, int64_t index, con
 template <int kVectors, bool kLayer>
 __global__ void __launch_bounds__(kNormLanes) norm_kernel(const __grid_constant__ NormParams p) {
   __shared__ float sums[2][kNormGroups];
+  LetNextStart();
+  WaitForEarlier();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * p.columns;
   float x[kVectors][kNormVector];
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
     const int c = (i * kNormLanes + static_cast<int>(threadIdx.x)) * kNormVector;
     if (c >= p.columns) break;
-    const float4 v = *reinterpret_cast<const float4*>(p.x + row + c);
+    float4 v = *reinterpret_cast<const float4*>(p.x + row + c);
+    if (p.add != nullptr) {
+      const float4 term = *reinterpret_cast<const float4*>(p.add + row + c);
+      v = make_float4(__fadd_rn(v.x, term.x), __fadd_rn(v.y, term.y), __fadd_rn(v.z, term.z),
+                      __fadd_rn(v.w, term.w));
+      *reinterpret_cast<float4*>(p.x + row + c) = v;
+    }
     x[i][0] = v.x;
     x[i][1] = v.y;
     x[i][2] = v.z;
@@ -92,25 +102,18 @@ cudaError_t Launch(const NormParams& params, cudaStream_t stream) {
   const int vectors = (params.columns + kNormLanes * kNormVector - 1) / (kNormLanes * kNormVector);
   const bool aligned = IsAligned(params.x, 16) && IsAligned(params.weight, 16) &&
                        (!kLayer || IsAligned(params.bias, 16)) && IsAligned(params.y.bf16, 8) &&
-                       IsAligned(params.y.f32, 16);
+                       IsAligned(params.y.f32, 16) && IsAligned(params.add, 16);
   if (params.columns % kNormVector != 0 || vectors > 16 || !aligned) {
     return kLayer ? reference::LaunchLayerNorm(params, stream) : reference::LaunchRmsNorm(params, stream);
   }
-  const int rows = params.num_rows;
-  if (vectors == 1) {
-    norm_kernel<1, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
-  } else if (vectors == 2) {
-    norm_kernel<2, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
-  } else if (vectors == 3) {
-    norm_kernel<3, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
-  } else if (vectors == 4) {
-    norm_kernel<4, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
-  } else if (vectors <= 8) {
-    norm_kernel<8, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
-  } else {
-    norm_kernel<16, kLayer><<<rows, kNormLanes, 0, stream>>>(params);
-  }
-  return cudaGetLastError();
+  const dim3 grid(static_cast<unsigned>(params.num_rows));
+  const auto launch = [&](auto kernel) { return LaunchAfter(kernel, grid, kNormLanes, 0, stream, params); };
+  if (vectors == 1) return launch(norm_kernel<1, kLayer>);
+  if (vectors == 2) return launch(norm_kernel<2, kLayer>);
+  if (vectors == 3) return launch(norm_kernel<3, kLayer>);
+  if (vectors == 4) return launch(norm_kernel<4, kLayer>);
+  if (vectors <= 8) return launch(norm_kernel<8, kLayer>);
+  return launch(norm_kernel<16, kLayer>);
 }
 
 }  // namespace

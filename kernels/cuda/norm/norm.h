@@ -17,13 +17,14 @@ struct RowsOut {
 
 // As RmsNormArgs (no bias) and LayerNormArgs (kernels/ops/norm.h).
 struct NormParams {
-  const float* x;       // [T, C]
+  float* x;             // [T, C]; changed if there is something to add
   const float* weight;  // [C]
   const float* bias;    // [C]; LayerNorm alone
   RowsOut y;            // [T, C]
   int32_t num_rows;
   int32_t columns;  // C
   float epsilon;
+  const float* add = nullptr;  // [T, C]: x += add first; nullptr: nothing
 };
 
 // As RopeTableArgs (kernels/ops/rope.h).

@@ -11,7 +11,7 @@ namespace {
 __nv_bfloat16* Bf16(const TensorView& view) { return static_cast<__nv_bfloat16*>(view.raw()); }
 
 NormParams ParamsOf(const TensorView& x, const TensorView& weight, const float* bias, const TensorView& y,
-                    float epsilon) {
+                    float epsilon, const TensorView& add) {
   const bool f32 = y.dtype() == DType::kF32;
   return {.x = x.data<float>(),
           .weight = weight.data<float>(),
@@ -19,20 +19,21 @@ NormParams ParamsOf(const TensorView& x, const TensorView& weight, const float* 
           .y = {.bf16 = f32 ? nullptr : Bf16(y), .f32 = f32 ? y.data<float>() : nullptr},
           .num_rows = static_cast<int32_t>(x.dim(0)),
           .columns = static_cast<int32_t>(x.dim(1)),
-          .epsilon = epsilon};
+          .epsilon = epsilon,
+          .add = add.present() ? add.data<float>() : nullptr};
 }
 
 }  // namespace
 
 absl::Status RmsNorm(Stream& stream, const RmsNormArgs& args) {
   return CudaStatus(
-      LaunchRmsNorm(ParamsOf(args.x, args.weight, nullptr, args.y, args.epsilon), HandleOf(stream)),
+      LaunchRmsNorm(ParamsOf(args.x, args.weight, nullptr, args.y, args.epsilon, args.add), HandleOf(stream)),
       "RmsNorm");
 }
 
 absl::Status LayerNorm(Stream& stream, const LayerNormArgs& args) {
   return CudaStatus(
-      LaunchLayerNorm(ParamsOf(args.x, args.weight, args.bias.data<float>(), args.y, args.epsilon),
+      LaunchLayerNorm(ParamsOf(args.x, args.weight, args.bias.data<float>(), args.y, args.epsilon, args.add),
                       HandleOf(stream)),
       "LayerNorm");
 }

@@ -1,6 +1,8 @@
 // Rotary tables, the rotation, and AttentionPrepare: norms of q and k, their rotation and the write
 // of keys and values in one pass with one rounding.
 #include "kernels/cuda/attention/order.cuh"
+#include "kernels/cuda/detail/launch.cuh"
+#include "kernels/cuda/detail/pipeline.cuh"
 #include "kernels/cuda/norm/norm.h"
 #include "kernels/cuda/norm/order.cuh"
 
@@ -20,6 +22,8 @@ __device__ __forceinline__ uint32_t Rounded(float low, float high) {
 // Grid: [T D / threads]. One thread makes one angle: rounded to float32 as the reference model has
 // it, its sine and cosine in double precision.
 __global__ void __launch_bounds__(kThreads) rope_table_kernel(const __grid_constant__ RopeTableParams p) {
+  LetNextStart();
+  WaitForEarlier();
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= static_cast<int64_t>(p.num_rows) * p.num_angles) return;
   const int row = static_cast<int>(index / p.num_angles);
@@ -43,6 +47,8 @@ __device__ __forceinline__ void Rotate(const float (&a)[4], const float (&b)[4],
 
 // Grid: [T heads half / 4 / threads]. One thread rotates four neighbours and their four partners.
 __global__ void __launch_bounds__(kThreads) rope_apply_kernel(const __grid_constant__ RopeApplyParams p) {
+  LetNextStart();
+  WaitForEarlier();
   const int quads = p.half / 4;
   const int per_row = p.num_heads * quads;
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -66,6 +72,8 @@ __global__ void __launch_bounds__(kThreads) rope_apply_kernel(const __grid_const
 template <int kQuads>
 __global__ void __launch_bounds__(kThreads)
     attention_prepare_kernel(const __grid_constant__ AttentionPrepareParams p) {
+  LetNextStart();
+  WaitForEarlier();
   const uint32_t heads = p.num_heads + 2 * p.num_kv_heads;
   const uint32_t index = (blockIdx.x * kThreads + threadIdx.x) / kHeadLanes;
   const bool exists = index < static_cast<uint32_t>(p.num_rows) * heads;
@@ -134,8 +142,7 @@ unsigned int Blocks(int64_t count, int64_t each) {
 cudaError_t LaunchRopeTable(const RopeTableParams& params, cudaStream_t stream) {
   const int64_t count = static_cast<int64_t>(params.num_rows) * params.num_angles;
   if (count == 0) return cudaSuccess;
-  rope_table_kernel<<<Blocks(count, kThreads), kThreads, 0, stream>>>(params);
-  return cudaGetLastError();
+  return LaunchAfter(rope_table_kernel, dim3(Blocks(count, kThreads)), kThreads, 0, stream, params);
 }
 
 cudaError_t LaunchRopeApply(const RopeApplyParams& params, cudaStream_t stream) {
@@ -144,8 +151,7 @@ cudaError_t LaunchRopeApply(const RopeApplyParams& params, cudaStream_t stream) 
                        IsAligned(params.cos, 16) && IsAligned(params.sin, 16);
   if (!aligned) return reference::LaunchRopeApply(params, stream);
   if (count == 0) return cudaSuccess;
-  rope_apply_kernel<<<Blocks(count, kThreads), kThreads, 0, stream>>>(params);
-  return cudaGetLastError();
+  return LaunchAfter(rope_apply_kernel, dim3(Blocks(count, kThreads)), kThreads, 0, stream, params);
 }
 
 cudaError_t LaunchAttentionPrepare(const AttentionPrepareParams& params, cudaStream_t stream) {
@@ -157,12 +163,8 @@ cudaError_t LaunchAttentionPrepare(const AttentionPrepareParams& params, cudaStr
                        IsAligned(params.k_weight, 16);
   if (!aligned) return reference::LaunchAttentionPrepare(params, stream);
   if (count * kHeadLanes > INT32_MAX) return cudaErrorInvalidValue;
-  if (params.head_size <= 128) {
-    attention_prepare_kernel<1><<<Blocks(count * kHeadLanes, kThreads), kThreads, 0, stream>>>(params);
-  } else {
-    attention_prepare_kernel<2><<<Blocks(count * kHeadLanes, kThreads), kThreads, 0, stream>>>(params);
-  }
-  return cudaGetLastError();
+  const auto kernel = params.head_size <= 128 ? attention_prepare_kernel<1> : attention_prepare_kernel<2>;
+  return LaunchAfter(kernel, dim3(Blocks(count * kHeadLanes, kThreads)), kThreads, 0, stream, params);
 }
 
 }  // namespace prism::cuda

@@ -1,6 +1,7 @@
 // The norms, the rotation and AttentionPrepare as their definition reads: one warp a row or head,
 // which goes through the lanes of the order one after the other.
 #include "kernels/cuda/attention/order.cuh"
+#include "kernels/cuda/elementwise_kernels.h"
 #include "kernels/cuda/norm/norm.h"
 #include "kernels/cuda/norm/order.cuh"
 
@@ -113,16 +114,24 @@ __global__ void __launch_bounds__(32)
   }
 }
 
+// x += add
+cudaError_t AddFirst(const NormParams& params, cudaStream_t stream) {
+  if (params.add == nullptr) return cudaSuccess;
+  return LaunchAdd(params.x, params.add, static_cast<int64_t>(params.num_rows) * params.columns, stream);
+}
+
 }  // namespace
 
 cudaError_t LaunchRmsNorm(const NormParams& params, cudaStream_t stream) {
   if (params.num_rows == 0) return cudaSuccess;
+  if (const cudaError_t error = AddFirst(params, stream); error != cudaSuccess) return error;
   rms_norm_kernel<<<params.num_rows, 32, 0, stream>>>(params);
   return cudaGetLastError();
 }
 
 cudaError_t LaunchLayerNorm(const NormParams& params, cudaStream_t stream) {
   if (params.num_rows == 0) return cudaSuccess;
+  if (const cudaError_t error = AddFirst(params, stream); error != cudaSuccess) return error;
   layer_norm_kernel<<<params.num_rows, 32, 0, stream>>>(params);
   return cudaGetLastError();
 }

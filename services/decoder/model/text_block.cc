@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "kernels/ops/activation.h"
-#include "kernels/ops/add.h"
 #include "kernels/ops/attention_prepare.h"
 #include "kernels/ops/norm.h"
 
@@ -119,18 +118,19 @@ absl::StatusOr<TextBlock> TextBlock::Load(WeightLoader& loader, int64_t layer, c
 }
 
 absl::Status TextBlock::Forward(Stream& stream, const TextStep& step, const KvLayer& kv,
-                                const TensorView& x) const {
+                                Residual& residual) const {
+  const TensorView& x = residual.x;
   PRISM_ASSIGN_OR_RETURN(const TensorView y, stream.workspace().Take(ActivationType(stream), x.shape()));
   PRISM_ASSIGN_OR_RETURN(const TensorView z, stream.workspace().Take(DType::kF32, x.shape()));
-  // y = norm(x);  x += attention(y)                        [T, H]
-  PRISM_RETURN_IF_ERROR(RmsNorm(stream, {.x = x, .weight = input_norm_.view(), .y = y, .epsilon = epsilon_}));
+  // y = norm(x += term);  z = attention(y)                 [T, H]
+  PRISM_RETURN_IF_ERROR(RmsNorm(
+      stream, {.x = x, .weight = input_norm_.view(), .y = y, .epsilon = epsilon_, .add = residual.term}));
   PRISM_RETURN_IF_ERROR(Attend(stream, step, kv, y, z));
-  PRISM_RETURN_IF_ERROR(Add(stream, {.x = x, .y = z}));
-  // y = norm(x);  x += mlp(y)                              [T, H]
-  PRISM_RETURN_IF_ERROR(RmsNorm(stream, {.x = x, .weight = post_norm_.view(), .y = y, .epsilon = epsilon_}));
-  PRISM_RETURN_IF_ERROR(moe_.has_value() ? moe_->Forward(stream, y, z, step.tap)
-                                         : dense_->Forward(stream, y, z));
-  return Add(stream, {.x = x, .y = z});
+  // y = norm(x += z);  term = mlp(y)                       [T, H]
+  PRISM_RETURN_IF_ERROR(
+      RmsNorm(stream, {.x = x, .weight = post_norm_.view(), .y = y, .epsilon = epsilon_, .add = z}));
+  residual.term = z;
+  return moe_.has_value() ? moe_->Forward(stream, y, z, step.tap) : dense_->Forward(stream, y, z);
 }
 
 absl::Status TextBlock::Attend(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& y,

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "common/checkpoint/tp_shard.h"
 #include "kernels/layers/linear_layer.h"
+#include "kernels/layers/residual.h"
 #include "kernels/layers/weight_loader.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/moe.h"
@@ -62,8 +63,8 @@ class TextBlock {
   static absl::StatusOr<TextBlock> Load(WeightLoader& loader, int64_t layer, const TpShard& shard,
                                         Communicator* comm);
 
-  // x += attention(norm(x));  x += mlp(norm(x));   x [T, H] f32
-  absl::Status Forward(Stream& stream, const TextStep& step, const KvLayer& kv, const TensorView& x) const;
+  // x += attention(norm(x));  x += mlp(norm(x)), which stays a term;  x [T, H] f32
+  absl::Status Forward(Stream& stream, const TextStep& step, const KvLayer& kv, Residual& residual) const;
 
  private:
   // z = attention(y);  y [T, H] A, z [T, H] f32

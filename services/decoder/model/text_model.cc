@@ -129,9 +129,11 @@ absl::Status TextModel::Forward(Stream& stream, const StepInput& input, absl::Sp
                          .context_lengths = input.context_lengths,
                          .page_tables = input.page_tables,
                          .tap = tap ? &tap : nullptr};
+  Residual residual = {.x = x, .term = {}};
   for (int64_t layer = 0; layer < num_layers(); ++layer) {
     PRISM_RETURN_IF_ERROR(
-        w.blocks[static_cast<size_t>(layer)].Forward(stream, step, kv[static_cast<size_t>(layer)], x));
+        w.blocks[static_cast<size_t>(layer)].Forward(stream, step, kv[static_cast<size_t>(layer)], residual));
+    if (tap || (visual && layer < w.num_deepstack)) PRISM_RETURN_IF_ERROR(Settle(stream, residual));
     if (tap) PRISM_RETURN_IF_ERROR(tap(absl::StrCat("layer.", layer), x));
     // x[visual rows] += deepstack[layer]
     if (visual && layer < w.num_deepstack) {
@@ -139,6 +141,7 @@ absl::Status TextModel::Forward(Stream& stream, const StepInput& input, absl::Sp
       PRISM_RETURN_IF_ERROR(AddRows(stream, {.y = level, .rows = input.visual_rows, .x = x}));
     }
   }
+  PRISM_RETURN_IF_ERROR(Settle(stream, residual));
   const float epsilon = static_cast<float>(w.config.rms_norm_eps);
   if (tap) {
     PRISM_ASSIGN_OR_RETURN(const TensorView all, workspace.Take(DType::kF32, x.shape()));

@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "kernels/ops/activation.h"
-#include "kernels/ops/add.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/norm.h"
 #include "kernels/ops/rope.h"
@@ -44,13 +43,15 @@ absl::StatusOr<VisionBlock> VisionBlock::Load(WeightLoader& loader, int64_t bloc
 }
 
 absl::Status VisionBlock::Forward(Stream& stream, const VisionStep& step, const VisionScratch& s,
-                                  const TensorView& x) const {
-  // y = norm1(x)                                           [P, C]
+                                  Residual& residual) const {
+  const TensorView& x = residual.x;
+  // y = norm1(x += term)                                   [P, C]
   PRISM_RETURN_IF_ERROR(LayerNorm(stream, {.x = x,
                                            .weight = norm1_.weight.view(),
                                            .bias = norm1_.bias.view(),
                                            .y = s.y,
-                                           .epsilon = kVisionNormEpsilon}));
+                                           .epsilon = kVisionNormEpsilon,
+                                           .add = residual.term}));
   // qkv = y Wqkv^T + b                                     [P, 3 C]
   PRISM_RETURN_IF_ERROR(qkv_.Forward(stream, s.y, s.qkv));
   // q, k = rope(q, k): neighbours, so one call             in place
@@ -62,21 +63,21 @@ absl::Status VisionBlock::Forward(Stream& stream, const VisionStep& step, const 
                                                  .segment_starts = step.segment_starts,
                                                  .out = s.att,
                                                  .scale = scale_}));
-  // x += att Wproj^T + b                                   [P, C]
+  // z = att Wproj^T + b                                    [P, C]
   PRISM_RETURN_IF_ERROR(proj_.Forward(stream, s.att, s.z));
-  PRISM_RETURN_IF_ERROR(Add(stream, {.x = x, .y = s.z}));
-  // y = norm2(x)                                           [P, C]
+  // y = norm2(x += z)                                      [P, C]
   PRISM_RETURN_IF_ERROR(LayerNorm(stream, {.x = x,
                                            .weight = norm2_.weight.view(),
                                            .bias = norm2_.bias.view(),
                                            .y = s.y,
-                                           .epsilon = kVisionNormEpsilon}));
+                                           .epsilon = kVisionNormEpsilon,
+                                           .add = s.z}));
   // h = gelu_tanh(y Wfc1^T + b)                            [P, I]
   PRISM_RETURN_IF_ERROR(fc1_.Forward(stream, s.y, s.h));
   PRISM_RETURN_IF_ERROR(Gelu(stream, {.x = s.h, .form = GeluForm::kTanh}));
-  // x += h Wfc2^T + b                                      [P, C]
-  PRISM_RETURN_IF_ERROR(fc2_.Forward(stream, s.h, s.z));
-  return Add(stream, {.x = x, .y = s.z});
+  // term = h Wfc2^T + b                                    [P, C]
+  residual.term = s.z;
+  return fc2_.Forward(stream, s.h, s.z);
 }
 
 absl::StatusOr<PatchMerger> PatchMerger::Load(WeightLoader& loader, const std::string& name,

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/layers/linear_layer.h"
+#include "kernels/layers/residual.h"
 #include "kernels/layers/weight_loader.h"
 
 namespace prism {
@@ -40,9 +41,10 @@ class VisionBlock {
  public:
   static absl::StatusOr<VisionBlock> Load(WeightLoader& loader, int64_t block);
 
-  // x += proj(attention(rope(qkv(norm1(x)))));  x += fc2(gelu_tanh(fc1(norm2(x))));   x [P, C] f32
+  // x += proj(attention(rope(qkv(norm1(x)))));  x += fc2(gelu_tanh(fc1(norm2(x)))), which stays a term, in
+  // s.z;   x [P, C] f32
   absl::Status Forward(Stream& stream, const VisionStep& step, const VisionScratch& s,
-                       const TensorView& x) const;
+                       Residual& residual) const;
 
  private:
   int64_t num_heads_ = 0;

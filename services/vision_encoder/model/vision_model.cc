@@ -78,7 +78,18 @@ absl::StatusOr<std::unique_ptr<VisionModel>> VisionModel::Load(Stream& stream, c
 
 absl::Status VisionModel::Forward(Stream& stream, const TensorView& patches,
                                   absl::Span<const VisionGrid> grids, const TensorView& embeddings,
-                                  const TensorView& deepstack, const VisionTap& tap) const {
+                                  const TensorView& deepstack, const VisionTap& tap,
+                                  const std::function<absl::Status()>& after_block) const {
+  const absl::Status queued = Queue(stream, patches, grids, embeddings, deepstack, tap, after_block);
+  // Also after an error: copies may be under way that read or write the caller's memory.
+  const absl::Status done = stream.Synchronize();
+  return queued.ok() ? done : queued;
+}
+
+absl::Status VisionModel::Queue(Stream& stream, const TensorView& patches, absl::Span<const VisionGrid> grids,
+                                const TensorView& embeddings, const TensorView& deepstack,
+                                const VisionTap& tap,
+                                const std::function<absl::Status()>& after_block) const {
   const Weights& w = *w_;
   PRISM_ASSIGN_OR_RETURN(const VisionPacking packing, PackGrids(grids, w.config.position_grid()));
   const int64_t num_patches = packing.positions.shape()[1];
@@ -114,7 +125,7 @@ absl::Status VisionModel::Forward(Stream& stream, const TensorView& patches,
   PRISM_ASSIGN_OR_RETURN(const TensorView weight, upload(packing.weight));
   PRISM_ASSIGN_OR_RETURN(const TensorView segment_starts, upload(packing.segment_starts));
   PRISM_ASSIGN_OR_RETURN(const TensorView pixels, take(patches.shape()));
-  PRISM_RETURN_IF_ERROR(stream.CopyToDevice(patches, pixels));
+  PRISM_RETURN_IF_ERROR(stream.QueueCopyToDevice(patches, pixels));
 
   // x = patches Wpatch^T + b                               [P, C]
   PRISM_ASSIGN_OR_RETURN(const TensorView x, take(Shape{num_patches, channels}));
@@ -144,23 +155,28 @@ absl::Status VisionModel::Forward(Stream& stream, const TensorView& patches,
   PRISM_ASSIGN_OR_RETURN(scratch.h, take_a(Shape{num_patches, w.config.intermediate_size}));
   PRISM_ASSIGN_OR_RETURN(scratch.z, take(Shape{num_patches, channels}));
   PRISM_ASSIGN_OR_RETURN(const TensorView merged, take_a(Shape{num_tokens, hidden_size()}));
+  PRISM_ASSIGN_OR_RETURN(const TensorView levels_merged, take_a(deepstack.shape()));
   const VisionStep step = {.cos = cos, .sin = sin, .segment_starts = segment_starts};
   const std::vector<int64_t>& levels = w.config.deepstack_visual_indexes;
+  Residual residual = {.x = x, .term = {}};
   for (int64_t block = 0; block < w.config.depth; ++block) {
-    PRISM_RETURN_IF_ERROR(w.blocks[static_cast<size_t>(block)].Forward(stream, step, scratch, x));
-    if (tap) PRISM_RETURN_IF_ERROR(tap(absl::StrCat("block.", block), x));
+    PRISM_RETURN_IF_ERROR(w.blocks[static_cast<size_t>(block)].Forward(stream, step, scratch, residual));
     const auto level = std::find(levels.begin(), levels.end(), block) - levels.begin();
-    if (level < static_cast<int64_t>(levels.size())) {
+    const bool is_level = level < static_cast<int64_t>(levels.size());
+    if (tap || is_level || block + 1 == w.config.depth) PRISM_RETURN_IF_ERROR(Settle(stream, residual));
+    if (tap) PRISM_RETURN_IF_ERROR(tap(absl::StrCat("block.", block), x));
+    if (after_block) PRISM_RETURN_IF_ERROR(after_block());
+    if (is_level) {
       // deepstack[level] = merger_level(x)                 [N, D]
-      PRISM_RETURN_IF_ERROR(w.deepstack[static_cast<size_t>(level)].Forward(stream, x, merged));
-      PRISM_RETURN_IF_ERROR(
-          stream.CopyToHost(merged, deepstack.Rows(level, 1).Reshape(Shape{num_tokens, hidden_size()})));
+      PRISM_RETURN_IF_ERROR(w.deepstack[static_cast<size_t>(level)].Forward(
+          stream, x, levels_merged.Rows(level, 1).Reshape(merged.shape())));
+      if (after_block) PRISM_RETURN_IF_ERROR(stream.Synchronize());
     }
   }
   // embeddings = merger(x)                                 [N, D]
   PRISM_RETURN_IF_ERROR(w.merger.Forward(stream, x, merged));
-  PRISM_RETURN_IF_ERROR(stream.CopyToHost(merged, embeddings));
-  return stream.Synchronize();
+  if (num_deepstack() > 0) PRISM_RETURN_IF_ERROR(stream.QueueCopyToHost(levels_merged, deepstack));
+  return stream.QueueCopyToHost(merged, embeddings);
 }
 
 }  // namespace prism

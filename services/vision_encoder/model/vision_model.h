@@ -37,11 +37,13 @@ class VisionModel {
 
   // patches [P, 3 * 2 * 16 * 16] f32, pictures one after another, each in merge-block order;
   // grids as many as pictures, their patches adding up to P; embeddings [N, D] and deepstack
-  // [K, N, D] of the backend's activation type, N = P / 4. All tensors in host memory; blocks until they are
-  // written.
+  // [K, N, D] of the backend's activation type, N = P / 4. All tensors in host memory, best of the stream's
+  // AllocateHost(); blocks until they are written. `after_block` is called as blocks are queued; while there
+  // is one, queueing waits for the device at every DeepStack level. Its error or a tap's ends the pass.
   absl::Status Forward(Stream& stream, const TensorView& patches, absl::Span<const VisionGrid> grids,
                        const TensorView& embeddings, const TensorView& deepstack,
-                       const VisionTap& tap = nullptr) const;
+                       const VisionTap& tap = nullptr,
+                       const std::function<absl::Status()>& after_block = nullptr) const;
 
   int64_t patch_elements() const;  // columns of patches
   int64_t hidden_size() const;     // D
@@ -50,6 +52,10 @@ class VisionModel {
  private:
   struct Weights;
   explicit VisionModel(std::unique_ptr<Weights> weights);
+  // Forward() up to the wait.
+  absl::Status Queue(Stream& stream, const TensorView& patches, absl::Span<const VisionGrid> grids,
+                     const TensorView& embeddings, const TensorView& deepstack, const VisionTap& tap,
+                     const std::function<absl::Status()>& after_block) const;
   const std::unique_ptr<const Weights> w_;
 };
 

@@ -1,5 +1,6 @@
 #include "kernels/ops/norm.h"
 
+#include "kernels/ops/add.h"
 #include "tests/kernels/cpu/test_tensors.h"
 
 namespace prism {
@@ -113,6 +114,38 @@ TEST_P(NormTest, ARowsBitsDoNotDependOnTheOthersOrOnThreadsAndMayBeReplacedInPla
   }
   EXPECT_TRUE(SameBits(together.values(), alone.values()));
   EXPECT_TRUE(together.Intact() && alone.Intact());
+}
+
+TEST_P(NormTest, AddingFirstGivesTheBitsOfTwoOps) {
+  const auto [rows, columns] = GetParam();
+  const std::vector<float> x = RandomFloats(rows * columns, 9);
+  Guarded term(RandomFloats(rows * columns, 10)), weight(RandomFloats(columns, 11)),
+      bias(RandomFloats(columns, 12));
+  for (const bool layer : {false, true}) {
+    Guarded once(x), twice(x), once_y(rows * columns), twice_y(rows * columns);
+    const auto norm = [&](Guarded& from, Guarded& to, const TensorView& add) {
+      if (!layer) {
+        return RmsNorm(*stream_, {.x = from.view({rows, columns}),
+                                  .weight = weight.view({columns}),
+                                  .y = to.view({rows, columns}),
+                                  .epsilon = kEpsilon,
+                                  .add = add});
+      }
+      return LayerNorm(*stream_, {.x = from.view({rows, columns}),
+                                  .weight = weight.view({columns}),
+                                  .bias = bias.view({columns}),
+                                  .y = to.view({rows, columns}),
+                                  .epsilon = kEpsilon,
+                                  .add = add});
+    };
+    ASSERT_EQ(norm(once, once_y, term.view({rows, columns})), absl::OkStatus());
+    ASSERT_EQ(Add(*stream_, {.x = twice.view({rows, columns}), .y = term.view({rows, columns})}),
+              absl::OkStatus());
+    ASSERT_EQ(norm(twice, twice_y, TensorView()), absl::OkStatus());
+    EXPECT_TRUE(SameBits(once.values(), twice.values()));
+    EXPECT_TRUE(SameBits(once_y.values(), twice_y.values()));
+    EXPECT_TRUE(once.Intact() && once_y.Intact() && term.Intact());
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, NormTest,

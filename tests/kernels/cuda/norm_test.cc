@@ -5,7 +5,10 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "kernels/cuda/elementwise_kernels.h"
 #include "tests/kernels/cuda/guarded_array.h"
 
 namespace prism::cuda {
@@ -92,6 +95,24 @@ class NormStep {
     return y;
   }
 
+  // x += term first; gives y, and then x.
+  std::pair<std::vector<Bf16>, std::vector<float>> RunAdding(LaunchNorm launch, const float* term) {
+    GuardedArray<Bf16> y(int64_t{rows_} * columns_);
+    NormParams adding = params({.bf16 = AsBf16(y), .f32 = nullptr});
+    adding.add = term;
+    Check(launch(adding, nullptr));
+    Check(cudaDeviceSynchronize());
+    EXPECT_TRUE(y.Intact() && device_x_->Intact());
+    std::pair<std::vector<Bf16>, std::vector<float>> results = {y.Get(), device_x_->Get()};
+    device_x_->Set(x_);
+    return results;
+  }
+  // The same as two ops.
+  std::pair<std::vector<Bf16>, std::vector<float>> RunAfterAdd(LaunchNorm launch, const float* term) {
+    Check(LaunchAdd(device_x_->data(), term, int64_t{rows_} * columns_, nullptr));
+    return RunAdding(launch, nullptr);
+  }
+
   // Against double precision. A lane sums at most 4 ceil(C / 512) terms, its tree has 7 levels; a
   // squared deviation carries the mean's error, which is small beside the terms of the sum; the
   // root, its inverse and the products round a few times more.
@@ -154,6 +175,27 @@ TEST(CudaNormTest, NormsAgreeWithDoublePrecisionAndBitForBitWithTheReference) {
     }
   }
   std::printf("worst share of the bound: %.3f\n", worst);
+}
+
+TEST(CudaNormTest, AddingFirstGivesTheBitsOfTwoOps) {
+  PRISM_NEEDS_CUDA_DEVICE();
+  for (const int columns : {1, 33, 1152, 2048, 2050, 4608, 10000}) {
+    for (const int rows : {1, 37}) {
+      for (const bool layer : {false, true}) {
+        SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(columns) + (layer ? " layer" : " rms"));
+        NormStep step(rows, columns, static_cast<uint32_t>(columns + rows));
+        GuardedArray<float> term(RandomFloats(int64_t{rows} * columns, static_cast<uint32_t>(columns)));
+        const auto [want_y, want_x] =
+            step.RunAfterAdd(layer ? reference::LaunchLayerNorm : reference::LaunchRmsNorm, term.data());
+        for (const LaunchNorm launch : {layer ? LaunchLayerNorm : LaunchRmsNorm,
+                                        layer ? reference::LaunchLayerNorm : reference::LaunchRmsNorm}) {
+          const auto [y, x] = step.RunAdding(launch, term.data());
+          EXPECT_EQ(NumDifferent(y, want_y), 0);
+          EXPECT_EQ(NumDifferent(x, want_x), 0);
+        }
+      }
+    }
+  }
 }
 
 TEST(CudaRopeTest, TablesAreTheRoundedSineAndCosineOfTheRoundedAngle) {

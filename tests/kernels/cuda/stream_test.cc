@@ -28,6 +28,30 @@ TEST_F(CudaStreamTest, BringsBackWhatItTook) {
   }
 }
 
+TEST_F(CudaStreamTest, QueuedCopiesAreDoneAfterSynchronize) {
+  for (const int64_t bytes : {int64_t{1}, int64_t{1000}, int64_t{100} << 20}) {
+    for (const bool pinned : {false, true}) {
+      const auto memory = [&]() -> Tensor {
+        if (!pinned) return Tensor::Host(DType::kU8, {bytes});
+        auto tensor = stream().AllocateHost(DType::kU8, {bytes});
+        EXPECT_TRUE(tensor.ok()) << tensor.status();
+        return *std::move(tensor);
+      };
+      const Tensor host = memory(), back = memory();
+      for (int64_t i = 0; i < bytes; ++i) {
+        host.data<uint8_t>()[i] = static_cast<uint8_t>(i * 31 + i / 251);
+        back.data<uint8_t>()[i] = 0;
+      }
+      const auto device = stream().Allocate(DType::kU8, {bytes});
+      ASSERT_TRUE(device.ok()) << device.status();
+      ASSERT_TRUE(stream().QueueCopyToDevice(host.view(), device->view()).ok());
+      ASSERT_TRUE(stream().QueueCopyToHost(device->view(), back.view()).ok());
+      ASSERT_TRUE(stream().Synchronize().ok());
+      EXPECT_EQ(std::memcmp(host.view().raw(), back.view().raw(), static_cast<size_t>(bytes)), 0) << bytes;
+    }
+  }
+}
+
 TEST_F(CudaStreamTest, RefusesCopiesOfAnotherShapeOrType) {
   const auto device = stream().Allocate(DType::kF32, {4});
   ASSERT_TRUE(device.ok());
@@ -35,6 +59,12 @@ TEST_F(CudaStreamTest, RefusesCopiesOfAnotherShapeOrType) {
             absl::InvalidArgumentError("copy from f32[5] to f32[4]"));
   EXPECT_EQ(stream().CopyToHost(device->view(), Tensor::Host(DType::kI32, {4}).view()),
             absl::InvalidArgumentError("copy from f32[4] to i32[4]"));
+  const auto pinned = stream().AllocateHost(DType::kF32, {5});
+  ASSERT_TRUE(pinned.ok());
+  EXPECT_EQ(stream().QueueCopyToDevice(pinned->view(), device->view()),
+            absl::InvalidArgumentError("copy from f32[5] to f32[4]"));
+  EXPECT_EQ(stream().QueueCopyToHost(device->view(), pinned->view()),
+            absl::InvalidArgumentError("copy from f32[4] to f32[5]"));
 }
 
 TEST_F(CudaStreamTest, SaysWhatWasWantedAndWhatIsFreeWhenMemoryRunsOut) {
