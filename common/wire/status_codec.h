@@ -28,6 +28,7 @@ inline constexpr absl::string_view kErrorDomain = "prism";
 inline constexpr absl::string_view kReasonEmbeddingLost = "EMBEDDING_LOST";        // encode again
 inline constexpr absl::string_view kReasonEmbeddingCorrupt = "EMBEDDING_CORRUPT";  // bytes fail a check
 inline constexpr absl::string_view kReasonQueueFull = "QUEUE_FULL";                // come back later
+inline constexpr absl::string_view kReasonRateLimit = "RATE_LIMIT";                // the caller's own limits
 inline constexpr absl::string_view kReasonDraining = "DRAINING";                   // ask another replica
 inline constexpr absl::string_view kReasonNoReplica = "NO_REPLICA";                // none is ready
 inline constexpr absl::string_view kReasonContextLength = "CONTEXT_LENGTH";        // prompt + answer too long

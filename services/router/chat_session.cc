@@ -46,7 +46,8 @@ ChatSession::ChatSession(const RouterParts* parts, v1::ChatRequest request, Stea
       deadline_(deadline),
       sink_(sink),
       hooks_(std::move(hooks)),
-      job_(std::make_shared<PromptJob>(parts, std::move(request), deadline, cancellation_)),
+      job_(std::make_shared<PromptJob>(parts, std::move(request), PromptPurpose::kChat, deadline,
+                                       cancellation_)),
       attempts_({.silence = parts->options->silence_timeout, .stuck = parts->options->stuck_timeout}) {}
 
 void ChatSession::Start() {
@@ -105,12 +106,17 @@ void ChatSession::MoveAway() {
 void ChatSession::Prepared(absl::StatusOr<PreparedPrompt> prompt) {
   absl::Status status = cancellation_->status();
   if (status.ok()) status = prompt.status();
-  if (status.ok()) status = Adopt(*std::move(prompt));
+  std::optional<ReplicaUse> given;
+  if (status.ok()) {
+    given.swap(prompt->decoder);
+    status = Adopt(*std::move(prompt));
+  }
   if (!status.ok()) {
     if (absl::IsInvalidArgument(status) || absl::IsNotFound(status))
       parts_->metrics->reject_invalid.Increment();
     return Fail(status);
   }
+  if (given.has_value()) return Generate(*std::move(given));
   std::vector<size_t> tried;
   {
     MutexLock lock(&mutex_);
@@ -281,6 +287,7 @@ absl::Status ChatSession::OnToken(const v1::GenerateEvent::Token& token) {
     parts_->metrics->first_token_s.Observe(SecondsBetween(arrival_, *first_token_));
     hooks_.on_first_token();
   }
+  decoder_.Prefilled();
   // A stop id that was asked for ends the choice without being shown.
   const auto& stop_ids = sampling_.stop_token_ids();
   const bool is_stop = journal_->token_ids(token.choice()).size() >= sampling_.min_tokens() &&
@@ -505,7 +512,9 @@ void ChatSession::End(const absl::Status& status) {
     MutexLock lock(&mutex_);
     unused.swap(next_decoder_);
   }
-  job_->ReleasePictures();
+  job_->End({.prompt_tokens = static_cast<int64_t>(prompt_.token_ids.size()),
+             .image_tokens = prompt_.image_tokens,
+             .answer_tokens = journal_.has_value() ? static_cast<int64_t>(journal_->num_tokens()) : 0});
   hooks_.on_end(this);
   sink_->Done(status);
 }

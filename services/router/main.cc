@@ -15,6 +15,7 @@
 #include "common/rpc/signals.h"
 #include "services/router/parts.h"
 #include "services/router/router_service.h"
+#include "services/router/tenant_file.h"
 
 namespace prism {
 namespace {
@@ -23,6 +24,8 @@ struct Flags {
   ServiceFlags service{.port = 50051, .metrics_port = 9101};
   std::string model;
   RouterOptions options;
+  std::string limits;
+  int64_t queue_wait_ms = 8000;
   int request_timeout_s = 300;
   int encode_timeout_s = 60;
   int64_t silence_timeout_ms = 5000;
@@ -36,18 +39,24 @@ void AddFlags(FlagSet* set, Flags* flags) {
            {.required = true});
   set->Add("--served-model-name", &options.served_model_name,
            "The name clients ask for; empty takes the folder's own name");
-  set->Add("--vision-encoders", &options.vision_encoders, "The vision encoders, as host:port,host:port",
+  set->Add("--vision-encoders", &options.vision_encoders,
+           "The vision encoders, as host:port,host:port; dns:///name:port stands for all addresses of a name",
            {.required = true});
-  set->Add("--decoders", &options.decoders, "The decoders, as host:port,host:port", {.required = true});
+  set->Add("--decoders", &options.decoders, "The decoders, in the same way", {.required = true});
   AddServiceFlags(set, &flags->service);
   set->Add("--limit-images", &options.limit_images, "Pictures and clips a request may have",
            {.unit = "pictures", .min = 0, .max = 256});
   set->Add("--max-model-len", &options.max_model_len,
            "Tokens of prompt plus answer; 0 takes what checkpoint and decoders allow",
            {.unit = "tokens", .min = 0});
-  set->Add("--max-waiting", &options.max_waiting,
-           "Chats that may be without their first token; more are refused",
+  set->Add("--max-waiting", &options.max_waiting, "Chats that may be without a decoder; more are refused",
            {.unit = "requests", .min = 1, .max = 65536});
+  set->Add("--queue-wait-ms", &flags->queue_wait_ms,
+           "Chats that would wait longer for a decoder, by the measured rate, are refused",
+           {.unit = "ms", .min = 1, .max = 3600000});
+  set->Add(
+      "--limits", &flags->limits,
+      "A JSON file of what each tenant may have: weight, concurrency, tokens_per_minute; none: no limits");
   set->Add("--limit-media-bytes", &options.limit_media_bytes, "The largest picture file",
            {.unit = "bytes", .min = 1, .max = 1 << 30});
   set->Add("--media-bytes", &options.media_bytes,
@@ -68,6 +77,7 @@ void AddFlags(FlagSet* set, Flags* flags) {
 
 absl::Status Serve(Flags flags) {
   RouterOptions& options = flags.options;
+  options.queue_wait = std::chrono::milliseconds(flags.queue_wait_ms);
   options.request_timeout = std::chrono::seconds(flags.request_timeout_s);
   options.encode_timeout = std::chrono::seconds(flags.encode_timeout_s);
   options.silence_timeout = std::chrono::milliseconds(flags.silence_timeout_ms);
@@ -95,12 +105,21 @@ absl::Status Serve(Flags flags) {
                              .num_deepstack = static_cast<uint64_t>(model.vision.num_deepstack()),
                              .poll_interval = options.poll_interval,
                              .poll_timeout = options.poll_timeout,
+                             .resolve_interval = options.resolve_interval,
                              .ready = metrics.encoders_ready};
   ReplicaSet encoders(replicas);
   replicas.role = ReplicaRole::kDecoder;
   replicas.addresses = options.decoders;
   replicas.ready = metrics.decoders_ready;
   ReplicaSet decoders(replicas);
+  ReplicaQueue encode_queue(&encoders, metrics.encode_waiting);
+  ReplicaQueue generate_queue(&decoders, metrics.generate_waiting);
+  TenantTable tenants;
+  if (!flags.limits.empty()) {
+    PRISM_ASSIGN_OR_RETURN(tenants, ReadTenantFile(flags.limits));
+  }
+  AdmissionGate gate({.waiting_max = options.max_waiting, .wait_max = options.queue_wait}, std::move(tenants),
+                     &Clock::Real(), &metrics);
   TaskPool pool("prompt", options.threads, static_cast<size_t>(options.max_waiting) * 4 + 64);
   // 53 bits, so that a seed survives a JSON number.
   const RouterParts parts{.options = &options,
@@ -109,6 +128,9 @@ absl::Status Serve(Flags flags) {
                           .format = format.get(),
                           .encoders = &encoders,
                           .decoders = &decoders,
+                          .encode_queue = &encode_queue,
+                          .generate_queue = &generate_queue,
+                          .gate = &gate,
                           .media = &media,
                           .pool = &pool,
                           .metrics = &metrics,

@@ -12,6 +12,16 @@ Counter Reject(MetricRegistry* registry, const std::string& reason) {
                               {{"reason", reason}});
 }
 
+Counter Limited(MetricRegistry* registry, const std::string& scope) {
+  return registry->AddCounter("prism_ratelimit_reject_total",
+                              "Chats refused for their tenant's limits, by limit.", {{"scope", scope}});
+}
+
+Gauge Waiting(MetricRegistry* registry, const std::string& role) {
+  return registry->AddGauge("prism_router_waiting", "Work that waits for a replica, by the replica's role.",
+                            {{"role", role}});
+}
+
 Counter Abort(MetricRegistry* registry, const std::string& by) {
   return registry->AddCounter("prism_stream_abort_total", "Streams that ended early, by who ended them.",
                               {{"by", by}});
@@ -33,14 +43,25 @@ RouterMetrics::RouterMetrics(MetricRegistry* registry)
     : requests(registry->AddCounter("prism_router_requests_total", "Chats that arrived.")),
       waiting(registry->AddGauge("prism_router_requests_waiting", "Chats without a first token.")),
       running(registry->AddGauge("prism_router_requests_running", "Chats that stream tokens.")),
+      queued(registry->AddGauge("prism_router_queued", "Admitted chats without a decoder.")),
+      queued_work_s(registry->AddGauge("prism_router_queued_work_seconds",
+                                       "Estimated time until all admitted chats have a decoder.")),
       media_bytes(registry->AddGauge("prism_router_media_bytes", "Bytes of the pictures kept.")),
       media_files(registry->AddGauge("prism_router_media_files", "Pictures kept.")),
       reject_invalid(Reject(registry, "invalid")),
       reject_queue_full(Reject(registry, "queue_full")),
+      reject_wait(Reject(registry, "wait")),
+      reject_deadline(Reject(registry, "deadline")),
       reject_media_full(Reject(registry, "media_full")),
       reject_no_replica(Reject(registry, "no_replica")),
+      ratelimit_concurrency(Limited(registry, "concurrency")),
+      ratelimit_tokens(Limited(registry, "tokens")),
+      encode_waiting(Waiting(registry, "vision-encoder")),
+      generate_waiting(Waiting(registry, "decoder")),
       prompt_s(Stage(registry, "prompt", kRequestBuckets)),
       encode_s(Stage(registry, "encode", kRequestBuckets)),
+      encode_queue_s(Stage(registry, "encode_queue", kRequestBuckets)),
+      dispatch_s(Stage(registry, "dispatch", kRequestBuckets)),
       queue_s(Stage(registry, "queue", kRequestBuckets)),
       pull_s(Stage(registry, "pull", kRequestBuckets)),
       prefill_s(Stage(registry, "prefill", kRequestBuckets)),
@@ -52,6 +73,10 @@ RouterMetrics::RouterMetrics(MetricRegistry* registry)
                                            "Pictures whose embedding an encoder still had.")),
       encode_retries(
           registry->AddCounter("prism_router_encode_retries_total", "Pictures sent to another encoder.")),
+      hedges(registry->AddCounter("prism_router_encode_hedges_total",
+                                  "Pictures sent to a second encoder because the first was slow.")),
+      hedges_won(registry->AddCounter("prism_router_encode_hedges_won_total",
+                                      "Pictures that the second encoder answered first.")),
       reencodes(
           registry->AddCounter("prism_router_reencodes_total",
                                "Chats whose pictures were encoded again for a decoder that lost them.")),

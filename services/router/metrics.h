@@ -8,21 +8,33 @@ namespace prism {
 struct RouterMetrics {
   explicit RouterMetrics(MetricRegistry* registry);
 
-  Counter requests;   // chats that arrived
-  Gauge waiting;      // chats without a first token
-  Gauge running;      // chats streaming
-  Gauge media_bytes;  // pictures kept, bytes
-  Gauge media_files;  // pictures kept
+  Counter requests;     // chats that arrived
+  Gauge waiting;        // chats without a first token
+  Gauge running;        // chats streaming
+  Gauge queued;         // admitted chats without a decoder
+  Gauge queued_work_s;  // until all of them have one, estimated
+  Gauge media_bytes;    // pictures kept, bytes
+  Gauge media_files;    // pictures kept
 
   // prism_request_reject_total{reason}: refused before any work.
   Counter reject_invalid;
   Counter reject_queue_full;
+  Counter reject_wait;      // the estimated wait is above --queue-wait-ms
+  Counter reject_deadline;  // ... or reaches past the deadline
   Counter reject_media_full;
   Counter reject_no_replica;
+  // prism_ratelimit_reject_total{scope}: a tenant's own limits.
+  Counter ratelimit_concurrency;
+  Counter ratelimit_tokens;
+
+  Gauge encode_waiting;    // pictures that wait for an encoder
+  Gauge generate_waiting;  // prompts that wait for a decoder
 
   // prism_stage_seconds{stage}
   Histogram prompt_s;
   Histogram encode_s;
+  Histogram encode_queue_s;  // of a picture, waiting for an encoder
+  Histogram dispatch_s;      // of a prompt, waiting for a decoder
   Histogram queue_s;
   Histogram pull_s;
   Histogram prefill_s;
@@ -33,6 +45,8 @@ struct RouterMetrics {
   Counter pictures;          // encoded for a chat, cached or computed
   Counter pictures_cached;   // of them found in an encoder's store
   Counter encode_retries;    // on another encoder, because one died or was full
+  Counter hedges;            // pictures sent to a second encoder because the first was slow
+  Counter hedges_won;        // of them answered by the second
   Counter reencodes;         // because a decoder had lost an embedding
   Counter generate_retries;  // on another decoder, before the first token
   Counter resumes;           // on another decoder, after the first token

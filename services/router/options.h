@@ -26,20 +26,23 @@ inline constexpr std::chrono::milliseconds kUploadIdleMax{30'000};
 
 struct RouterOptions {
   std::string served_model_name;             // what clients ask for
-  std::vector<std::string> vision_encoders;  // host:port
-  std::vector<std::string> decoders;         // host:port
+  std::vector<std::string> vision_encoders;  // host:port or dns:///name:port
+  std::vector<std::string> decoders;         // host:port or dns:///name:port
   int limit_images = 8;                      // pictures and clips a chat
   int64_t max_model_len = 0;  // tokens of prompt plus answer; 0: what checkpoint and decoders allow
-  int max_waiting = 256;      // chats that have no first token yet
-  int64_t limit_media_bytes = 32 << 20;      // of one picture file, or of a clip's together
-  int64_t media_bytes = int64_t{512} << 20;  // of all pictures kept
-  int threads = 2;                           // that tokenise and hash
+  int max_waiting = 256;      // admitted chats without a decoder
+  std::chrono::milliseconds queue_wait{8000};  // estimated wait for a decoder above which chats are refused
+  int64_t limit_media_bytes = 32 << 20;        // of one picture file, or of a clip's together
+  int64_t media_bytes = int64_t{512} << 20;    // of all pictures kept
+  int threads = 2;                             // that tokenise and hash
   std::chrono::milliseconds request_timeout{300000};
-  std::chrono::milliseconds encode_timeout{60000};  // of one picture on one encoder
-  std::chrono::milliseconds silence_timeout{5000};  // of a decoder's stream, heartbeats included
-  std::chrono::milliseconds stuck_timeout{60000};   // of a decoder that says work is due and does none
-  std::chrono::milliseconds poll_interval{250};     // of every replica
+  std::chrono::milliseconds encode_timeout{60000};     // of one picture on one encoder
+  std::chrono::milliseconds full_encoder_wait{10000};  // for one that refuses a picture because it is full
+  std::chrono::milliseconds silence_timeout{5000};     // of a decoder's stream, heartbeats included
+  std::chrono::milliseconds stuck_timeout{60000};      // of a decoder that says work is due and does none
+  std::chrono::milliseconds poll_interval{250};        // of every replica
   std::chrono::milliseconds poll_timeout{2000};
+  std::chrono::milliseconds resolve_interval{5000};  // of dns:/// names
   std::chrono::milliseconds upload_idle = kUploadIdleMax;
   std::chrono::milliseconds media_idle{600000};  // an uploaded picture nobody uses is kept so long
 };

@@ -12,9 +12,11 @@
 #include "common/checkpoint/model_config.h"
 #include "common/text/chat_format.h"
 #include "common/text/tokenizer.h"
+#include "services/router/admission_gate.h"
 #include "services/router/media_store.h"
 #include "services/router/metrics.h"
 #include "services/router/options.h"
+#include "services/router/replica_queue.h"
 #include "services/router/replica_set.h"
 
 namespace prism {
@@ -26,6 +28,9 @@ struct RouterParts {
   const ChatFormat* format = nullptr;
   ReplicaSet* encoders = nullptr;
   ReplicaSet* decoders = nullptr;
+  ReplicaQueue* encode_queue = nullptr;    // of `encoders`
+  ReplicaQueue* generate_queue = nullptr;  // of `decoders`
+  AdmissionGate* gate = nullptr;
   MediaStore* media = nullptr;
   TaskPool* pool = nullptr;  // tokenises and hashes
   RouterMetrics* metrics = nullptr;

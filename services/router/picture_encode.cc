@@ -18,10 +18,12 @@ using UploadCall = ClientUpload<v1::PutMediaRequest, v1::PutMediaResponse>;
 // A picture is sent to this many encoders at the most.
 constexpr size_t kTriesMax = 2;
 
+constexpr int64_t kRetryMs = 1000;
+
 // Whether another encoder may do better with the same picture.
 bool WorthAnother(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status) ||
-         absl::IsDeadlineExceeded(status) || absl::IsNotFound(status) || absl::IsAborted(status);
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsNotFound(status) ||
+         absl::IsAborted(status);
 }
 
 }  // namespace
@@ -30,7 +32,7 @@ void PictureEncode::Start(const RouterParts* parts, PictureRequest request,
                           std::shared_ptr<Cancellation> cancellation, DoneFn done) {
   const std::shared_ptr<PictureEncode> encode(
       new PictureEncode(parts, std::move(request), std::move(cancellation), std::move(done)));
-  encode->Try();
+  encode->Queue(encode->request_.share.urgent);
 }
 
 PictureEncode::PictureEncode(const RouterParts* parts, PictureRequest request,
@@ -38,94 +40,222 @@ PictureEncode::PictureEncode(const RouterParts* parts, PictureRequest request,
     : parts_(parts),
       request_(std::move(request)),
       cancellation_(std::move(cancellation)),
+      sha256_(request_.file->sha256),
+      by_id_(request_.file->bytes.size() > static_cast<size_t>(kInlineMediaBytesMax)),
+      queued_at_(parts->clock->Now()),
+      file_(std::move(request_.file)),
       done_(std::move(done)) {}
+
+std::shared_ptr<const MediaFile> PictureEncode::File() {
+  MutexLock lock(&mutex_);
+  return file_;
+}
 
 SteadyTime PictureEncode::CallDeadline() const {
   const SteadyTime now = Clock::Real().Now();
   return EarlierOf(HopDeadline(request_.deadline, now), now, parts_->options->encode_timeout);
 }
 
-void PictureEncode::Try() {
+void PictureEncode::Queue(bool urgent) {
   if (const absl::Status cancelled = cancellation_->status(); !cancelled.ok()) return Finish(cancelled);
-  std::vector<size_t> excluded = failed_;
-  if (failed_.empty()) excluded = request_.avoid;
-  absl::StatusOr<ReplicaUse> use =
-      parts_->encoders->PickEncoder(request_.file->sha256, excluded, !failed_.empty());
-  if (!use.ok()) return Finish(failed_.empty() ? use.status() : last_error_);
-  use_ = *std::move(use);
-  if (!failed_.empty()) parts_->metrics->encode_retries.Increment();
-  if (request_.file->bytes.size() > static_cast<size_t>(kInlineMediaBytesMax)) {
-    Upload();
-  } else {
-    Encode();
+  EncoderWish wish{.sha256 = sha256_, .excluded = request_.avoid};
+  {
+    MutexLock lock(&mutex_);
+    if (!failed_.empty()) {
+      wish.excluded = failed_;
+      wish.only_others = true;
+    }
   }
-}
-
-void PictureEncode::Upload() {
-  const std::shared_ptr<PictureEncode> self = shared_from_this();
-  v1::VisionEncoder::StubInterface* const stub = use_.encoder();
-  cancellation_->Add(UploadCall::Start(
-      CallDeadline(),
-      [stub](auto* context, auto* response, auto* reactor) {
-        stub->async()->PutMedia(context, response, reactor);
-      },
-      [file = request_.file, offset = size_t{0}](v1::PutMediaRequest* chunk) mutable {
-        if (offset >= file->bytes.size()) return false;
-        chunk->set_data(file->bytes.substr(offset, kMediaChunkBytesMax));
-        offset += chunk->data().size();
-        return true;
-      },
-      [self](const absl::Status& status, const v1::PutMediaResponse&) {
-        if (status.ok()) {
-          self->Encode();
-        } else {
-          self->Answered(status, {});
-        }
+  Share share = request_.share;
+  share.urgent = urgent;
+  cancellation_->Add(parts_->encode_queue->Add(
+      share, [set = parts_->encoders, wish = std::move(wish)] { return set->TryEncoder(wish); },
+      [self = shared_from_this()](absl::StatusOr<ReplicaUse> use) {
+        if (use.ok()) return self->Begin(*std::move(use), false);
+        const absl::Status cancelled = self->cancellation_->status();
+        if (!cancelled.ok()) return self->Finish(cancelled);
+        // What became of the first encoder says more than that there is no other.
+        self->Finish(self->last_error_.ok() ? use.status() : self->last_error_);
       }));
 }
 
-void PictureEncode::Encode() {
-  const std::shared_ptr<PictureEncode> self = shared_from_this();
-  v1::VisionEncoder::StubInterface* const stub = use_.encoder();
-  v1::EncodeRequest request;
-  if (request_.file->bytes.size() > static_cast<size_t>(kInlineMediaBytesMax)) {
-    request.mutable_media()->set_media_id(request_.file->sha256);
+void PictureEncode::Begin(ReplicaUse use, bool is_hedge) {
+  const auto attempt = std::make_shared<Attempt>();
+  attempt->is_hedge = is_hedge;
+  attempt->use = std::move(use);
+  attempt->begun = parts_->clock->Now();
+  bool first = false;
+  {
+    MutexLock lock(&mutex_);
+    first = attempts_.empty() && failed_.empty();
+    attempts_.push_back(attempt);
+  }
+  if (first) {
+    parts_->metrics->encode_queue_s.Observe(SecondsBetween(queued_at_, attempt->begun));
+    const auto delay = parts_->encoders->HedgeDelay();
+    if (delay.has_value() && !std::exchange(hedge_armed_, true)) {
+      const gpr_timespec when =
+          gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(delay->count(), GPR_TIMESPAN));
+      hedge_alarm_.Set(when, [self = shared_from_this()](bool ok) {
+        if (ok) self->Hedge();
+      });
+    }
+  }
+  if (by_id_) {
+    Upload(attempt);
   } else {
-    request.mutable_media()->set_inline_data(request_.file->bytes);
+    Encode(attempt);
+  }
+}
+
+template <typename Call>
+void PictureEncode::Track(const AttemptPtr& attempt, const std::shared_ptr<Call>& call) {
+  cancellation_->Add(call);
+  bool over = false;
+  {
+    MutexLock lock(&mutex_);
+    over = attempt->over;
+    if (!over)
+      attempt->cancel = [weak = std::weak_ptr<Call>(call)] {
+        if (const std::shared_ptr<Call> alive = weak.lock()) alive->Cancel();
+      };
+  }
+  if (over) call->Cancel();
+}
+
+void PictureEncode::Upload(const AttemptPtr& attempt) {
+  const std::shared_ptr<PictureEncode> self = shared_from_this();
+  std::shared_ptr<const MediaFile> file = File();
+  if (file == nullptr) return Answered(attempt, absl::CancelledError("answered by another encoder"), {});
+  v1::VisionEncoder::StubInterface* const stub = attempt->use.encoder();
+  Track(attempt, UploadCall::Start(
+                     CallDeadline(),
+                     [stub](auto* context, auto* response, auto* reactor) {
+                       stub->async()->PutMedia(context, response, reactor);
+                     },
+                     [file = std::move(file), offset = size_t{0}](v1::PutMediaRequest* chunk) mutable {
+                       if (offset >= file->bytes.size()) return false;
+                       chunk->set_data(file->bytes.substr(offset, kMediaChunkBytesMax));
+                       offset += chunk->data().size();
+                       return true;
+                     },
+                     [self, attempt](const absl::Status& status, const v1::PutMediaResponse&) {
+                       if (status.ok()) {
+                         self->Encode(attempt);
+                       } else {
+                         self->Answered(attempt, status, {});
+                       }
+                     }));
+}
+
+void PictureEncode::Encode(const AttemptPtr& attempt) {
+  const std::shared_ptr<PictureEncode> self = shared_from_this();
+  v1::VisionEncoder::StubInterface* const stub = attempt->use.encoder();
+  v1::EncodeRequest request;
+  if (by_id_) {
+    request.mutable_media()->set_media_id(sha256_);
+  } else {
+    const std::shared_ptr<const MediaFile> file = File();
+    if (file == nullptr) return Answered(attempt, absl::CancelledError("answered by another encoder"), {});
+    request.mutable_media()->set_inline_data(file->bytes);
   }
   request.mutable_frame_bytes()->Add(request_.frame_bytes.begin(), request_.frame_bytes.end());
   *request.mutable_options() = request_.options;
   request.set_cache_salt(request_.cache_salt);
-  cancellation_->Add(EncodeCall::Start(
-      std::move(request), CallDeadline(),
-      [stub](auto* context, auto* message, auto* response, auto done) {
-        stub->async()->Encode(context, message, response, std::move(done));
-      },
-      [self](const absl::Status& status, v1::EncodeResponse response) {
-        self->Answered(status, std::move(response));
-      }));
+  Track(attempt, EncodeCall::Start(
+                     std::move(request), CallDeadline(),
+                     [stub](auto* context, auto* message, auto* response, auto done) {
+                       stub->async()->Encode(context, message, response, std::move(done));
+                     },
+                     [self, attempt](const absl::Status& status, v1::EncodeResponse response) {
+                       self->Answered(attempt, status, std::move(response));
+                     }));
 }
 
-void PictureEncode::Answered(const absl::Status& status, v1::EncodeResponse response) {
-  if (const absl::Status cancelled = cancellation_->status(); !cancelled.ok()) return Finish(cancelled);
+void PictureEncode::Hedge() {
+  EncoderWish wish{.sha256 = sha256_, .only_others = true};
+  {
+    MutexLock lock(&mutex_);
+    if (!done_ || hedged_ || attempts_.size() != 1 || !failed_.empty()) return;
+    hedged_ = true;
+    wish.excluded = {attempts_[0]->use.index()};
+  }
+  // Only where an encoder has nothing better to do.
+  if (!cancellation_->status().ok() || parts_->encode_queue->waiting() > 0) return;
+  absl::StatusOr<ReplicaUse> use = parts_->encoders->TryEncoder(wish);
+  if (!use.ok() || !parts_->encoders->TakeHedge()) return;
+  parts_->metrics->hedges.Increment();
+  Begin(*std::move(use), true);
+}
+
+void PictureEncode::Answered(const AttemptPtr& attempt, const absl::Status& status,
+                             v1::EncodeResponse response) {
   absl::Status outcome = status;
   if (outcome.ok()) outcome = CheckHandle(response.handle());
-  if (outcome.ok()) {
-    if (response.handle().address().empty()) response.mutable_handle()->set_address(use_.address());
+  const bool cancelled = !cancellation_->status().ok();
+  const size_t encoder = attempt->use.index();
+  bool won = false, lost = false, other_runs = false;
+  std::vector<std::function<void()>> cancels;
+  size_t num_failed = 0;
+  {
+    MutexLock lock(&mutex_);
+    attempt->over = true;
+    attempt->cancel = nullptr;
+    std::erase(attempts_, attempt);
+    lost = !done_;
+    other_runs = !attempts_.empty();
+    won = outcome.ok() && !cancelled && !lost;
+    if (won) {
+      for (const AttemptPtr& other : attempts_) {
+        other->over = true;
+        if (other->cancel) cancels.push_back(std::move(other->cancel));
+      }
+    } else if (!lost && !cancelled && !absl::IsResourceExhausted(outcome)) {
+      failed_.push_back(encoder);
+    }
+    num_failed = failed_.size();
+  }
+  if (won) {
+    for (const std::function<void()>& cancel : cancels) cancel();
+    if (response.handle().address().empty()) response.mutable_handle()->set_address(attempt->use.address());
     parts_->metrics->pictures.Increment();
-    if (response.cached()) parts_->metrics->pictures_cached.Increment();
-    return Finish(EncodedPicture{.response = std::move(response), .encoder = use_.index()});
+    if (response.cached()) {
+      parts_->metrics->pictures_cached.Increment();
+    } else {
+      parts_->encoders->RecordSeconds(SecondsBetween(attempt->begun, parts_->clock->Now()));
+    }
+    if (attempt->is_hedge) parts_->metrics->hedges_won.Increment();
+    attempt->use.End();
+    return Finish(EncodedPicture{.response = std::move(response), .encoder = encoder});
   }
-  if (absl::IsInvalidArgument(outcome)) {
-    return Finish(FieldViolation(request_.path, outcome.message()));
+  if (outcome.ok()) {
+    // Nobody wants this one: its lease goes back at once.
+    parts_->encoders->ReleaseHandles(encoder, {response.handle().handle_id()});
   }
-  last_error_ = Annotate(outcome, absl::StrCat(request_.path, " on encoder ", use_.address()));
-  if (absl::IsUnavailable(outcome)) use_.ReportGone(outcome);
-  const bool in_time = Clock::Real().Now() < request_.deadline;
-  failed_.push_back(use_.index());
-  use_.End();
-  if (WorthAnother(outcome) && in_time && failed_.size() < kTriesMax) return Try();
-  Finish(last_error_);
+  if (!lost && !cancelled && absl::IsUnavailable(outcome)) attempt->use.ReportGone(outcome);
+  if (!lost && !cancelled && absl::IsResourceExhausted(outcome)) attempt->use.ReportFull();
+  const absl::Status error =
+      Annotate(outcome, absl::StrCat(request_.path, " on encoder ", attempt->use.address()));
+  attempt->use.End();
+  if (lost) return;
+  if (cancelled) return Finish(cancellation_->status());
+  if (other_runs) return;
+  if (absl::IsInvalidArgument(outcome)) return Finish(FieldViolation(request_.path, outcome.message()));
+  const SteadyTime now = parts_->clock->Now();
+  if (absl::IsResourceExhausted(outcome)) {
+    if (!full_since_.has_value()) full_since_ = now;
+    if (now - *full_since_ >= parts_->options->full_encoder_wait) {
+      return Finish(RetryDelayMsOf(error).has_value() ? error : RetryAfter(error, kRetryMs));
+    }
+    parts_->metrics->encode_retries.Increment();
+    return Queue(true);
+  }
+  if (!WorthAnother(outcome) || num_failed >= kTriesMax || Clock::Real().Now() >= request_.deadline) {
+    return Finish(error);
+  }
+  parts_->metrics->encode_retries.Increment();
+  last_error_ = error;
+  Queue(true);
 }
 
 absl::Status PictureEncode::CheckHandle(const v1::EmbeddingHandle& handle) const {
@@ -155,10 +285,16 @@ absl::Status PictureEncode::CheckHandle(const v1::EmbeddingHandle& handle) const
 }
 
 void PictureEncode::Finish(absl::StatusOr<EncodedPicture> result) {
-  use_.End();
-  request_.file.reset();
-  DoneFn done = std::move(done_);
-  done(std::move(result));
+  DoneFn done;
+  std::shared_ptr<const MediaFile> file;  // let go of first of all: whoever is told may count on it
+  {
+    MutexLock lock(&mutex_);
+    done = std::exchange(done_, nullptr);
+    file = std::move(file_);
+  }
+  file.reset();
+  hedge_alarm_.Cancel();
+  if (done) done(std::move(result));
 }
 
 }  // namespace prism

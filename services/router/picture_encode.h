@@ -1,19 +1,25 @@
-// PictureEncode has one picture or clip encoded: it picks an encoder by content, sends the file, and asks
-// another encoder once when the first dies, leaves or is full.
+// PictureEncode has one picture or clip encoded: it waits for an encoder with room, picked by content,
+// sends the file, and asks another encoder once when the first dies or leaves. One that is full is
+// waited for. When the first is slow, as HedgePolicy says, a second is asked besides; the first good
+// answer counts, the other call is cancelled.
 //
-// Threads: Start() from any; answers come on gRPC's threads, one at a time; `done` is called there
-// exactly once, with no lock held.
+// Threads: Start() from any; answers come on gRPC's threads; `done` is called exactly once, on any
+// thread, with no lock held.
 // Ownership: keeps itself alive until `done` has returned, hence shared_ptr. The parts outlive it.
 #pragma once
+
+#include <grpcpp/alarm.h>
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/base/clock.h"
+#include "common/base/mutex.h"
 #include "prism/v1/vision.pb.h"
 #include "services/router/cancellation.h"
 #include "services/router/media_store.h"
@@ -29,6 +35,7 @@ struct PictureRequest {
   std::string path;  // of the picture in the request: "messages.0.content.1"
   SteadyTime deadline;
   std::vector<size_t> avoid;  // encoders to leave out where another one is ready
+  Share share;
 };
 
 struct EncodedPicture {
@@ -46,24 +53,53 @@ class PictureEncode : public std::enable_shared_from_this<PictureEncode> {
                     std::shared_ptr<Cancellation> cancellation, DoneFn done);
 
  private:
+  // One encoder that works on it.
+  struct Attempt {
+    ReplicaUse use;
+    bool is_hedge = false;
+    SteadyTime begun;
+    // The lock's.
+    std::function<void()> cancel;
+    bool over = false;
+  };
+  using AttemptPtr = std::shared_ptr<Attempt>;
+
   PictureEncode(const RouterParts* parts, PictureRequest request, std::shared_ptr<Cancellation> cancellation,
                 DoneFn done);
 
-  void Try();
-  void Upload();
-  void Encode();
-  void Answered(const absl::Status& status, v1::EncodeResponse response);
-  void Finish(absl::StatusOr<EncodedPicture> result);
+  void Queue(bool urgent);
+  void Begin(ReplicaUse use, bool is_hedge) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Upload(const AttemptPtr& attempt);
+  void Encode(const AttemptPtr& attempt);
+  // Makes the attempt's call end with the request, or when the other attempt has answered.
+  template <typename Call>
+  void Track(const AttemptPtr& attempt, const std::shared_ptr<Call>& call) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Hedge() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Answered(const AttemptPtr& attempt, const absl::Status& status, v1::EncodeResponse response)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void Finish(absl::StatusOr<EncodedPicture> result) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Null once the picture is answered.
+  std::shared_ptr<const MediaFile> File() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status CheckHandle(const v1::EmbeddingHandle& handle) const;
   SteadyTime CallDeadline() const;
 
   const RouterParts* const parts_;
-  PictureRequest request_;
+  PictureRequest request_;  // without the file
   const std::shared_ptr<Cancellation> cancellation_;
-  DoneFn done_;
-  std::vector<size_t> failed_;  // encoders that were tried
-  absl::Status last_error_;
-  ReplicaUse use_;
+  const std::string sha256_;  // of the file
+  const bool by_id_;          // it is too large for one message
+  SteadyTime queued_at_;
+  grpc::Alarm hedge_alarm_;
+  bool hedge_armed_ = false;
+  std::optional<SteadyTime> full_since_;  // every encoder asked since then was full
+  absl::Status last_error_;               // of an encoder that failed
+
+  Mutex mutex_;
+  std::shared_ptr<const MediaFile> file_ ABSL_GUARDED_BY(mutex_);  // until the end
+  DoneFn done_ ABSL_GUARDED_BY(mutex_);                            // null once it was called
+  std::vector<AttemptPtr> attempts_ ABSL_GUARDED_BY(mutex_);       // under way
+  std::vector<size_t> failed_ ABSL_GUARDED_BY(mutex_);             // encoders that were tried in vain
+  bool hedged_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace prism

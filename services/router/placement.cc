@@ -10,6 +10,11 @@
 
 namespace prism {
 
+bool Candidate::full() const {
+  if (capacity > 0 && load() >= capacity) return true;
+  return drain_s > kAheadS && load() >= kAheadPicturesMin;
+}
+
 std::vector<size_t> RankEncoders(absl::string_view sha256, absl::Span<const Candidate> encoders) {
   const uint64_t content = Fnv1a64(sha256);
   int64_t total = 0;

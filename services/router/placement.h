@@ -32,8 +32,14 @@ struct Candidate {
   int64_t known_tokens = 0;   // decoders: tokens of this prompt believed to be in its prefix cache
 
   int64_t load() const { return in_flight + others; }
-  bool full() const { return capacity > 0 && load() >= capacity; }
+  // Has no room for more.
+  bool full() const;
 };
+
+// An encoder is not given more than this ahead: what waits in the router can still go elsewhere and
+// is handed out by share. A few pictures it always gets, so that it has the next when one is done.
+inline constexpr double kAheadS = 1;
+inline constexpr int64_t kAheadPicturesMin = 4;
 
 // An encoder takes at most this much more than its even share of what is in flight.
 inline constexpr double kLoadBound = 1.25;

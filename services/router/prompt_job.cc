@@ -1,5 +1,6 @@
 #include "services/router/prompt_job.h"
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <utility>
@@ -14,6 +15,9 @@ namespace prism {
 namespace {
 
 constexpr int64_t kRetryMs = 1000;
+
+// A picture's share of the encoders; each two frames of a clip are one more.
+double PictureCost(size_t num_frames) { return std::max<double>(1, static_cast<double>(num_frames) / 2); }
 
 // The layouts fit their slots, so all that a caller can have wrong is the length.
 absl::Status AsContextLength(const absl::Status& status) {
@@ -34,15 +38,22 @@ struct PromptJob::Round {
   void Cancel() { cancellation->Cancel(absl::CancelledError("the request was cancelled")); }
 };
 
-PromptJob::PromptJob(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline,
-                     std::shared_ptr<Cancellation> cancellation)
+PromptJob::PromptJob(const RouterParts* parts, v1::ChatRequest request, PromptPurpose purpose,
+                     SteadyTime deadline, std::shared_ptr<Cancellation> cancellation)
     : parts_(parts),
       request_(std::move(request)),
+      purpose_(purpose),
       deadline_(deadline),
       cancellation_(std::move(cancellation)) {}
 
 void PromptJob::Start(DoneFn done) {
   done_ = std::move(done);
+  if (purpose_ == PromptPurpose::kChat) {
+    absl::StatusOr<std::shared_ptr<AdmissionGate::Ticket>> ticket = parts_->gate->Admit(request_, deadline_);
+    if (!ticket.ok()) return Finish(ticket.status());
+    ticket_ = *std::move(ticket);
+  }
+  request_.set_cache_salt(parts_->gate->SaltOf(request_));
   OnPool([self = shared_from_this()] { self->Prepare(); });
 }
 
@@ -142,7 +153,8 @@ void PromptJob::EncodeAll(const std::vector<size_t>& avoid) {
                           .cache_salt = request_.cache_salt(),
                           .path = pictures_[i].path,
                           .deadline = deadline_,
-                          .avoid = avoid},
+                          .avoid = avoid,
+                          .share = ShareOf(PictureCost(pictures_[i].frame_bytes.size()))},
                          round->cancellation,
                          [self = shared_from_this(), round, i](absl::StatusOr<EncodedPicture> result) {
                            if (!result.ok())
@@ -185,9 +197,10 @@ void PromptJob::ReleaseHandles() {
   encoders_.clear();
 }
 
-void PromptJob::ReleasePictures() {
+void PromptJob::End(const ChatUse& use) {
   pictures_.clear();
   ReleaseHandles();
+  if (ticket_ != nullptr) ticket_->End(use);
 }
 
 void PromptJob::Assemble() {
@@ -197,8 +210,44 @@ void PromptJob::Assemble() {
   if (prepared.ok()) {
     prepared->prompt_s = prompt_s_;
     prepared->encode_s = encode_s_;
+    if (ticket_ != nullptr && !dispatched_) return Dispatch(*std::move(prepared));
   }
   Finish(std::move(prepared));
+}
+
+Share PromptJob::ShareOf(double cost) const {
+  Share share{.cost = cost, .urgent = dispatched_};
+  if (ticket_ != nullptr) {
+    share.tenant = ticket_->tenant();
+    share.weight = ticket_->weight();
+  }
+  return share;
+}
+
+void PromptJob::Dispatch(PreparedPrompt prepared) {
+  std::vector<PrefixMedia> media;
+  for (const v1::ImageSpan& span : prepared.spans) {
+    media.push_back({.offset = span.offset(),
+                     .num_tokens = span.num_tokens(),
+                     .content_key = prepared.handles[span.handle_index()].content_key(),
+                     .first_row = span.first_row()});
+  }
+  DecoderWish wish{.prompt_tokens = static_cast<int64_t>(prepared.token_ids.size()),
+                   .blocks = PrefixBlocks(prepared.token_ids, media, request_.cache_salt()),
+                   .choices = std::max(request_.num_choices(), 1u)};
+  const SteadyTime start = parts_->clock->Now();
+  const auto waiting = std::make_shared<PreparedPrompt>(std::move(prepared));
+  cancellation_->Add(parts_->generate_queue->Add(
+      ShareOf(std::max(1.0, ticket_->tokens())),
+      [set = parts_->decoders, wish = std::move(wish)] { return set->TryDecoder(wish); },
+      [self = shared_from_this(), start, waiting](absl::StatusOr<ReplicaUse> use) {
+        if (!use.ok()) return self->Finish(use.status());
+        self->dispatched_ = true;
+        self->ticket_->Dispatched();
+        self->parts_->metrics->dispatch_s.Observe(SecondsBetween(start, self->parts_->clock->Now()));
+        waiting->decoder = *std::move(use);
+        self->Finish(std::move(*waiting));
+      }));
 }
 
 absl::StatusOr<PreparedPrompt> PromptJob::Assembled() {

@@ -1,5 +1,6 @@
-// PromptJob makes a prepared prompt of a chat request: checks it, renders and tokenises it, has its
-// pictures and clips encoded, all at once, and puts their placeholders in.
+// PromptJob makes a prepared prompt of a chat request: has it admitted, checks it, renders and
+// tokenises it, has its pictures and clips encoded, all at once, puts their placeholders in, and waits
+// for a decoder with room.
 //
 // Threads: Start() and EncodeAgain() from any; checking and tokenising run on the parts' pool. `done`
 // is called exactly once for each, on the pool or a gRPC thread, with no lock held; the next call
@@ -11,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,27 +33,36 @@ struct PreparedPrompt {
   int64_t image_tokens = 0;
   double prompt_s = 0;  // checking, rendering, tokenising
   double encode_s = 0;  // all pictures, together
+  // Of a chat's first prompt: the decoder whose turn it was given.
+  std::optional<ReplicaUse> decoder;
+};
+
+// What becomes of the prompt.
+enum class PromptPurpose {
+  kChat,   // an answer: it is admitted, and given a decoder
+  kCount,  // its tokens are counted
 };
 
 class PromptJob : public std::enable_shared_from_this<PromptJob> {
  public:
   using DoneFn = std::function<void(absl::StatusOr<PreparedPrompt>)>;
 
-  // The request stays with the job. `length_max` bounds the prompt.
-  PromptJob(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline,
+  // The request stays with the job.
+  PromptJob(const RouterParts* parts, v1::ChatRequest request, PromptPurpose purpose, SteadyTime deadline,
             std::shared_ptr<Cancellation> cancellation);
 
-  // ResourceExhausted when the pool is full; otherwise the errors of ValidateChat, ChatFormat,
-  // MediaStore and PictureEncode; Unavailable with NO_REPLICA at once when a picture has no encoder.
+  // ResourceExhausted when the chat is not admitted or the pool is full; otherwise the errors of
+  // ValidateChat, ChatFormat, MediaStore and PictureEncode; Unavailable with NO_REPLICA at once when a
+  // picture has no encoder.
   void Start(DoneFn done);
 
   // Has every picture encoded again: the decoder lost one. With `elsewhere`, not on the encoders of
   // last time where others are ready.
   void EncodeAgain(bool elsewhere, DoneFn done);
 
-  // Lets the pictures' files go and gives their embeddings' leases back; no EncodeAgain() after it.
-  // REQUIRES: nothing is under way.
-  void ReleasePictures();
+  // The chat is over: lets the pictures' files go, gives their embeddings' leases back and charges its
+  // tenant what it used; no EncodeAgain() after it. REQUIRES: nothing is under way.
+  void End(const ChatUse& use);
 
   // The request, without the bytes of its pictures once Start() has called `done`.
   const v1::ChatRequest& request() const { return request_; }
@@ -74,6 +85,9 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
   void Encoded(std::vector<absl::StatusOr<EncodedPicture>> results);
   void Assemble();
   absl::StatusOr<PreparedPrompt> Assembled();
+  // Waits for a decoder that has room.
+  void Dispatch(PreparedPrompt prepared);
+  Share ShareOf(double cost) const;
   void Finish(absl::StatusOr<PreparedPrompt> result);
   void ReleaseHandles();
   // Runs `task` on the pool, or finishes with an error.
@@ -81,9 +95,12 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
 
   const RouterParts* const parts_;
   v1::ChatRequest request_;
+  const PromptPurpose purpose_;
   const SteadyTime deadline_;
   const std::shared_ptr<Cancellation> cancellation_;
   DoneFn done_;
+  std::shared_ptr<AdmissionGate::Ticket> ticket_;  // of a chat that was admitted
+  bool dispatched_ = false;
   ChatPrompt prompt_;
   std::vector<Picture> pictures_;  // in the order of prompt_.slots
   std::vector<v1::EmbeddingHandle> handles_;

@@ -290,13 +290,14 @@ grpc::ServerUnaryReactor* RouterService::CountTokens(grpc::CallbackServerContext
   const auto cancellation = std::make_shared<Cancellation>();
   const SteadyTime deadline = ChatDeadline(*context);
   call->WhenCancelled([cancellation, deadline] { cancellation->Cancel(GoneStatus(deadline)); });
-  const auto job = std::make_shared<PromptJob>(parts_, *request, deadline, cancellation);
+  const auto job =
+      std::make_shared<PromptJob>(parts_, *request, PromptPurpose::kCount, deadline, cancellation);
   job->Start([this, job, call, response](absl::StatusOr<PreparedPrompt> prompt) {
     if (prompt.ok()) {
       response->set_prompt_tokens(static_cast<uint32_t>(prompt->token_ids.size()));
       response->set_image_tokens(static_cast<uint32_t>(prompt->image_tokens));
     }
-    job->ReleasePictures();
+    job->End({});
     counting_.fetch_sub(1);
     call->Done(prompt.status());
   });
@@ -362,6 +363,7 @@ grpc::ServerUnaryReactor* RouterService::GetLoad(grpc::CallbackServerContext* co
                                                  const v1::GetLoadRequest*, v1::GetLoadResponse* response) {
   response->set_running(static_cast<uint32_t>(sessions_.running()));
   response->set_waiting(static_cast<uint32_t>(sessions_.waiting()));
+  response->set_queued_work_s(parts_->gate->queued_work_s());
   return FinishNow(context, absl::OkStatus());
 }
 

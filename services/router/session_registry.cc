@@ -8,12 +8,6 @@
 #include "common/wire/status_codec.h"
 
 namespace prism {
-namespace {
-
-constexpr int64_t kRetryMs = 1000;
-
-}  // namespace
-
 SessionRegistry::SessionRegistry(const RouterParts* parts) : parts_(parts) {
   watcher_ = NamedThread("watch-sessions", [this] { Watch(); });
 }
@@ -33,14 +27,6 @@ absl::StatusOr<std::shared_ptr<ChatSession>> SessionRegistry::Add(v1::ChatReques
   const std::string id = request.generation_id();
   PRISM_CHECK(id.size() == 16);
   MutexLock lock(&mutex_);
-  if (waiting_ >= parts_->options->max_waiting) {
-    parts_->metrics->reject_queue_full.Increment();
-    return RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted,
-                                      absl::StrCat(waiting_, " chats wait for their first token, at most ",
-                                                   parts_->options->max_waiting),
-                                      kReasonQueueFull),
-                      kRetryMs);
-  }
   if (sessions_.count(id) > 0) return FieldViolation("generation_id", "is in use by a running chat");
   auto session = std::make_shared<ChatSession>(
       parts_, std::move(request), deadline, sink,

@@ -1,4 +1,4 @@
-// SessionRegistry holds the chats that are under way: it admits, finds by generation id, and watches
+// SessionRegistry holds the chats that are under way: it finds them by generation id, and watches
 // deadlines and silent decoders.
 //
 // Threads: one that watches, its own. All methods may be called from any thread.
@@ -31,8 +31,7 @@ class SessionRegistry {
   SessionRegistry(const SessionRegistry&) = delete;
   SessionRegistry& operator=(const SessionRegistry&) = delete;
 
-  // A new session, not started. ResourceExhausted (QUEUE_FULL, RetryInfo) when max_waiting chats
-  // have no first token yet; InvalidArgument for a generation id that is in use.
+  // A new session, not started. InvalidArgument for a generation id that is in use.
   // REQUIRES: request.generation_id is 16 bytes.
   absl::StatusOr<std::shared_ptr<ChatSession>> Add(v1::ChatRequest request, SteadyTime deadline,
                                                    ChatSink* sink) ABSL_LOCKS_EXCLUDED(mutex_);

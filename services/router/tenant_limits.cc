@@ -69,7 +69,7 @@ void TenantLimiter::Ended(SteadyTime now, const std::string& tenant, double char
   State& state = found->second;
   --state.running;
   if (state.bucket.has_value()) state.bucket->Take(now, used - charged);
-  state.seconds = state.seconds == 0 ? seconds : 0.8 * state.seconds + 0.2 * seconds;
+  if (seconds > 0) state.seconds = state.seconds == 0 ? seconds : 0.8 * state.seconds + 0.2 * seconds;
   const TenantLimit& limit = table_.Of(tenant);
   const bool unlimited = limit.concurrency == 0 && limit.tokens_per_minute == 0;
   if (unlimited && state.running == 0) states_.erase(found);

@@ -43,7 +43,7 @@ class TenantLimiter {
   // Charges a chat of so many estimated tokens to the tenant, or refuses it. Every admitted chat
   // ends once.
   std::optional<Refusal> Admit(SteadyTime now, const std::string& tenant, double tokens);
-  // `charged` as at the door, `used` in truth; `seconds` since then.
+  // `charged` as at the door, `used` in truth; `seconds` since then, 0 where it did not run.
   void Ended(SteadyTime now, const std::string& tenant, double charged, double used, double seconds);
 
   const TenantTable& table() const { return table_; }

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/wire/status_codec.h"
@@ -144,6 +146,122 @@ TEST_F(ReplicaSetTest, AReportedReplicaComesBackWithItsNextPoll) {
   use->ReportGone(absl::UnavailableError("Socket closed"));
   use->End();
   EXPECT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
+}
+
+// A resolver whose answers the test decides.
+class FakeNames {
+ public:
+  void Answer(absl::StatusOr<std::vector<std::string>> addresses) {
+    MutexLock lock(&mutex_);
+    addresses_ = std::move(addresses);
+  }
+  ResolveFn fn() {
+    return [this](const std::string& name) {
+      MutexLock lock(&mutex_);
+      EXPECT_EQ(name, "decoders.local:50071");
+      ++num_asked;
+      return addresses_;
+    };
+  }
+  std::atomic<int> num_asked{0};
+
+ private:
+  Mutex mutex_;
+  absl::StatusOr<std::vector<std::string>> addresses_ ABSL_GUARDED_BY(mutex_) = std::vector<std::string>();
+};
+
+TEST_F(ReplicaSetTest, ANameStandsForAllItsAddressesAndTheyComeAndGo) {
+  FakeDecoder one, two;
+  FakeNames names;
+  names.Answer(std::vector<std::string>{one.address()});
+  ReplicaSet set({.role = ReplicaRole::kDecoder,
+                  .addresses = {"dns:///decoders.local:50071"},
+                  .hidden_size = kFakeHidden,
+                  .num_deepstack = kFakeDeepstack,
+                  .poll_interval = milliseconds(20),
+                  .resolve_interval = milliseconds(20),
+                  .resolve = names.fn()});
+  set.Start();
+  ASSERT_TRUE(Eventually([&] { return set.num_ready() == 1; }));
+  names.Answer(std::vector<std::string>{two.address(), one.address()});
+  ASSERT_TRUE(Eventually([&] { return set.num_ready() == 2; }));
+  // A use of one that is gone from the list goes on, but nothing new is sent there.
+  auto use = set.PickDecoder({}, false);
+  ASSERT_TRUE(use.ok());
+  FakeDecoder& used = use->address() == one.address() ? one : two;
+  FakeDecoder& other = use->address() == one.address() ? two : one;
+  names.Answer(std::vector<std::string>{other.address()});
+  ASSERT_TRUE(Eventually([&] { return set.num_ready() == 1; }));
+  EXPECT_EQ(use->address(), used.address());
+  EXPECT_EQ(set.PickDecoder({}, false)->address(), other.address());
+  use->End();
+  // It comes back.
+  names.Answer(std::vector<std::string>{one.address(), two.address()});
+  EXPECT_TRUE(Eventually([&] { return set.num_ready() == 2; }));
+}
+
+TEST_F(ReplicaSetTest, ANameWithoutAnAnswerKeepsItsLastAddresses) {
+  FakeDecoder one;
+  FakeNames names;
+  names.Answer(std::vector<std::string>{one.address()});
+  ReplicaSet set({.role = ReplicaRole::kDecoder,
+                  .addresses = {"dns:///decoders.local:50071"},
+                  .hidden_size = kFakeHidden,
+                  .num_deepstack = kFakeDeepstack,
+                  .poll_interval = milliseconds(20),
+                  .resolve_interval = milliseconds(20),
+                  .resolve = names.fn()});
+  set.Start();
+  ASSERT_TRUE(Eventually([&] { return set.num_ready() == 1; }));
+  for (const absl::StatusOr<std::vector<std::string>>& answer :
+       {absl::StatusOr<std::vector<std::string>>(absl::UnavailableError("no server")),
+        absl::StatusOr<std::vector<std::string>>(std::vector<std::string>())}) {
+    names.Answer(answer);
+    const int asked = names.num_asked;
+    ASSERT_TRUE(Eventually([&] { return names.num_asked >= asked + 3; }));
+    EXPECT_EQ(set.num_ready(), 1);
+  }
+}
+
+TEST(ResolveByDnsTest, LoopbackHasAnAddressAndNonsenseIsRefused) {
+  const auto found = ResolveByDns("127.0.0.1:50071");
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(*found, std::vector<std::string>{"127.0.0.1:50071"});
+  EXPECT_EQ(ResolveByDns("50071").status().message(), "\"50071\" is not NAME:PORT");
+  EXPECT_EQ(ResolveByDns("name:").status().message(), "\"name:\" is not NAME:PORT");
+}
+
+TEST_F(ReplicaSetTest, ADecoderIsGivenItsSequencesAndAQuarterMore) {
+  FakeDecoder decoder;
+  {
+    MutexLock lock(&decoder.mutex);
+    decoder.description.set_sequences_max(16);
+  }
+  const auto set = Watch(ReplicaRole::kDecoder, {decoder.address()});
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
+  std::vector<ReplicaUse> uses;
+  while (true) {
+    auto use = set->TryDecoder({.prompt_tokens = 10, .choices = 2});
+    if (!use.ok()) {
+      EXPECT_TRUE(absl::IsResourceExhausted(use.status()));
+      break;
+    }
+    uses.push_back(*std::move(use));
+  }
+  EXPECT_EQ(uses.size(), 10u);  // of two choices each
+  EXPECT_TRUE(set->PickDecoder({}, false).ok()) << "who goes on is not refused";
+}
+
+TEST_F(ReplicaSetTest, OneThatSaidItIsFullGetsNothingUntilItsNextAnswer) {
+  FakeEncoder one, two;
+  const auto set = Watch(ReplicaRole::kVisionEncoder, {one.address(), two.address()});
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 2; }));
+  auto use = set->TryEncoder({.sha256 = "picture"});
+  ASSERT_TRUE(use.ok());
+  const size_t favourite = use->index();
+  use->ReportFull();
+  use->End();
+  EXPECT_TRUE(Eventually([&] { return set->TryEncoder({.sha256 = "picture"})->index() == favourite; }));
 }
 
 TEST_F(ReplicaSetTest, NoAddressesIsSaid) {

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -115,6 +116,11 @@ class RouterServiceTest : public testing::Test {
     decoder_set_ = std::make_unique<ReplicaSet>(replicas);
     registry_ = std::make_unique<MetricRegistry>();
     metrics_ = std::make_unique<RouterMetrics>(registry_.get());
+    encode_queue_ = std::make_unique<ReplicaQueue>(encoder_set_.get(), metrics_->encode_waiting);
+    generate_queue_ = std::make_unique<ReplicaQueue>(decoder_set_.get(), metrics_->generate_waiting);
+    gate_ = std::make_unique<AdmissionGate>(
+        AdmissionOptions{.waiting_max = options_.max_waiting, .wait_max = options_.queue_wait}, tenants_,
+        &Clock::Real(), metrics_.get());
     media_ = std::make_unique<MediaStore>(options_.media_bytes, options_.media_idle, &Clock::Real(),
                                           metrics_.get());
     pool_ = std::make_unique<TaskPool>("prompt", 2, 1024);
@@ -124,6 +130,9 @@ class RouterServiceTest : public testing::Test {
               .format = format_.get(),
               .encoders = encoder_set_.get(),
               .decoders = decoder_set_.get(),
+              .encode_queue = encode_queue_.get(),
+              .generate_queue = generate_queue_.get(),
+              .gate = gate_.get(),
               .media = media_.get(),
               .pool = pool_.get(),
               .metrics = metrics_.get(),
@@ -227,6 +236,11 @@ class RouterServiceTest : public testing::Test {
   std::unique_ptr<ReplicaSet> encoder_set_, decoder_set_;
   std::unique_ptr<MetricRegistry> registry_;
   std::unique_ptr<RouterMetrics> metrics_;
+  TenantTable tenants_;
+  std::set<std::string> salts_;
+  std::unique_ptr<ReplicaQueue> encode_queue_;
+  std::unique_ptr<ReplicaQueue> generate_queue_;
+  std::unique_ptr<AdmissionGate> gate_;
   std::unique_ptr<MediaStore> media_;
   std::unique_ptr<TaskPool> pool_;
   RouterParts parts_;
@@ -478,9 +492,85 @@ TEST_F(RouterServiceTest, MaxTokensBeyondTheContextIsRefusedWithNumbers) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("the context has 64"));
 }
 
+// Two decoders of one sequence, of which each gets kAheadSequencesMin more ahead: six chats have a
+// decoder, two wait in the router, the ninth is one too many.
 TEST_F(RouterServiceTest, TooManyWaitingChatsAreRefusedAtOnce) {
   options_.max_waiting = 2;
+  std::atomic<bool> open = false;
+  for (const auto& decoder : decoders_) {
+    {
+      MutexLock lock(&decoder->mutex);
+      decoder->description.set_sequences_max(1);
+    }
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream*, size_t) {
+      while (!open) std::this_thread::sleep_for(milliseconds(1));
+      return true;
+    });
+  }
   Restart();
+  std::vector<Heard> heard(8);
+  std::vector<std::thread> clients;
+  // One after the other: who has no decoder yet is one that waits.
+  for (size_t i = 0; i < heard.size(); ++i) {
+    clients.emplace_back([this, &heard, i] { heard[i] = Chat(Ask("Hello")); });
+    ASSERT_TRUE(Eventually([&] {
+      const size_t given = decoders_[0]->requests().size() + decoders_[1]->requests().size();
+      return given + static_cast<size_t>(metrics_->generate_waiting.value()) == i + 1;
+    }));
+  }
+  ASSERT_TRUE(Eventually([&] { return metrics_->generate_waiting.value() == 2; }));
+  EXPECT_EQ(metrics_->queued.value(), 2);
+  const absl::Status refused = Chat(Ask("Hello")).status;
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(refused), kReasonQueueFull);
+  EXPECT_TRUE(RetryDelayMsOf(refused).has_value());
+  EXPECT_EQ(metrics_->reject_queue_full.value(), 1);
+  open = true;
+  for (std::thread& client : clients) client.join();
+  for (const Heard& each : heard) ExpectWholeAnswer(each);
+  EXPECT_EQ(metrics_->queued.value(), 0);
+}
+
+TEST_F(RouterServiceTest, AChatThatWaitsForADecoderCanBeCancelled) {
+  std::atomic<bool> open = false;
+  for (const auto& decoder : decoders_) {
+    {
+      MutexLock lock(&decoder->mutex);
+      decoder->description.set_sequences_max(1);
+    }
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream*, size_t) {
+      while (!open) std::this_thread::sleep_for(milliseconds(1));
+      return true;
+    });
+  }
+  Restart();
+  std::vector<Heard> heard(6);
+  std::vector<std::thread> clients;
+  for (Heard& one : heard) clients.emplace_back([this, &one] { one = Chat(Ask("Hello")); });
+  ASSERT_TRUE(
+      Eventually([&] { return decoders_[0]->requests().size() + decoders_[1]->requests().size() == 6; }));
+  v1::ChatRequest request = Ask("What?", {"picture"});
+  request.set_generation_id("0123456789abcdef");
+  Heard cancelled;
+  std::thread waits([&] { cancelled = Chat(request); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->generate_waiting.value() == 1; }));
+  v1::CancelRequest cancel;
+  cancel.add_generation_ids("0123456789abcdef");
+  v1::CancelResponse response;
+  grpc::ClientContext context;
+  ASSERT_TRUE(stub_->Cancel(&context, cancel, &response).ok());
+  waits.join();
+  EXPECT_EQ(cancelled.status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(metrics_->queued.value(), 0);
+  EXPECT_EQ(metrics_->generate_waiting.value(), 0);
+  EXPECT_EQ(media_->bytes(), 0);
+  open = true;
+  for (std::thread& client : clients) client.join();
+  for (const Heard& each : heard) ExpectWholeAnswer(each);
+}
+
+TEST_F(RouterServiceTest, ATenantsOwnLimitsHoldForItAlone) {
+  tenants_.other.concurrency = 1;
   std::atomic<bool> open = false;
   for (const auto& decoder : decoders_) {
     decoder->Answers(answer_ids_, [&](FakeDecoder::Stream*, size_t) {
@@ -488,19 +578,59 @@ TEST_F(RouterServiceTest, TooManyWaitingChatsAreRefusedAtOnce) {
       return true;
     });
   }
-  std::vector<Heard> heard(2);
-  std::thread one([&] { heard[0] = Chat(Ask("Hello")); });
-  std::thread two([&] { heard[1] = Chat(Ask("Hello")); });
-  ASSERT_TRUE(Eventually([&] { return metrics_->waiting.value() == 2; }));
-  const absl::Status refused = Chat(Ask("Hello")).status;
+  Restart();
+  const auto ask_as = [&](const std::string& user, const std::string& tenant) {
+    v1::ChatRequest request = Ask("Hello");
+    request.set_user(user);
+    request.set_tenant(tenant);
+    return request;
+  };
+  Heard first, other;
+  std::thread one([&] { first = Chat(ask_as("ada", "")); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->waiting.value() == 1; }));
+  const absl::Status refused = Chat(ask_as("ada", "")).status;
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(ReasonOf(refused), kReasonQueueFull);
-  EXPECT_TRUE(RetryDelayMsOf(refused).has_value());
+  EXPECT_EQ(ReasonOf(refused), kReasonRateLimit);
+  EXPECT_EQ(RetryDelayMsOf(refused), 1000);
+  EXPECT_EQ(metrics_->ratelimit_concurrency.value(), 1);
+  // What a tenant says of itself does not make it another, and another one is not bounded by it.
+  EXPECT_EQ(Chat(ask_as("grace", "ada")).status.code(), absl::StatusCode::kResourceExhausted);
+  std::thread two([&] { other = Chat(ask_as("ada", "grace")); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->waiting.value() == 2; }));
   open = true;
   one.join();
   two.join();
-  ExpectWholeAnswer(heard[0]);
-  ExpectWholeAnswer(heard[1]);
+  ExpectWholeAnswer(first);
+  ExpectWholeAnswer(other);
+  ExpectWholeAnswer(Chat(ask_as("ada", "")));
+}
+
+TEST_F(RouterServiceTest, IsolatedTenantsHaveSaltsOfTheirOwn) {
+  tenants_.isolate = true;
+  Restart();
+  const auto salt_of = [&](const std::string& tenant, const std::string& salt) {
+    v1::ChatRequest request = Ask("Hello");
+    request.set_tenant(tenant);
+    request.set_cache_salt(salt);
+    ExpectWholeAnswer(Chat(request));
+    for (const auto& decoder : decoders_) {
+      for (const v1::GenerateRequest& seen : decoder->requests()) salts_.insert(seen.cache_salt());
+    }
+    return salts_.size();
+  };
+  EXPECT_EQ(salt_of("a", ""), 1u);
+  EXPECT_EQ(salt_of("a", ""), 1u);
+  EXPECT_EQ(salt_of("b", ""), 2u);
+  EXPECT_EQ(salt_of("a", "x"), 3u);
+  EXPECT_EQ(salt_of("ax", ""), 4u);
+}
+
+TEST_F(RouterServiceTest, APromptGoesWhereItsBeginningIs) {
+  const std::string begin(3000, 'x');  // several blocks
+  Chat(Ask(begin + " one"));
+  const int first = decoders_[0]->requests().size() == 1 ? 0 : 1;
+  for (int i = 0; i < 5; ++i) Chat(Ask(begin + " another " + std::to_string(i)));
+  EXPECT_EQ(decoders_[first]->requests().size(), 6u);
 }
 
 TEST_F(RouterServiceTest, PicturesBeyondTheBudgetAreRefused) {
@@ -561,13 +691,70 @@ TEST_F(RouterServiceTest, AFullEncoderIsPassedOver) {
     encoders_[usual]->error = absl::ResourceExhaustedError("queue is full");
   }
   ExpectWholeAnswer(Chat(Ask("What?", {"picture"})));
-  {
-    MutexLock lock(&encoders_[1 - usual]->mutex);
-    encoders_[1 - usual]->error = RetryAfter(absl::ResourceExhaustedError("queue is full"), 700);
+}
+
+TEST_F(RouterServiceTest, APictureWaitsWhileEveryEncoderIsFull) {
+  for (const auto& encoder : encoders_) {
+    MutexLock lock(&encoder->mutex);
+    encoder->error = absl::ResourceExhaustedError("queue is full");
+  }
+  Heard heard;
+  std::thread client([&] { heard = Chat(Ask("What?", {"picture"})); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->encode_retries.value() >= 3; }));
+  for (const auto& encoder : encoders_) {
+    MutexLock lock(&encoder->mutex);
+    encoder->error = absl::OkStatus();
+  }
+  client.join();
+  ExpectWholeAnswer(heard);
+}
+
+TEST_F(RouterServiceTest, EncodersThatStayFullAreSaidWithTheTimeToComeBack) {
+  options_.full_encoder_wait = milliseconds(100);
+  Restart();
+  for (const auto& encoder : encoders_) {
+    MutexLock lock(&encoder->mutex);
+    encoder->error = RetryAfter(absl::ResourceExhaustedError("queue is full"), 700);
   }
   const absl::Status status = Chat(Ask("What?", {"picture"})).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(RetryDelayMsOf(status), 700);
+}
+
+TEST_F(RouterServiceTest, EncodersGetNoMoreThanTheyTakeAtOnce) {
+  for (const auto& encoder : encoders_) {
+    {
+      MutexLock lock(&encoder->mutex);
+      encoder->description.set_calls_max(2);
+    }
+    encoder->Hold();
+  }
+  Restart();
+  std::vector<Heard> heard(10);
+  std::vector<std::thread> clients;
+  for (size_t i = 0; i < heard.size(); ++i) {
+    clients.emplace_back(
+        [this, &heard, i] { heard[i] = Chat(Ask("What?", {"picture " + std::to_string(i)})); });
+  }
+  ASSERT_TRUE(Eventually([&] { return metrics_->encode_waiting.value() == 6; }));
+  EXPECT_TRUE(Eventually([&] { return encoders_[0]->num_encodes == 2 && encoders_[1]->num_encodes == 2; }));
+  for (const auto& encoder : encoders_) encoder->Open();
+  for (std::thread& client : clients) client.join();
+  for (const Heard& each : heard) ExpectWholeAnswer(each);
+}
+
+TEST_F(RouterServiceTest, ASlowEncodeIsHedgedOnceAndTheLoserCalledOff) {
+  // Enough experience and credit: pictures take next to nothing.
+  for (size_t i = 0; i < kHedgeKnown; ++i) encoder_set_->RecordSeconds(0.001);
+  Chat(Ask("What?", {"picture"}));
+  const int usual = encoders_[0]->num_encodes == 1 ? 0 : 1;
+  encoders_[usual]->Hold();
+  ExpectWholeAnswer(Chat(Ask("What?", {"picture"})));
+  EXPECT_EQ(metrics_->hedges.value(), 1);
+  EXPECT_EQ(metrics_->hedges_won.value(), 1);
+  EXPECT_EQ(encoders_[1 - usual]->num_encodes, 1);
+  EXPECT_TRUE(Eventually([&] { return encoders_[usual]->num_cancelled == 1; }));
+  encoders_[usual]->Open();
 }
 
 TEST_F(RouterServiceTest, WithoutEncodersTextStillWorksAndPicturesFailFast) {
