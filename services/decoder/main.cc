@@ -50,6 +50,9 @@ struct Flags {
   double gpu_memory_utilization = 0.9;
   SizeFlags sizes;
   int64_t max_waiting = 128;
+  int64_t max_waiting_tokens = 0;
+  int64_t max_waiting_embedding_bytes = 0;
+  int objective_ms = 10000;
   int64_t growth_tokens = 256;
   bool prefix_caching = true;
   int embedding_timeout_s = 30;
@@ -90,6 +93,15 @@ void AddFlags(FlagSet& set, Flags& flags) {
           "Keep the KV pages of ended requests for those that begin alike");
   set.Add("--max-waiting", &flags.max_waiting, "Requests that may wait; more are refused",
           {.unit = "requests", .min = 1, .max = 65536});
+  set.Add("--max-waiting-tokens", &flags.max_waiting_tokens,
+          "Prompt tokens that may wait, of all requests; more are refused. 0: not bounded",
+          {.unit = "tokens", .min = 0, .max = 1e12});
+  set.Add("--max-waiting-embedding-bytes", &flags.max_waiting_embedding_bytes,
+          "Bytes of embeddings that waiting requests may name; more are refused. 0: not bounded",
+          {.unit = "bytes", .min = 0, .max = 1e15});
+  set.Add("--objective-ms", &flags.objective_ms,
+          "Requests that do not say when they want their first token are due so long after they came",
+          {.unit = "ms", .min = 1, .max = kObjectiveMsMax});
   set.Add("--threads", &flags.sizes.threads, "CPU threads that the ranks share; 0: one a CPU",
           {.unit = "threads", .min = 0, .max = 1024});
   set.Add("--embedding-cache-bytes", &flags.sizes.embedding_cache_bytes,
@@ -209,6 +221,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
                     .numerics_id = decoder->description.numerics_id(),
                     .weights_digest = digest,
                     .max_waiting = flags.max_waiting,
+                    .max_waiting_tokens = flags.max_waiting_tokens,
+                    .max_waiting_embedding_bytes = flags.max_waiting_embedding_bytes,
+                    .objective = std::chrono::milliseconds(flags.objective_ms),
                     .step_max = std::chrono::seconds(flags.step_timeout_s),
                     .sampling_threads = sizes.sampling_threads},
       std::move(ranks), std::move(puller), decoder->metrics);

@@ -333,6 +333,8 @@ absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto
   request.resumed = proto.resumed();
   request.priority = proto.priority();
   request.cache_salt = proto.cache_salt();
+  PRISM_RETURN_IF_ERROR(CheckRange("objective_ms", proto.objective_ms(), 0u, kObjectiveMsMax));
+  request.objective = std::chrono::milliseconds(proto.objective_ms());
   request.deadline = deadline;
   request.num_choices = std::max(1u, proto.num_choices());
   PRISM_RETURN_IF_ERROR(CheckRange("num_choices", request.num_choices, 1u, kChoicesMax));

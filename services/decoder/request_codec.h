@@ -30,6 +30,7 @@ inline constexpr int kStopIdsMax = 64;
 inline constexpr uint32_t kTopLogprobsMax = 20;
 inline constexpr uint32_t kIgnoreEosTokensMax = 4096;
 inline constexpr size_t kCacheSaltBytesMax = 256;
+inline constexpr uint32_t kObjectiveMsMax = 3600000;
 
 // What the model takes.
 struct ModelLimits {

@@ -70,13 +70,17 @@ class EmbeddingPuller::Pull final : public EmbeddingPull {
   }
   absl::Status status() const override {
     MutexLock lock(&puller_->mutex_);
-    PRISM_CHECK(job_->remaining == 0);
     return job_->status;
+  }
+  bool ready(size_t index) const override {
+    MutexLock lock(&puller_->mutex_);
+    return job_->slots.at(index).entry != nullptr;
   }
   const PulledEmbedding& embedding(size_t index) const override {
     MutexLock lock(&puller_->mutex_);
-    PRISM_CHECK(job_->remaining == 0 && job_->status.ok());
-    return job_->slots.at(index).entry->embedding;
+    const Entry* const entry = job_->slots.at(index).entry;
+    PRISM_CHECK(entry != nullptr);
+    return entry->embedding;
   }
   bool cached(size_t index) const override {
     MutexLock lock(&puller_->mutex_);
@@ -116,7 +120,7 @@ int64_t EmbeddingPuller::memory_used_bytes() const {
 }
 
 std::unique_ptr<EmbeddingPull> EmbeddingPuller::Start(absl::Span<const EmbeddingRef> refs,
-                                                      SteadyTime deadline, std::function<void()> when_done) {
+                                                      SteadyTime deadline, std::function<void()> on_change) {
   auto owned = std::make_unique<Job>();
   Job* const job = owned.get();
   job->deadline = deadline;
@@ -142,12 +146,12 @@ std::unique_ptr<EmbeddingPull> EmbeddingPuller::Start(absl::Span<const Embedding
     }
     AddUsed(missing_bytes);
     job->remaining = missing.size();
-    if (!missing.empty()) job->when_done = std::move(when_done);
+    job->on_change = on_change;
     id = ++last_job_;
     jobs_.emplace(id, std::move(owned));
   }
   auto pull = std::make_unique<Pull>(this, id, job);
-  if (missing.empty()) when_done();
+  if (missing.size() < refs.size()) on_change();
   for (const size_t slot : missing) {
     if (pool_->TrySubmit([this, id, slot] { RunTask(id, slot); }).ok()) continue;
     EndTask(id, slot,
@@ -171,10 +175,11 @@ void EmbeddingPuller::RunTask(JobId id, size_t slot) {
 }
 
 void EmbeddingPuller::EndTask(JobId id, size_t slot, absl::StatusOr<PulledEmbedding> embedding) {
-  std::function<void()> when_done;
+  std::function<void()> on_change;
   {
     MutexLock lock(&mutex_);
     Job& job = *jobs_.at(id);
+    on_change = job.on_change;
     if (embedding.ok()) {
       Keep(job.slots[slot], *std::move(embedding));
     } else {
@@ -183,11 +188,9 @@ void EmbeddingPuller::EndTask(JobId id, size_t slot, absl::StatusOr<PulledEmbedd
       // The request fails, so what else it pulls is of no use to it.
       for (grpc::ClientContext* context : job.contexts) context->TryCancel();
     }
-    if (--job.remaining > 0) return;
-    when_done = std::move(job.when_done);
-    if (job.abandoned) Forget(id);
+    if (--job.remaining == 0 && job.abandoned) Forget(id);
   }
-  when_done();
+  on_change();
 }
 
 absl::StatusOr<PulledEmbedding> EmbeddingPuller::Fetch(Job& job, const EmbeddingRef& ref) {

@@ -53,7 +53,7 @@ class EmbeddingPuller final : public EmbeddingSource {
 
   absl::Status CheckFits(absl::Span<const EmbeddingRef> refs) const override;
   std::unique_ptr<EmbeddingPull> Start(absl::Span<const EmbeddingRef> refs, SteadyTime deadline,
-                                       std::function<void()> when_done) override ABSL_LOCKS_EXCLUDED(mutex_);
+                                       std::function<void()> on_change) override ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Bytes of embeddings in memory or promised to pulls.
   int64_t memory_used_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -76,7 +76,7 @@ class EmbeddingPuller final : public EmbeddingSource {
   struct Job {
     std::vector<Slot> slots;
     SteadyTime deadline;
-    std::function<void()> when_done;
+    std::function<void()> on_change;
     size_t remaining = 0;                        // tasks not ended
     bool abandoned = false;                      // the pull was destroyed
     absl::Status status;                         // the first failure

@@ -21,18 +21,20 @@ struct PulledEmbedding {
 
 // The embeddings of one request, from the start of their pull until the request lets go.
 //
-// Thread safety: done() from any thread, the rest from one (the engine's).
+// Thread safety: one thread (the engine's).
 // Ownership: holds the memory; the destructor stops what is still being pulled.
 class EmbeddingPull {
  public:
   virtual ~EmbeddingPull() = default;
-  // Has everything arrived, or something failed?
+  // Has everything arrived, or failed?
   virtual bool done() const = 0;
-  // OK, or the first failure. FailedPrecondition with reason EMBEDDING_LOST: the peer is gone or
-  // does not know the handle. DataLoss with reason EMBEDDING_CORRUPT: a check failed.
-  // DeadlineExceeded, Cancelled. REQUIRES: done()
+  // OK, or the first failure; what is still under way is then given up. FailedPrecondition with reason
+  // EMBEDDING_LOST: the peer is gone or does not know the handle. DataLoss with reason
+  // EMBEDDING_CORRUPT: a check failed. DeadlineExceeded, Cancelled.
   virtual absl::Status status() const = 0;
-  // REQUIRES: done(), status() is OK, `index` below the number of refs
+  // Has this one arrived, and passed all checks? REQUIRES: `index` below the number of refs
+  virtual bool ready(size_t index) const = 0;
+  // REQUIRES: ready(index)
   virtual const PulledEmbedding& embedding(size_t index) const = 0;
   // Was it in memory already?
   virtual bool cached(size_t index) const = 0;
@@ -47,12 +49,12 @@ class EmbeddingSource {
   // ResourceExhausted with the numbers if the refs can never be in memory together.
   virtual absl::Status CheckFits(absl::Span<const EmbeddingRef> refs) const = 0;
 
-  // Starts pulling; `when_done` is called at most once, on another thread, when done() has become
-  // true. It may come after the pull was destroyed, but not after the source was. Null if there is no memory
-  // now: try again when another pull has been destroyed. Memory is taken for all refs at once, so that
-  // requests never wait for each other in a circle. REQUIRES: CheckFits(refs) is OK
+  // Starts pulling; `on_change` is called, on any thread, when one has arrived or failed. It may come
+  // after the pull was destroyed, but not after the source was. Null if there is no memory now: try
+  // again when another pull has been destroyed. Memory is taken for all refs at once, so that requests
+  // never wait for each other in a circle. REQUIRES: CheckFits(refs) is OK
   virtual std::unique_ptr<EmbeddingPull> Start(absl::Span<const EmbeddingRef> refs, SteadyTime deadline,
-                                               std::function<void()> when_done) = 0;
+                                               std::function<void()> on_change) = 0;
 };
 
 }  // namespace prism

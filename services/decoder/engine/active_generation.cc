@@ -8,12 +8,13 @@
 namespace prism {
 
 ActiveGeneration::ActiveGeneration(std::shared_ptr<Generation> generation, SteadyTime submitted,
-                                   DecoderMetrics* metrics)
+                                   SteadyTime due, DecoderMetrics* metrics)
     : generation_(std::move(generation)),
       metrics_(metrics),
+      embeddings_(generation_->request().embeddings, metrics),
       submitted_(submitted),
-      last_event_(submitted),
-      scheduled_(submitted) {
+      due_(due),
+      last_event_(submitted) {
   const uint32_t num_choices = request().score ? 1 : request().num_choices;
   for (uint32_t index = 0; index < num_choices; ++index) {
     choices_.push_back({.sequence = 0,
@@ -26,28 +27,6 @@ ActiveGeneration::ActiveGeneration(std::shared_ptr<Generation> generation, Stead
   if (request().score) scores_.resize(request().token_ids.size() - 1);
 }
 
-void ActiveGeneration::SetPull(std::unique_ptr<EmbeddingPull> pull) {
-  PRISM_CHECK(stage_ == Stage::kNeedsMemory && pull != nullptr);
-  pull_ = std::move(pull);
-  stage_ = Stage::kPulling;
-}
-
-void ActiveGeneration::SetScheduled(SteadyTime now) {
-  PRISM_CHECK(stage_ != Stage::kScheduled);
-  stage_ = Stage::kScheduled;
-  scheduled_ = now;
-  if (pull_ == nullptr) return;
-  metrics_->stage_transfer.Observe(SecondsBetween(submitted_, now));
-  for (size_t i = 0; i < request().embeddings.size(); ++i) {
-    metrics_->mm_cache_queries.Increment();
-    if (pull_->cached(i)) {
-      metrics_->mm_cache_hits.Increment();
-    } else {
-      metrics_->embedding_bytes.Increment(static_cast<double>(request().embeddings[i].size_bytes));
-    }
-  }
-}
-
 std::unique_ptr<Sequence> ActiveGeneration::MakeSequence(SequenceId id, uint32_t index, SequenceId leader,
                                                          const PageKey& prefix_root) const {
   const auto prompt_length = static_cast<int64_t>(request().token_ids.size());
@@ -56,8 +35,10 @@ std::unique_ptr<Sequence> ActiveGeneration::MakeSequence(SequenceId id, uint32_t
                             .prompt_length = prompt_length,
                             .limit = request().length_max(),
                             .priority = request().priority,
+                            .due = due_,
                             .follows = leader,
                             .spans = request().spans,
+                            .embedding_states = embeddings_.states(),
                             .logits_until = request().score ? prompt_length : 0,
                             .prefix_root = prefix_root,
                             .takes_hits = !request().score};
@@ -80,7 +61,7 @@ std::optional<FinishReason> ActiveGeneration::EndAfter(int64_t num_tokens, int32
 }
 
 bool ActiveGeneration::finished() const {
-  return stage_ == Stage::kScheduled &&
+  return scheduled_ && complete_.empty() &&
          std::all_of(choices_.begin(), choices_.end(),
                      [](const Choice& choice) { return choice.sequence == 0; });
 }
@@ -95,7 +76,7 @@ void ActiveGeneration::MarkPlanned(int64_t cached_tokens, SteadyTime now) {
     metrics_->prefix_hits.Increment(static_cast<double>(cached_tokens_));
   }
   metrics_->queue_seconds.Observe(SecondsBetween(submitted_, now));
-  metrics_->stage_queue.Observe(SecondsBetween(scheduled_, now));
+  metrics_->stage_queue.Observe(SecondsBetween(std::min(PulledAt(), now), now));
 }
 
 std::vector<EmbeddingReceipt> ActiveGeneration::Receipts() const {
@@ -106,7 +87,7 @@ std::vector<EmbeddingReceipt> ActiveGeneration::Receipts() const {
                         .num_tokens = ref.num_tokens,
                         .encoder = ref.address,
                         .digest = ref.digest,
-                        .cached = pull_->cached(i)});
+                        .cached = !embeddings_.fetched(i)});
   }
   return receipts;
 }
@@ -122,6 +103,10 @@ void ActiveGeneration::EmitStarted(SteadyTime now) {
   const auto prompt = static_cast<int64_t>(request().token_ids.size());
   metrics_->prompt_tokens.Increment(static_cast<double>(prompt));
   Emit(StartedEvent{.prompt_tokens = prompt, .cached_tokens = cached_tokens_, .receipts = Receipts()}, now);
+  if (embeddings_.pulled_at().has_value()) {
+    metrics_->stage_transfer.Observe(SecondsBetween(submitted_, PulledAt()));
+  }
+  for (const auto& [choice, reason] : std::exchange(complete_, {})) EmitChoiceFinished(choice, reason, now);
 }
 
 void ActiveGeneration::EmitToken(TokenEvent event, SteadyTime now) {
@@ -149,7 +134,7 @@ void ActiveGeneration::EmitChoiceFinished(uint32_t index, FinishReason reason, S
 }
 
 void ActiveGeneration::EmitHeartbeat(uint64_t steps, SteadyTime now) {
-  Emit(HeartbeatEvent{.engine_steps = steps, .waiting = stage_ != Stage::kScheduled}, now);
+  Emit(HeartbeatEvent{.engine_steps = steps, .waiting = awaits_embeddings_}, now);
 }
 
 void ActiveGeneration::EmitDraining(SteadyTime now) {
@@ -163,17 +148,18 @@ void ActiveGeneration::End(const absl::Status& status, SteadyTime now) {
   if (status.ok()) {
     const SteadyTime first_plan = first_plan_.value_or(now);
     const SteadyTime first_token = first_token_.value_or(now);
-    const bool pulled = pull_ != nullptr;
+    // The pull and the first steps may overlap; each second is counted once.
+    const SteadyTime pulled = PulledAt();
+    const SteadyTime prefill = std::max(first_plan, pulled);
     Emit(FinishedEvent{.receipts = Receipts(),
-                       .queue_s = SecondsBetween(scheduled_, first_plan) +
-                                  (pulled ? 0 : SecondsBetween(submitted_, scheduled_)),
-                       .pull_s = pulled ? SecondsBetween(submitted_, scheduled_) : 0,
-                       .prefill_s = SecondsBetween(first_plan, first_token),
+                       .queue_s = SecondsBetween(pulled, prefill),
+                       .pull_s = SecondsBetween(submitted_, pulled),
+                       .prefill_s = SecondsBetween(prefill, std::max(prefill, first_token)),
                        .decode_s = SecondsBetween(first_token, last_token_.value_or(first_token)),
                        .preemptions = preemptions_},
          now);
   }
-  pull_.reset();  // whoever is told the end finds the memory free
+  embeddings_.LetGo();  // whoever is told the end finds the memory free
   generation_->sink().OnEnd(status.ok() ? error_ : status);
 }
 

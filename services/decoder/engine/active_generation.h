@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "common/base/clock.h"
 #include "services/decoder/embeddings/embedding_source.h"
 #include "services/decoder/engine/generation.h"
+#include "services/decoder/engine/generation_embeddings.h"
 #include "services/decoder/metrics.h"
 #include "services/decoder/sampling/sampler.h"
 #include "services/decoder/sched/sequence.h"
@@ -26,28 +28,35 @@ class ActiveGeneration {
     Sampler sampler;
     SteadyTime last_token;
   };
-  enum class Stage { kNeedsMemory, kPulling, kScheduled };
 
-  // `metrics` outlives it. `submitted`: when the caller was told OK.
-  ActiveGeneration(std::shared_ptr<Generation> generation, SteadyTime submitted, DecoderMetrics* metrics);
+  // `metrics` outlives it. `submitted`: when the caller was told OK. `due`: as Sequence::Options has it.
+  ActiveGeneration(std::shared_ptr<Generation> generation, SteadyTime submitted, SteadyTime due,
+                   DecoderMetrics* metrics);
 
   const GenerationRequest& request() const { return generation_->request(); }
   bool cancelled() const { return generation_->cancelled(); }
   SteadyTime deadline() const { return request().deadline; }
+  SteadyTime due() const { return due_; }
   SteadyTime last_event() const { return last_event_; }
   bool planned() const { return first_plan_.has_value(); }
   // The first error, of the sink or of a step; the generation is then to end with it.
   const absl::Status& error() const { return error_; }
   void Fail(const absl::Status& status) { error_.Update(status); }
 
-  Stage stage() const { return stage_; }
-  void SetPull(std::unique_ptr<EmbeddingPull> pull);
-  EmbeddingPull& pull() { return *pull_; }
-  // The embeddings are here, or none were needed.
-  void SetScheduled(SteadyTime now);
+  GenerationEmbeddings& embeddings() { return embeddings_; }
+  // No step is due for it before an embedding, or memory for one, is here.
+  void SetAwaitsEmbeddings(bool awaits) { awaits_embeddings_ = awaits; }
+
+  // Its choices have sequences, but for those that were complete when it came.
+  bool scheduled() const { return scheduled_; }
+  void SetScheduled() { scheduled_ = true; }
+  // A choice needs no step; it is told to have finished once Started was sent.
+  void AddComplete(uint32_t choice, FinishReason reason) { complete_.emplace_back(choice, reason); }
+  bool started() const { return started_; }
 
   std::vector<Choice>& choices() { return choices_; }
-  // Was it scheduled, and has every choice ended?
+  const std::vector<Choice>& choices() const { return choices_; }
+  // Was it scheduled and started, and has every choice ended?
   bool finished() const;
   // The tokens of choice `index` as a sequence, with those emitted before. `leader`: the choice whose
   // prompt it shares, or 0.
@@ -58,7 +67,8 @@ class ActiveGeneration {
 
   // It is in a step for the first time, with so many tokens found computed.
   void MarkPlanned(int64_t cached_tokens, SteadyTime now);
-  // Once; later calls do nothing.
+  // Once; later calls do nothing. REQUIRES: each embedding was verified: it is here, or was when the
+  // pages that are used in its place were made
   void EmitStarted(SteadyTime now);
   void EmitToken(TokenEvent event, SteadyTime now);
   void EmitChoiceFinished(uint32_t index, FinishReason reason, SteadyTime now);
@@ -78,21 +88,25 @@ class ActiveGeneration {
   void Emit(GenerationEvent event, SteadyTime now);
   std::vector<EmbeddingReceipt> Receipts() const;
   void ObserveEnd(const absl::Status& status, SteadyTime now);
+  // When its embeddings were here, or it was submitted if none was pulled.
+  SteadyTime PulledAt() const { return embeddings_.pulled_at().value_or(submitted_); }
 
   const std::shared_ptr<Generation> generation_;
   DecoderMetrics* const metrics_;
-  Stage stage_ = Stage::kNeedsMemory;
-  std::unique_ptr<EmbeddingPull> pull_;
+  GenerationEmbeddings embeddings_;
   std::vector<Choice> choices_;
+  std::vector<std::pair<uint32_t, FinishReason>> complete_;
   std::vector<double> scores_;
+  bool scheduled_ = false;
   bool started_ = false;
+  bool awaits_embeddings_ = false;
   bool told_draining_ = false;
   int64_t cached_tokens_ = 0;  // of the prompt; valid once planned
   absl::Status error_;
   int64_t preemptions_ = 0;
   const SteadyTime submitted_;
+  const SteadyTime due_;
   SteadyTime last_event_;
-  SteadyTime scheduled_;  // valid from kScheduled on
   std::optional<SteadyTime> first_plan_, first_token_, last_token_;
 };
 

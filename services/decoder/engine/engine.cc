@@ -1,6 +1,8 @@
 #include "services/decoder/engine/engine.h"
 
 #include <algorithm>
+#include <iterator>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,8 +23,6 @@ constexpr std::chrono::seconds kIdleTick{1};
 // What a refused caller is told to wait: the queue's length within these bounds.
 constexpr double kRetryMsMin = 100;
 constexpr double kRetryMsMax = 10000;
-// Weight of the newest step in the smoothed speed.
-constexpr double kSmoothing = 0.2;
 
 SteadyTime Now() { return Clock::Real().Now(); }
 
@@ -35,6 +35,26 @@ SchedulerLimits SchedulerLimitsOf(const EngineOptions& options) {
   return limits;
 }
 
+AdmissionLimits AdmissionLimitsOf(const EngineOptions& options) {
+  return {.waiting_max = options.max_waiting,
+          .waiting_rows_max = options.max_waiting_tokens,
+          .waiting_bytes_max = options.max_waiting_embedding_bytes,
+          .rows_per_step_max = options.scheduler.max_num_batched_tokens};
+}
+
+// Known tokens; the choices share the prompt.
+int64_t QueuedRowsOf(const GenerationRequest& request) {
+  auto rows = static_cast<int64_t>(request.token_ids.size());
+  for (const std::vector<int32_t>& emitted : request.emitted) rows += static_cast<int64_t>(emitted.size());
+  return rows;
+}
+
+int64_t EmbeddingBytesOf(const GenerationRequest& request) {
+  int64_t bytes = 0;
+  for (const EmbeddingRef& ref : request.embeddings) bytes += ref.size_bytes;
+  return bytes;
+}
+
 }  // namespace
 
 Engine::Engine(const EngineOptions& options, std::unique_ptr<StepExecutor> executor,
@@ -44,6 +64,7 @@ Engine::Engine(const EngineOptions& options, std::unique_ptr<StepExecutor> execu
       executor_(std::move(executor)),
       embeddings_(std::move(embeddings)),
       sampling_pool_(options.sampling_threads),
+      door_(AdmissionLimitsOf(options)),
       inbox_(static_cast<size_t>(options.max_waiting + kResumedMax) + kWakesMax),
       pool_(options.kv_pages),
       prefixes_(&pool_, options.prefix_caching),
@@ -62,18 +83,24 @@ Engine::~Engine() {
   embeddings_.reset();
 }
 
-absl::Status Engine::CheckAdmission(const GenerationRequest& request, SteadyTime now) const {
-  PRISM_RETURN_IF_ERROR(scheduler_.CheckFits(request.length_max()));
-  PRISM_RETURN_IF_ERROR(embeddings_->CheckFits(request.embeddings));
-  if (now >= request.deadline) return absl::DeadlineExceededError("the deadline has passed");
-  if (request.resumed) return absl::OkStatus();
-  const double left_s = SecondsBetween(now, request.deadline);
-  const double queued_s = Load().queued_work_s;
-  if (queued_s > left_s) {
-    return absl::DeadlineExceededError(absl::StrCat("about ", queued_s, " s of work are queued and ", left_s,
-                                                    " s are left of the deadline"));
+absl::Status Engine::Refusal(const AdmissionDecision& decision) {
+  using Outcome = AdmissionDecision::Outcome;
+  switch (decision.outcome) {
+    case Outcome::kAccept:
+      return absl::OkStatus();
+    case Outcome::kDeadlinePast:
+      metrics_.rejected_deadline.Increment();
+      return absl::DeadlineExceededError(decision.message);
+    case Outcome::kQueueFull:
+      metrics_.rejected_queue_full.Increment();
+      break;
+    case Outcome::kBusy:
+      metrics_.rejected_deadline.Increment();
+      break;
   }
-  return absl::OkStatus();
+  const double retry_ms = std::clamp(decision.retry_after_s * 1000, kRetryMsMin, kRetryMsMax);
+  return RetryAfter(ErrorWithReason(absl::StatusCode::kResourceExhausted, decision.message, kReasonQueueFull),
+                    static_cast<int64_t>(retry_ms));
 }
 
 absl::Status Engine::Submit(std::shared_ptr<Generation> generation) {
@@ -84,37 +111,37 @@ absl::Status Engine::Submit(std::shared_ptr<Generation> generation) {
     return ErrorWithReason(absl::StatusCode::kUnavailable, "the decoder is draining", kReasonDraining);
   };
   if (draining_.load()) return draining();
-  if (absl::Status status = CheckAdmission(request, now); !status.ok()) {
-    (absl::IsDeadlineExceeded(status) ? metrics_.rejected_deadline : metrics_.rejected_too_long).Increment();
-    return status;
+  absl::Status fits = scheduler_.CheckFits(request.length_max());
+  fits.Update(embeddings_->CheckFits(request.embeddings));
+  if (!fits.ok()) {
+    metrics_.rejected_too_long.Increment();
+    return fits;
   }
-  const int64_t waiting = waiting_.fetch_add(1);
-  const int64_t waiting_max = options_.max_waiting + (request.resumed ? kResumedMax : 0);
-  if (waiting >= waiting_max) {
-    waiting_.fetch_sub(1);
-    metrics_.rejected_queue_full.Increment();
-    const double retry_ms = std::clamp(Load().queued_work_s * 1000, kRetryMsMin, kRetryMsMax);
-    return RetryAfter(
-        ErrorWithReason(absl::StatusCode::kResourceExhausted,
-                        absl::StrCat(waiting, " generations are waiting, at most ", waiting_max, " may"),
-                        kReasonQueueFull),
-        static_cast<int64_t>(retry_ms));
+  // Wakes may fill the inbox, but the engine empties it without waiting for anything but a step.
+  absl::Status entered;
+  const AdmissionDecision decision = door_.Admit(
+      {.rows = QueuedRowsOf(request),
+       .bytes = EmbeddingBytesOf(request),
+       .priority = request.priority,
+       .due = DueOf(now, request.deadline, ObjectiveOf(request)),
+       .deadline = request.deadline,
+       .resumed = request.resumed},
+      now, [this, &generation] { return inbox_.TryPush(generation); }, &entered);
+  if (const absl::Status refusal = Refusal(decision); !refusal.ok()) return refusal;
+  if (absl::IsCancelled(entered)) return draining();
+  if (!entered.ok()) {
+    return Refusal({AdmissionDecision::Outcome::kQueueFull, std::string(entered.message()), 0});
   }
   metrics_.request_prompt_tokens.Observe(static_cast<double>(request.token_ids.size()));
   if (!request.score) {
     metrics_.request_params_n.Observe(request.num_choices);
     metrics_.request_params_max_tokens.Observe(static_cast<double>(request.max_tokens));
   }
-  // Wakes may fill the inbox, but the engine empties it without waiting for anything but a step.
-  if (const absl::Status pushed = inbox_.TryPush(generation); !pushed.ok()) {
-    waiting_.fetch_sub(1);
-    if (absl::IsCancelled(pushed)) return draining();
-    metrics_.rejected_queue_full.Increment();
-    return RetryAfter(
-        ErrorWithReason(absl::StatusCode::kResourceExhausted, pushed.message(), kReasonQueueFull),
-        static_cast<int64_t>(kRetryMsMin));
-  }
   return absl::OkStatus();
+}
+
+std::chrono::milliseconds Engine::ObjectiveOf(const GenerationRequest& request) const {
+  return request.objective.count() > 0 ? request.objective : options_.objective;
 }
 
 void Engine::Cancel(Generation& generation) {
@@ -166,7 +193,21 @@ void Engine::TakeSubmitted() {
 }
 
 void Engine::Accept(std::shared_ptr<Generation> generation) {
-  if (generation != nullptr) actives_.emplace_back(std::move(generation), Now(), &metrics_);
+  if (generation == nullptr) return;
+  ++num_taken_;
+  const SteadyTime now = Now();
+  const SteadyTime due = DueOf(now, generation->request().deadline, ObjectiveOf(generation->request()));
+  // In the order in which they wait, so that memory for embeddings goes to the first.
+  auto place = actives_.end();
+  while (place != actives_.begin()) {
+    const ActiveGeneration& before = *std::prev(place);
+    const int32_t priority = generation->request().priority;
+    const bool goes_first =
+        priority != before.request().priority ? priority > before.request().priority : due < before.due();
+    if (!goes_first) break;
+    --place;
+  }
+  actives_.emplace(place, std::move(generation), now, due, &metrics_);
 }
 
 void Engine::WaitForWork() {
@@ -201,57 +242,116 @@ void Engine::TellDraining() {
 
 void Engine::Sweep() {
   const SteadyTime now = Now();
-  bool ended;
   do {
-    ended = false;
     memory_is_short_ = false;
+    memory_was_freed_ = false;
     for (auto it = actives_.begin(); it != actives_.end();) {
       const auto current = it++;
       const absl::Status status = Advance(*current, now);
       if (status.ok() && !current->finished()) continue;
       End(current, status);
-      ended = true;
+      memory_was_freed_ = true;
     }
-    // Whoever ended may have freed what another waits for.
-  } while (ended && memory_is_short_);
+    // Whoever let go of something may have freed what another waits for.
+  } while (memory_was_freed_ && memory_is_short_);
 }
 
 absl::Status Engine::Advance(ActiveGeneration& generation, SteadyTime now) {
-  using Stage = ActiveGeneration::Stage;
   PRISM_RETURN_IF_ERROR(generation.error());
-  if (generation.finished()) return absl::OkStatus();
   if (generation.cancelled()) return absl::CancelledError("cancelled by the caller");
+  if (generation.finished()) return absl::OkStatus();
   if (now >= generation.deadline()) return absl::DeadlineExceededError("the deadline has passed");
-
-  if (generation.stage() == Stage::kNeedsMemory) {
-    const std::vector<EmbeddingRef>& refs = generation.request().embeddings;
-    if (refs.empty()) return Schedule(generation, now);
-    // First come, first served: none overtakes one that waits for memory.
-    if (memory_is_short_) return absl::OkStatus();
-    std::unique_ptr<EmbeddingPull> pull = embeddings_->Start(refs, generation.deadline(), [this] {
-      std::shared_ptr<Generation> wake;
-      inbox_.TryPush(wake).IgnoreError();  // full or closed: the engine is awake
-    });
-    if (pull == nullptr) {
-      memory_is_short_ = true;
-      return absl::OkStatus();
-    }
-    generation.SetPull(std::move(pull));
-  }
-  if (generation.stage() == Stage::kPulling && generation.pull().done()) {
-    if (const absl::Status status = generation.pull().status(); !status.ok()) {
-      const std::string reason = ReasonOf(status);
-      if (reason == kReasonEmbeddingLost) metrics_.embedding_lost.Increment();
-      if (reason == kReasonEmbeddingCorrupt) metrics_.embedding_corrupt.Increment();
-      return status;
-    }
-    return Schedule(generation, now);
+  if (!generation.scheduled()) PRISM_RETURN_IF_ERROR(Schedule(generation));
+  if (!generation.embeddings().empty()) PRISM_RETURN_IF_ERROR(AdvanceEmbeddings(generation, now));
+  // One whose choices are complete needs no step.
+  if (!generation.started() && !generation.embeddings().coming() && Absent(generation).empty() &&
+      LiveSequences(generation).empty()) {
+    generation.EmitStarted(now);
   }
   return absl::OkStatus();
 }
 
-absl::Status Engine::Schedule(ActiveGeneration& generation, SteadyTime now) {
-  generation.SetScheduled(now);
+absl::Status Engine::AdvanceEmbeddings(ActiveGeneration& generation, SteadyTime now) {
+  GenerationEmbeddings& embeddings = generation.embeddings();
+  const std::vector<EmbeddingState> before = embeddings.states();
+  absl::StatusOr<bool> polled = embeddings.Poll(now);
+  const std::vector<int32_t> absent = Absent(generation);
+  if (!absent.empty()) {
+    // First come, first served: none overtakes one that waits for memory.
+    if (!memory_is_short_) memory_is_short_ = !StartPull(generation, absent);
+    if (polled.ok()) polled = embeddings.Poll(now);
+  } else if (!NeedsEmbeddings(generation) && before != std::vector(before.size(), EmbeddingState::kAbsent)) {
+    embeddings.LetGo();
+    memory_was_freed_ = true;
+  }
+  if (!polled.ok()) {
+    const std::string reason = ReasonOf(polled.status());
+    if (reason == kReasonEmbeddingLost) metrics_.embedding_lost.Increment();
+    if (reason == kReasonEmbeddingCorrupt) metrics_.embedding_corrupt.Increment();
+    return polled.status();
+  }
+  generation.SetAwaitsEmbeddings(embeddings.coming() || (!absent.empty() && memory_is_short_));
+  if (embeddings.states() == before) return absl::OkStatus();
+  for (Sequence* sequence : LiveSequences(generation)) {
+    for (size_t i = 0; i < before.size(); ++i) {
+      sequence->SetEmbedding(static_cast<int32_t>(i), embeddings.states()[i]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool Engine::StartPull(ActiveGeneration& generation, std::vector<int32_t> wanted) {
+  // With those that are here or coming: they stay needed.
+  const std::vector<EmbeddingState>& states = generation.embeddings().states();
+  for (size_t i = 0; i < states.size(); ++i) {
+    if (states[i] != EmbeddingState::kAbsent) wanted.push_back(static_cast<int32_t>(i));
+  }
+  std::sort(wanted.begin(), wanted.end());
+  return generation.embeddings().Pull(*embeddings_, wanted, generation.deadline(), [this] {
+    std::shared_ptr<Generation> wake;
+    inbox_.TryPush(wake).IgnoreError();
+  });
+}
+
+std::vector<Sequence*> Engine::LiveSequences(const ActiveGeneration& generation) {
+  std::vector<Sequence*> live;
+  for (const ActiveGeneration::Choice& choice : generation.choices()) {
+    if (choice.sequence != 0) live.push_back(scheduler_.Find(choice.sequence));
+  }
+  return live;
+}
+
+std::vector<int32_t> Engine::Absent(ActiveGeneration& generation) {
+  std::set<int32_t> absent;
+  const std::vector<Sequence*> live = LiveSequences(generation);
+  for (Sequence* sequence : live) {
+    if (sequence->AbsentFrom(0).empty()) continue;
+    const bool running = sequence->state() == SequenceState::kRunning;
+    const int64_t begin = running ? sequence->computed() : scheduler_.KnownTokens(*sequence);
+    for (const int32_t index : sequence->AbsentFrom(begin)) absent.insert(index);
+  }
+  if (live.empty() && !generation.started()) {
+    // Nothing is left to compute, but Started says that every picture was seen.
+    const std::vector<EmbeddingState>& states = generation.embeddings().states();
+    for (size_t i = 0; i < states.size(); ++i) {
+      if (states[i] == EmbeddingState::kAbsent) absent.insert(static_cast<int32_t>(i));
+    }
+  }
+  return {absent.begin(), absent.end()};
+}
+
+bool Engine::NeedsEmbeddings(const ActiveGeneration& generation) {
+  const std::vector<Sequence*> live = LiveSequences(generation);
+  if (live.empty()) return !generation.started();
+  return std::any_of(live.begin(), live.end(), [](const Sequence* sequence) {
+    const VisualSpan& last = sequence->spans().back();
+    return sequence->state() == SequenceState::kWaiting ||
+           sequence->computed() < last.offset + last.num_tokens;
+  });
+}
+
+absl::Status Engine::Schedule(ActiveGeneration& generation) {
+  generation.SetScheduled();
   const GenerationRequest& request = generation.request();
   const PageKey root = PrefixRootOf(request);
   SequenceId leader = 0;
@@ -260,8 +360,7 @@ absl::Status Engine::Schedule(ActiveGeneration& generation, SteadyTime now) {
       const std::vector<int32_t>& emitted = request.emitted[index];
       const auto num_emitted = static_cast<int64_t>(emitted.size());
       if (const auto reason = generation.EndAfter(num_emitted, emitted.back())) {
-        generation.EmitStarted(now);
-        generation.EmitChoiceFinished(index, *reason, now);
+        generation.AddComplete(index, *reason);
         continue;
       }
     }
@@ -297,8 +396,7 @@ bool Engine::Step() {
   steps_.fetch_add(1);
 
   const double step_s = std::max(1e-6, SecondsBetween(began, computed));
-  const double speed = static_cast<double>(plan.num_rows()) / step_s;
-  rows_per_busy_second_ += (rows_per_busy_second_ == 0 ? 1 : kSmoothing) * (speed - rows_per_busy_second_);
+  times_.Observe(plan.num_rows(), step_s);
   metrics_.step_tokens.Observe(static_cast<double>(plan.num_rows()));
   metrics_.step_seconds.Observe(step_s);
   metrics_.last_step_time.Set(UnixSeconds());
@@ -321,15 +419,18 @@ bool Engine::Step() {
 std::vector<VisualRowSource> Engine::BeginStep(const StepPlan& plan, SteadyTime now) {
   for (const PlannedSequence& planned : plan.sequences) {
     ActiveGeneration& generation = *owners_.at(planned.id).generation;
-    if (generation.planned()) continue;
-    generation.MarkPlanned(scheduler_.Find(planned.id)->cached(), now);
-    generation.EmitStarted(now);
-    waiting_.fetch_sub(1);
+    const Sequence& sequence = *scheduler_.Find(planned.id);
+    if (!generation.planned()) {
+      generation.MarkPlanned(sequence.cached(), now);
+      door_.Leave(QueuedRowsOf(generation.request()), EmbeddingBytesOf(generation.request()));
+    }
+    // Its pictures are behind it or here: every receipt is true.
+    if (sequence.ComputableUntil(planned.begin) == sequence.length()) generation.EmitStarted(now);
   }
   std::vector<VisualRowSource> visual;
   for (const VisualRun& run : plan.visual_runs) {
     ActiveGeneration& generation = *owners_.at(run.sequence).generation;
-    visual.push_back({.embedding = &generation.pull().embedding(static_cast<size_t>(run.embedding_index)),
+    visual.push_back({.embedding = &generation.embeddings().embedding(run.embedding_index),
                       .first_embedding_row = run.first_embedding_row,
                       .first_row = run.first_row,
                       .count = run.count});
@@ -524,7 +625,9 @@ void Engine::End(Actives::iterator generation, const absl::Status& status) {
   for (uint32_t choice = 0; choice < generation->choices().size(); ++choice) {
     RemoveSequence(*generation, choice);
   }
-  if (!generation->planned()) waiting_.fetch_sub(1);
+  if (!generation->planned()) {
+    door_.Leave(QueuedRowsOf(generation->request()), EmbeddingBytesOf(generation->request()));
+  }
   generation->End(status, Now());
   actives_.erase(generation);
 }
@@ -537,13 +640,14 @@ void Engine::EndAll(const absl::Status& status) {
 void Engine::PublishLoad() {
   const SteadyTime now = Now();
   EngineLoad load;
-  load.waiting = waiting_.load();
+  QueuedWork work = scheduler_.Work();
+  work.times = times_;
+  load.waiting = door_.num_waiting();
   load.running =
       std::count_if(actives_.begin(), actives_.end(), [](const ActiveGeneration& g) { return g.planned(); });
-  load.pending_tokens = scheduler_.pending_tokens();
-  if (rows_per_busy_second_ > 0) {
-    load.queued_work_s = static_cast<double>(load.pending_tokens) / rows_per_busy_second_;
-  }
+  load.pending_tokens = work.total_rows();
+  load.queued_work_s = times_.SecondsFor(load.pending_tokens, options_.scheduler.max_num_batched_tokens);
+  door_.Publish(std::move(work), std::exchange(num_taken_, 0));
   load.kv_pages_used = pool_.used() + pool_.reserved();
   load.kv_pages_total = pool_.total();
   load.tokens_per_s = generated_.PerSecond(now);

@@ -23,6 +23,7 @@
 #include "common/base/thread.h"
 #include "services/decoder/embeddings/embedding_source.h"
 #include "services/decoder/engine/active_generation.h"
+#include "services/decoder/engine/admission_door.h"
 #include "services/decoder/engine/generation.h"
 #include "services/decoder/engine/rate_meter.h"
 #include "services/decoder/engine/step_executor.h"
@@ -33,10 +34,6 @@
 
 namespace prism {
 
-// Resumed generations that may wait besides EngineOptions.max_waiting: their clients have seen a part
-// of the answer, so they are not turned away like new ones.
-inline constexpr int64_t kResumedMax = 4096;
-
 struct EngineOptions {
   SchedulerLimits scheduler;
   int64_t kv_pages = 1;
@@ -44,9 +41,12 @@ struct EngineOptions {
   bool prefix_caching = true;
   std::string numerics_id;  // what, besides ids and embeddings, the bits in a page depend on
   std::string weights_digest;
-  int64_t max_waiting = 128;                  // generations accepted and in no step yet, >= 1
-  std::chrono::milliseconds heartbeat{1000};  // of silence, until a heartbeat is sent
-  std::chrono::milliseconds step_max{60000};  // a step under way for longer: not alive
+  int64_t max_waiting = 128;                   // generations accepted and in no step yet, >= 1
+  int64_t max_waiting_tokens = 0;              // theirs that are known; 0: not bounded
+  int64_t max_waiting_embedding_bytes = 0;     // of their embeddings; 0: not bounded
+  std::chrono::milliseconds objective{10000};  // to be started in, for requests that do not say
+  std::chrono::milliseconds heartbeat{1000};   // of silence, until a heartbeat is sent
+  std::chrono::milliseconds step_max{60000};   // a step under way for longer: not alive
   int sampling_threads = 1;
 };
 
@@ -71,9 +71,9 @@ class Engine {
 
   // Accepts a generation: its sink will be told everything, the end exactly once. On an error the
   // sink is not called: ResourceExhausted if it can never fit (with the numbers), or with reason
-  // QUEUE_FULL and RetryInfo; DeadlineExceeded if the deadline has passed or the queue is longer
-  // than what is left of it; Unavailable with reason DRAINING. A resumed generation is refused for no
-  // queue below kResumedMax beyond its limit.
+  // QUEUE_FULL and RetryInfo, also where the deadline cannot be met behind what is queued;
+  // DeadlineExceeded if it has passed or could not be met by an idle engine; Unavailable with reason
+  // DRAINING. A resumed generation is refused for no queue below kResumedMax beyond its limit.
   absl::Status Submit(std::shared_ptr<Generation> generation);
 
   // The generation ends with Cancelled by the next step; nothing if it ended already.
@@ -112,14 +112,23 @@ class Engine {
     uint32_t choice = 0;
   };
 
-  absl::Status CheckAdmission(const GenerationRequest& request, SteadyTime now) const;
+  absl::Status Refusal(const AdmissionDecision& decision);
+  std::chrono::milliseconds ObjectiveOf(const GenerationRequest& request) const;
   void Run();
   void TakeSubmitted();
   void Accept(std::shared_ptr<Generation> generation);
   // Moves every generation on that needs no step for it, and ends those that are over.
   void Sweep();
   absl::Status Advance(ActiveGeneration& generation, SteadyTime now);
-  absl::Status Schedule(ActiveGeneration& generation, SteadyTime now);
+  absl::Status Schedule(ActiveGeneration& generation);
+  // Takes in what was pulled, asks for what is needed and lets go of what is not.
+  absl::Status AdvanceEmbeddings(ActiveGeneration& generation, SteadyTime now);
+  // False if there is no memory now.
+  bool StartPull(ActiveGeneration& generation, std::vector<int32_t> wanted);
+  std::vector<Sequence*> LiveSequences(const ActiveGeneration& generation);
+  // Embeddings that it needs and nobody pulls: of rows not computed and not known to the prefix cache.
+  std::vector<int32_t> Absent(ActiveGeneration& generation);
+  bool NeedsEmbeddings(const ActiveGeneration& generation);
   PageKey PrefixRootOf(const GenerationRequest& request);
   void SendHeartbeats(SteadyTime now);
   // Tells every generation that the engine drains, once it does.
@@ -153,11 +162,11 @@ class Engine {
   std::unique_ptr<EmbeddingSource> embeddings_;
   ParallelPool sampling_pool_;
 
+  AdmissionDoor door_;
   // A null pointer only wakes. A push that fails because the queue is full needs no wake.
   BoundedQueue<std::shared_ptr<Generation>> inbox_;
   std::atomic<bool> draining_{false};
   std::atomic<bool> stopping_{false};
-  std::atomic<int64_t> waiting_{0};
   std::atomic<uint64_t> steps_{0};
   std::atomic<int64_t> step_began_ns_{0};  // steady clock; 0: no step is under way
 
@@ -174,9 +183,11 @@ class Engine {
   uint64_t last_unshared_ = 0;
   std::vector<SamplingScratch> scratch_;
   RateMeter generated_;
-  double rows_per_busy_second_ = 0;  // smoothed
+  StepTimes times_;
   int64_t preemptions_seen_ = 0;
-  bool memory_is_short_ = false;  // in this sweep, a generation must wait for memory
+  size_t num_taken_ = 0;           // out of the inbox since the load was published
+  bool memory_is_short_ = false;   // in this sweep, a generation must wait for memory
+  bool memory_was_freed_ = false;  // and one may have given some back
 
   NamedThread thread_;  // last: stops first
 };

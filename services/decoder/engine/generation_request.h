@@ -3,6 +3,7 @@
 // Thread safety: a plain value.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -38,6 +39,7 @@ struct GenerationRequest {
   int32_t priority = 0;    // larger goes first
   std::string cache_salt;  // only requests of the same salt share KV pages
   SteadyTime deadline = SteadyTime::max();
+  std::chrono::milliseconds objective{0};  // of its class: to be started in; 0: the engine's own
 
   // The longest any choice can get, in tokens.
   int64_t length_max() const { return static_cast<int64_t>(token_ids.size()) + (score ? 0 : max_tokens); }

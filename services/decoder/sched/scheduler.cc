@@ -67,10 +67,15 @@ Sequence* Scheduler::Find(SequenceId id) {
   return found == sequences_.end() ? nullptr : found->second.get();
 }
 
-int64_t Scheduler::pending_tokens() const {
-  int64_t tokens = 0;
-  for (const auto& [id, sequence] : sequences_) tokens += sequence->pending();
-  return tokens;
+QueuedWork Scheduler::Work() const {
+  QueuedWork work;
+  for (const Sequence* sequence : running_) work.running_rows += sequence->pending();
+  for (const Sequence* sequence : waiting_) {
+    work.waiting.push_back({.priority = sequence->priority(),
+                            .due = sequence->due(),
+                            .rows = sequence->pending() - SharedTokens(*sequence)});
+  }
+  return work;
 }
 
 StepPlan Scheduler::Plan() {
@@ -153,11 +158,15 @@ bool Scheduler::AdmitOne(Sequence& sequence) {
   return true;
 }
 
-bool Scheduler::IsBehind(const Sequence& sequence) {
-  const Sequence* const leader = sequence.follows() == 0 ? nullptr : Find(sequence.follows());
-  if (leader == nullptr || index_ == nullptr) return false;
-  const int64_t shared = std::min(leader->prompt_length(), sequence.length() - 1) / kTokensPerPage;
-  return leader->computed() < shared * kTokensPerPage;
+int64_t Scheduler::SharedTokens(const Sequence& sequence) const {
+  const auto leader = sequences_.find(sequence.follows());
+  if (leader == sequences_.end() || index_ == nullptr) return 0;
+  return std::min(leader->second->prompt_length(), sequence.length() - 1) / kTokensPerPage * kTokensPerPage;
+}
+
+bool Scheduler::IsBehind(const Sequence& sequence) const {
+  const int64_t shared = SharedTokens(sequence);
+  return shared > 0 && sequences_.at(sequence.follows())->computed() < shared;
 }
 
 int64_t Scheduler::KnownTokens(Sequence& sequence) const {

@@ -34,6 +34,7 @@
 #include "absl/status/status.h"
 #include "services/decoder/kv/page_pool.h"
 #include "services/decoder/kv/prefix_index.h"
+#include "services/decoder/sched/admission.h"
 #include "services/decoder/sched/sequence.h"
 #include "services/decoder/sched/step_plan.h"
 
@@ -86,8 +87,8 @@ class Scheduler {
 
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
-  // Tokens of waiting and running sequences that are known and not computed.
-  int64_t pending_tokens() const;
+  // What is known and not computed, without the measured times.
+  QueuedWork Work() const;
   int64_t preemptions() const { return preemptions_; }
   bool idle() const { return sequences_.empty(); }
 
@@ -116,8 +117,10 @@ class Scheduler {
   // Moves a waiting sequence to the running ones with pages for its next chunk. False if there are not
   // enough pages.
   bool AdmitOne(Sequence& sequence);
-  // Does it wait for the pages of the one it follows?
-  bool IsBehind(const Sequence& sequence);
+  // Tokens that it will find computed by the one it follows; 0 if it follows none.
+  int64_t SharedTokens(const Sequence& sequence) const;
+  // Does it wait for those?
+  bool IsBehind(const Sequence& sequence) const;
   // Rows that can be computed from `begin` on within the budget.
   int64_t ChunkOf(const Sequence& sequence, int64_t begin, const Budget& budget) const;
   // Makes free and cached pages reserved ones.

@@ -146,6 +146,7 @@ TEST(ParseGenerateTest, NamesTheFieldTheValueAndTheBound) {
   };
   const Case cases[] = {
       {[](auto& r) { r.set_generation_id("x"); }, "generation_id: has 1 bytes, want 16"},
+      {[](auto& r) { r.set_objective_ms(3600001); }, "objective_ms: is 3600001, want 0 .. 3600000"},
       {[](auto& r) { r.set_cache_salt(std::string(257, 's')); }, "cache_salt: has 257 bytes, at most 256"},
       {[](auto& r) { r.set_num_choices(5); }, "num_choices: is 5, want 1 .. 4"},
       {[](auto& r) { r.clear_token_ids(); }, "token_ids: is empty"},

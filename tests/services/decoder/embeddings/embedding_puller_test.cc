@@ -75,6 +75,23 @@ TEST(EmbeddingPullerTest, KeepsWhatItPulledForTheNextRequest) {
   EXPECT_EQ(puller.memory_used_bytes(), 640);
 }
 
+TEST(EmbeddingPullerTest, SaysOfEachWhetherItIsHere) {
+  FakeEncoder encoder;
+  EmbeddingPuller puller({});
+  const std::vector<EmbeddingRef> refs = {PutValues(encoder, Values(160)),
+                                          PutValues(encoder, Values(160, 9))};
+  ASSERT_TRUE(WaitDone(*puller.Start({&refs[0], 1}, In(seconds(20)), [] {})).ok());
+  encoder.mode = FakeEncoder::Mode::kHang;
+  std::atomic<int> wakes{0};
+  const auto pull = puller.Start(refs, In(seconds(20)), [&wakes] { ++wakes; });
+  EXPECT_EQ(wakes, 1);
+  EXPECT_TRUE(pull->ready(0));
+  EXPECT_EQ(pull->embedding(0).rows.view().dim(1), 10);
+  EXPECT_FALSE(pull->ready(1));
+  EXPECT_FALSE(pull->done());
+  EXPECT_TRUE(pull->status().ok()) << "nothing has failed yet";
+}
+
 TEST(EmbeddingPullerTest, HoldsOneCopyOfWhatTwoRequestsPullAtOnce) {
   FakeEncoder encoder;
   EmbeddingPuller puller({});

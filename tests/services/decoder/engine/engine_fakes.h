@@ -11,6 +11,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -19,6 +20,7 @@
 #include "absl/status/status.h"
 #include "common/base/hash.h"
 #include "common/base/mutex.h"
+#include "common/wire/status_codec.h"
 #include "services/decoder/embeddings/embedding_source.h"
 #include "services/decoder/engine/generation.h"
 #include "services/decoder/engine/step_executor.h"
@@ -198,7 +200,10 @@ class FakeEmbeddings final : public EmbeddingSource {
   struct State {
     Mutex mutex;
     bool hold = false;
+    std::set<char> held_names;  // first bytes of handle ids that do not arrive yet
     absl::Status result;
+    size_t good_pulls = 1000;        // those after them are lost
+    std::vector<std::string> pulls;  // of each Start(), the first bytes of its handle ids
     int alive = 0;
     int alive_max = 1000;
     std::vector<std::function<void()>> waiting;
@@ -221,19 +226,22 @@ class FakeEmbeddings final : public EmbeddingSource {
   }
 
   std::unique_ptr<EmbeddingPull> Start(absl::Span<const EmbeddingRef> refs, SteadyTime,
-                                       std::function<void()> when_done) override {
+                                       std::function<void()> on_change) override {
     MutexLock lock(&state_->mutex);
     if (state_->alive >= state_->alive_max) return nullptr;
     ++state_->alive;
-    if (state_->hold) state_->waiting.push_back(std::move(when_done));
-    return std::make_unique<Pull>(state_, refs);
+    state_->pulls.emplace_back();
+    for (const EmbeddingRef& ref : refs) state_->pulls.back().push_back(ref.handle_id[0]);
+    state_->waiting.push_back(std::move(on_change));
+    return std::make_unique<Pull>(state_, refs, state_->pulls.size() > state_->good_pulls);
   }
 
  private:
   class Pull final : public EmbeddingPull {
    public:
-    Pull(State* state, absl::Span<const EmbeddingRef> refs) : state_(state) {
+    Pull(State* state, absl::Span<const EmbeddingRef> refs, bool lost) : state_(state), lost_(lost) {
       for (const EmbeddingRef& ref : refs) {
+        names_.push_back(ref.handle_id[0]);
         PulledEmbedding pulled{Tensor::HostZeros(DType::kF32, {1, ref.num_tokens, 4})};
         for (int64_t row = 0; row < ref.num_tokens; ++row) {
           pulled.rows.data<float>()[row * 4] = static_cast<float>(row + ref.handle_id[0]);
@@ -251,13 +259,20 @@ class FakeEmbeddings final : public EmbeddingSource {
     }
     absl::Status status() const override {
       MutexLock lock(&state_->mutex);
-      return state_->result;
+      return lost_ ? ErrorWithReason(absl::StatusCode::kFailedPrecondition, "gone", kReasonEmbeddingLost)
+                   : state_->result;
+    }
+    bool ready(size_t index) const override {
+      MutexLock lock(&state_->mutex);
+      return !lost_ && !state_->hold && state_->result.ok() && !state_->held_names.contains(names_.at(index));
     }
     const PulledEmbedding& embedding(size_t index) const override { return embeddings_.at(index); }
     bool cached(size_t) const override { return false; }
 
    private:
     State* const state_;
+    const bool lost_;
+    std::string names_;
     std::vector<PulledEmbedding> embeddings_;
   };
 

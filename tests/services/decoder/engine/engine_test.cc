@@ -193,7 +193,7 @@ TEST(EngineTest, EndsACancelledGenerationWhereverItIs) {
   Rig rig({.max_num_seqs = 1});
   // Running, waiting for a seat, and waiting for its picture.
   rig.embeddings().hold = true;
-  Call running(Prompt(10, 2000)), waiting(Prompt(10, 2000)), pulling(OnePicture());
+  Call running(Prompt(10, 4000)), waiting(Prompt(10, 4000)), pulling(OnePicture());
   for (Call* call : {&running, &waiting, &pulling}) ASSERT_TRUE(call->Submit(rig).ok());
   ASSERT_TRUE(running.sink.WaitFor<TokenEvent>(3));
   for (Call* call : {&waiting, &pulling, &running}) {
@@ -249,6 +249,39 @@ TEST(EngineTest, RefusesWhenTooManyWaitAndSaysWhenToComeBack) {
   ASSERT_TRUE(second.sink.Wait().ok());
   EXPECT_TRUE(third.Submit(rig).ok());
   EXPECT_TRUE(third.sink.Wait().ok());
+}
+
+TEST(EngineTest, RefusesWhatCannotMakeItsDeadlineAndSaysWhenToComeBack) {
+  Rig rig;
+  // A step of 64 rows takes 100 ms, as far as the engine knows.
+  rig.executor().Hold(true);
+  Call slow(Prompt(64, 1));
+  ASSERT_TRUE(slow.Submit(rig).ok());
+  ASSERT_TRUE(slow.sink.WaitFor<StartedEvent>(1));
+  std::this_thread::sleep_for(milliseconds(100));
+  rig.executor().Hold(false);
+  ASSERT_TRUE(slow.sink.Wait().ok());
+
+  GenerationRequest longer = Prompt(3000, 1, 2);
+  longer.deadline = In(seconds(2));
+  Call never(longer);
+  EXPECT_EQ(never.Submit(rig).code(), absl::StatusCode::kDeadlineExceeded) << "not even alone";
+  longer.deadline = SteadyTime::max();
+  longer.objective = milliseconds(1);
+  rig.executor().Hold(true);
+  Call running(longer);
+  ASSERT_TRUE(running.Submit(rig).ok());
+  ASSERT_TRUE(running.sink.WaitFor<StartedEvent>(1));
+  GenerationRequest behind = Prompt(64, 1, 3);
+  behind.deadline = In(seconds(2));
+  Call call(behind);
+  const absl::Status status = call.Submit(rig);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_EQ(ReasonOf(status), kReasonQueueFull);
+  EXPECT_GE(RetryDelayMsOf(status).value_or(0), 100);
+  EXPECT_THAT(rig.MetricsText(), HasSubstr("prism_request_reject_total{reason=\"deadline\"} 2"));
+  rig.executor().Hold(false);
+  EXPECT_TRUE(running.sink.Wait().ok());
 }
 
 TEST(EngineTest, RefusesNoResumedGenerationBecauseOthersWait) {
