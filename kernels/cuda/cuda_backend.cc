@@ -10,6 +10,7 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/cuda_stream.h"
+#include "kernels/device/fault.h"
 #include "kernels/ops/op_table.h"
 
 namespace prism {
@@ -49,6 +50,14 @@ class CudaBackend final : public Backend {
   DType activation_dtype() const override { return DType::kBF16; }
   bool has_device_memory() const override { return true; }
   const OpTable& ops() const override { return kCudaOps; }
+  std::string PciBusId(int device_index) const override {
+    char id[32] = "";
+    if (cudaDeviceGetPCIBusId(id, sizeof(id), device_index) != cudaSuccess) {
+      cudaGetLastError();
+      return "";
+    }
+    return id;
+  }
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) override {
     PRISM_ASSIGN_OR_RETURN(std::unique_ptr<cuda::CudaStream> stream,
                            cuda::CudaStream::Create(this, options.device_index));
@@ -68,9 +77,11 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend() {
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
+  const bool too_old = Strikes(Fault::kDriverTooOld);
+  if (too_old) driver = runtime - 1000;
   if (driver == 0) return absl::NotFoundError("there is no NVIDIA driver on this machine");
   int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
+  const cudaError_t error = too_old ? cudaErrorInsufficientDriver : cudaGetDeviceCount(&count);
   if (error == cudaErrorInsufficientDriver) {
     return absl::FailedPreconditionError(absl::StrCat("the NVIDIA driver supports CUDA ", VersionName(driver),
                                                       ", this program needs ", VersionName(runtime)));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/endless_kernel.h"
 #include "kernels/cuda/probe_kernel.h"
 
 namespace prism::cuda {
@@ -204,6 +205,8 @@ absl::Status CudaStream::QueueCopyToHost(const TensorView& device, const TensorV
                                     cudaMemcpyDeviceToHost, handle_),
                     "copy to the host");
 }
+
+absl::Status CudaStream::QueueEndless() { return CudaStatus(LaunchEndless(handle_), "an endless kernel"); }
 
 absl::Status CudaStream::Synchronize() {
   return CudaStatus(cudaStreamSynchronize(handle_), absl::StrCat("cuda:", device_));

@@ -31,6 +31,7 @@ class CudaStream final : public Stream {
   absl::Status QueueCopyToDevice(const TensorView& host, const TensorView& device) override;
   absl::Status QueueCopyToHost(const TensorView& device, const TensorView& host) override;
   absl::Status Synchronize() override;
+  absl::Status QueueEndless() override;
   // As CUDA graphs.
   bool records_cheaply() const override { return true; }
   absl::StatusOr<std::unique_ptr<RecordedWork>> Record(std::function<absl::Status()> body) override;

@@ -8,6 +8,7 @@
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "kernels/cuda/cuda_status.h"
+#include "kernels/device/fault.h"
 
 namespace prism::cuda {
 
@@ -25,7 +26,8 @@ int64_t DeviceMemory::held_bytes() const {
 absl::StatusOr<char*> DeviceMemory::TakeChunk(int64_t size_bytes) {
   PRISM_CUDA_RETURN_IF_ERROR(cudaSetDevice(device_), "cudaSetDevice");
   void* data = nullptr;
-  const cudaError_t error = cudaMalloc(&data, static_cast<size_t>(size_bytes));
+  const cudaError_t error = Strikes(Fault::kOutOfMemory) ? cudaErrorMemoryAllocation
+                                                         : cudaMalloc(&data, static_cast<size_t>(size_bytes));
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // it is not a failure of what comes next
     size_t free_bytes = 0, total_bytes = 0;

@@ -9,6 +9,7 @@
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/cuda_stream.h"
 #include "kernels/cuda/peer_exchange_kernels.h"
+#include "kernels/device/fault.h"
 
 namespace prism::cuda {
 namespace {
@@ -101,17 +102,23 @@ absl::Status PeerGroup::Init() {
 absl::Status PeerGroup::InitRank(PeerMemory& memory) {
   int count = 0;
   PRISM_CUDA_RETURN_IF_ERROR(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
-  if (memory.device < 0 || memory.device >= count) {
+  const auto check_there = [count](int device) -> absl::Status {
+    if (device >= 0 && device < count) return absl::OkStatus();
     return absl::NotFoundError(
-        absl::StrCat("CUDA device ", memory.device, " of a peer group; this machine has ", count));
-  }
+        absl::StrCat("CUDA device ", device, " of a peer group; this machine has ", count));
+  };
+  PRISM_RETURN_IF_ERROR(check_there(memory.device));
   const OnDevice here(memory.device);
   PRISM_CUDA_RETURN_IF_ERROR(here.error(), absl::StrCat("CUDA device ", memory.device));
   for (int rank = 0; rank < size_; ++rank) {
     const int peer = memory_[static_cast<size_t>(rank)].device;
     if (peer == memory.device) continue;
     int can = 0;
-    PRISM_CUDA_RETURN_IF_ERROR(cudaDeviceCanAccessPeer(&can, memory.device, peer), "cudaDeviceCanAccessPeer");
+    if (!Strikes(Fault::kNoPeerAccess)) {
+      PRISM_RETURN_IF_ERROR(check_there(peer));
+      PRISM_CUDA_RETURN_IF_ERROR(cudaDeviceCanAccessPeer(&can, memory.device, peer),
+                                 "cudaDeviceCanAccessPeer");
+    }
     if (can == 0) {
       return absl::FailedPreconditionError(absl::StrCat("CUDA device ", memory.device,
                                                         " cannot reach the memory of device ", peer,

@@ -17,7 +17,7 @@ namespace prism::cuda {
 
 struct PeerGroupOptions {
   std::vector<int> devices;  // one a rank, 1 .. kPeersMax of them; ranks may share one, in tests
-  double timeout_s = 8;      // that a rank waits for another
+  double timeout_s = 8;      // that a rank waits for another; RankWatch gives up before
 };
 
 // The endpoints, in order. FailedPrecondition if a device cannot reach another's memory, NotFound if

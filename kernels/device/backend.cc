@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/base/status.h"
+#include "kernels/device/fault.h"
 
 namespace prism {
 namespace {
@@ -48,6 +49,11 @@ void Workspace::Reset() {
   ++generation_;
   absl::StatusOr<Tensor> block = stream_->Allocate(DType::kU8, Shape{total});
   if (block.ok()) blocks_.push_back(*std::move(block));
+}
+
+absl::Status Stream::QueueEndless() {
+  WaitWhileArmed();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<RecordedWork>> Stream::Record(std::function<absl::Status()> body) {

@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -46,6 +47,9 @@ class Backend {
   virtual DType activation_dtype() const = 0;
   // Whether its devices have memory of their own, which Stream::MemorySizes() then tells.
   virtual bool has_device_memory() const { return false; }
+  // Where the device sits on the PCI bus, as "00000000:3B:00.0", by which the driver's own tools know it;
+  // empty if it does not or cannot be told.
+  virtual std::string PciBusId(int /*device_index*/) const { return ""; }
   virtual const OpTable& ops() const = 0;
   // InvalidArgument if the device does not exist or num_threads < 1.
   virtual absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) = 0;
@@ -118,6 +122,10 @@ class Stream {
   }
   // Blocks until everything queued has run; the first error of any of it.
   virtual absl::Status Synchronize() = 0;
+
+  // Queues work that does not end by itself while a fault is armed (fault.h), a minute on a device: for
+  // tests of those who wait for a device. A backend that computes on the calling thread blocks it.
+  virtual absl::Status QueueEndless();
 
   // Whether queueing recorded work is cheaper than queueing its ops again.
   virtual bool records_cheaply() const { return false; }

@@ -20,12 +20,14 @@
 #include "common/base/thread.h"
 #include "common/checkpoint/checkpoint.h"
 #include "common/metrics/build_info.h"
+#include "common/metrics/gpu_metrics.h"
 #include "common/metrics/metrics_server.h"
 #include "common/rpc/flags.h"
 #include "common/rpc/server.h"
 #include "common/rpc/signals.h"
 #include "kernels/backends/create_backend.h"
 #include "kernels/comm/communicator.h"
+#include "kernels/device/fault.h"
 #include "services/decoder/decoder_service.h"
 #include "services/decoder/decoder_sizes.h"
 #include "services/decoder/embeddings/embedding_puller.h"
@@ -39,6 +41,11 @@ namespace {
 
 constexpr std::chrono::milliseconds kWatch{200};  // between looks at signals and liveness
 constexpr int kPullThreads = 4;
+// A step on a GPU takes milliseconds. With the watch's grace and the end of the process this stays below 10
+// s.
+constexpr int kRankTimeoutOnDevice = 6;
+// What answers under way get to be told their end when the ranks are lost.
+constexpr std::chrono::milliseconds kFarewell{500};
 
 struct Flags {
   ServiceFlags service;
@@ -57,6 +64,7 @@ struct Flags {
   bool prefix_caching = true;
   int embedding_timeout_s = 30;
   int step_timeout_s = 60;
+  int rank_timeout_s = 0;
 };
 
 void AddFlags(FlagSet& set, Flags& flags) {
@@ -111,11 +119,15 @@ void AddFlags(FlagSet& set, Flags& flags) {
           {.unit = "s", .min = 1, .max = 600});
   set.Add("--step-timeout-s", &flags.step_timeout_s, "A step under way for longer makes /healthz fail",
           {.unit = "s", .min = 1, .max = 3600});
+  set.Add("--rank-timeout-s", &flags.rank_timeout_s,
+          "A rank whose step is under way for longer ends the program; 0: 6 on a GPU, no limit on a CPU",
+          {.unit = "s", .min = 0, .max = 3600});
 }
 
 // Everything behind the RPCs, made by the loading thread.
 struct Decoder {
   std::unique_ptr<Backend> backend;
+  std::unique_ptr<GpuMetrics> gpu_metrics;
   std::unique_ptr<Engine> engine;
   ModelLimits limits;
   v1::DescribeResponse description;
@@ -174,7 +186,11 @@ absl::StatusOr<std::unique_ptr<RankGroup>> LoadRanks(Backend& backend, int devic
   }
   PRISM_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Communicator>> group,
                          CreateGroup(backend, device_index, num_ranks));
-  return RankGroup::Load(backend, checkpoint, std::move(group), options);
+  RankWatchOptions watch{.step_max = std::chrono::seconds(flags.rank_timeout_s)};
+  if (flags.rank_timeout_s == 0 && backend.has_device_memory()) {
+    watch.step_max = std::chrono::seconds(kRankTimeoutOnDevice);
+  }
+  return RankGroup::Load(backend, checkpoint, std::move(group), options, std::move(watch));
 }
 
 absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricRegistry* registry) {
@@ -182,6 +198,12 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
   auto decoder = std::make_unique<Decoder>();
   PRISM_ASSIGN_OR_RETURN(ChosenBackend chosen, CreateBackend(flags.device));
   decoder->backend = std::move(chosen.backend);
+
+  GpuMetricsOptions gpus;
+  for (int rank = 0; rank < flags.sizes.tensor_parallel_size; ++rank) {
+    gpus.pci_bus_ids.push_back(decoder->backend->PciBusId(chosen.device_index + rank));
+  }
+  decoder->gpu_metrics = GpuMetrics::Start(registry, gpus);
 
   CheckpointOptions options{.part = CheckpointPart::kText, .synthetic_seed = flags.synthetic_seed};
   PRISM_ASSIGN_OR_RETURN(options.format, ParseLoadFormat(flags.load_format));
@@ -262,6 +284,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadUnlessTerminated(const Flags& flags
 }
 
 int Run(const Flags& flags) {
+  if (const absl::Status armed = ArmFaultFromEnvironment(); !armed.ok()) return Fail(armed);
   MetricRegistry registry;
   std::atomic<Engine*> engine{nullptr};
   const auto ready = [&engine]() -> absl::Status {
@@ -300,6 +323,12 @@ int Run(const Flags& flags) {
 
   bool serving = true;
   while (WaitForTermination(kWatch) == 0) {
+    if (const absl::Status healthy = (*decoder)->engine->Healthy(); !healthy.ok()) {
+      LogError("the decoder ends: its ranks are lost", {{"error", healthy.message()}});
+      (*server)->Shutdown(kFarewell);
+      // Not by way of destructors: they would wait for a device that may never be done.
+      std::_Exit(1);
+    }
     const bool alive = (*decoder)->engine->Live().ok();
     if (alive != serving) {
       (*server)->SetServing(alive);

@@ -16,11 +16,13 @@
 #include "common/base/thread.h"
 #include "common/checkpoint/checkpoint.h"
 #include "common/metrics/build_info.h"
+#include "common/metrics/gpu_metrics.h"
 #include "common/metrics/metrics_server.h"
 #include "common/rpc/flags.h"
 #include "common/rpc/server.h"
 #include "common/rpc/signals.h"
 #include "kernels/backends/create_backend.h"
+#include "kernels/device/fault.h"
 #include "services/vision_encoder/encoder_service.h"
 #include "services/vision_encoder/model_tower.h"
 
@@ -149,6 +151,7 @@ std::string NewIncarnation() {
 }
 
 absl::Status Run(const Flags& flags) {
+  PRISM_RETURN_IF_ERROR(ArmFaultFromEnvironment());
   PRISM_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(flags.load_format));
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                          Checkpoint::Open(flags.model, {.format = format,
@@ -170,6 +173,8 @@ absl::Status Run(const Flags& flags) {
   MetricRegistry registry;
   AddBuildInfo(&registry, absl::BytesToHexString(weights_digest));
   EncoderMetrics metrics(&registry);
+  const std::unique_ptr<GpuMetrics> gpu_metrics =
+      GpuMetrics::Start(&registry, {.pci_bus_ids = {backend->PciBusId(chosen.device_index)}});
   MediaStore media({.bytes_max = flags.media_store_bytes, .file_bytes_max = flags.limit_media_bytes});
 
   EncoderOptions options{.weights_digest = weights_digest,

@@ -85,6 +85,8 @@ class Engine {
   EngineLoad Load() const ABSL_LOCKS_EXCLUDED(load_mutex_);
   // Steps done so far.
   uint64_t steps() const { return steps_.load(); }
+  // OK while further steps can succeed; once not, never again.
+  absl::Status Healthy() const { return executor_->Healthy(); }
   // OK while the engine makes progress or has nothing to do.
   absl::Status Live() const;
 

@@ -6,6 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/checkpoint/tp_shard.h"
+#include "common/checkpoint/weight_map.h"
+#include "common/tensor/float_types.h"
+#include "kernels/device/fault.h"
 #include "services/decoder/kv/page.h"
 
 namespace prism {
@@ -33,6 +37,47 @@ StepPlan UniformPlan(int64_t sequences, int64_t length, int64_t logit_rows) {
   return plan;
 }
 
+// Bytes that the weights of one of `num_ranks` take at least, in bf16: the embedding whole, of the rest its
+// share.
+int64_t LeastWeightBytes(const Checkpoint& checkpoint, int64_t num_ranks) {
+  constexpr absl::string_view kEmbedding = "model.language_model.embed_tokens.weight";
+  constexpr auto kElement = static_cast<int64_t>(sizeof(BFloat16));
+  int64_t whole = 0, shared = 0;
+  for (const WeightSpec& weight : checkpoint.weights()) {
+    if (PartOfName(weight.name) != CheckpointPart::kText) continue;
+    const int64_t bytes = weight.shape.num_elements() * kElement;
+    if (weight.name == kEmbedding) whole += bytes;
+    if (weight.name != kEmbedding || checkpoint.head_is_tied()) shared += bytes;
+  }
+  return whole + shared / num_ranks;
+}
+
+// Refuses a model that cannot fit before any of it is loaded.
+absl::Status CheckModelFits(Stream& stream, const Checkpoint& checkpoint, int num_ranks,
+                            const RankOptions& options) {
+  PRISM_ASSIGN_OR_RETURN(const std::optional<DeviceMemorySizes> memory, stream.MemorySizes());
+  if (!memory.has_value()) return absl::OkStatus();
+  const TextConfig& text = checkpoint.config().text;
+  PRISM_ASSIGN_OR_RETURN(const TpShard shard, ShardFor(text, {.rank = 0, .num_ranks = num_ranks}));
+  const int64_t page_bytes = KvShape{.num_layers = text.num_hidden_layers,
+                                     .kv_heads = shard.kv_heads.size(),
+                                     .head_dim = text.head_dim,
+                                     .dtype = ActivationType(stream)}
+                                 .page_bytes();
+  const int64_t weight_bytes = LeastWeightBytes(checkpoint, num_ranks);
+  // Only pages that are counted heed the part.
+  const double part = options.kv_pages == 0 ? options.memory_part : 1;
+  const int64_t used_bytes = memory->total_bytes - memory->free_bytes;
+  const int64_t left_bytes =
+      static_cast<int64_t>(static_cast<double>(memory->total_bytes) * part) - used_bytes;
+  if (weight_bytes + page_bytes <= left_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the model does not fit the device: ", weight_bytes,
+                   " bytes of weights at least for each of ", num_ranks, " ranks and ", page_bytes,
+                   " of KV memory for one page, ", left_bytes, " are left: ", memory->free_bytes,
+                   " of the device's ", memory->total_bytes, " are free, ", part, " of all may be in use"));
+}
+
 // `status` with what it means before it, if it is that something did not fit.
 absl::Status Annotated(absl::string_view meaning, absl::Status status) {
   if (!absl::IsResourceExhausted(status)) return status;
@@ -43,9 +88,10 @@ absl::Status Annotated(absl::string_view meaning, absl::Status status) {
 
 absl::StatusOr<std::unique_ptr<Rank>> Rank::Load(Backend& backend, const Checkpoint& checkpoint,
                                                  Communicator& comm, const RankOptions& options) {
-  std::unique_ptr<Rank> rank(new Rank(comm));
+  std::unique_ptr<Rank> rank(new Rank(comm, options.watch));
   PRISM_ASSIGN_OR_RETURN(rank->stream_, backend.CreateStream(options.stream));
   Stream& stream = *rank->stream_;
+  PRISM_RETURN_IF_ERROR(CheckModelFits(stream, checkpoint, comm.size(), options));
   absl::StatusOr<std::unique_ptr<TextModel>> loaded = TextModel::Load(stream, checkpoint, comm);
   if (!loaded.ok()) return Annotated("the model's weights do not fit the device", loaded.status());
   rank->model_ = *std::move(loaded);
@@ -138,9 +184,20 @@ absl::StatusOr<int64_t> Rank::CountPages(const RankOptions& options) {
 
 absl::StatusOr<TensorView> Rank::Run(const StepPlan& plan, absl::Span<const VisualRowSource> visual,
                                      const SamplingWishes& wishes) {
+  if (watch_ != nullptr) watch_->Begin(comm_.rank());
+  absl::StatusOr<TensorView> host = Compute(plan, visual, wishes);
+  if (watch_ != nullptr) watch_->End(comm_.rank());
+  return host;
+}
+
+absl::StatusOr<TensorView> Rank::Compute(const StepPlan& plan, absl::Span<const VisualRowSource> visual,
+                                         const SamplingWishes& wishes) {
   const bool answers = comm_.rank() == 0;
+  if (Strikes(Fault::kRankStops, comm_.rank())) WaitWhileArmed();
+  if (Strikes(Fault::kEndlessKernel, comm_.rank())) PRISM_RETURN_IF_ERROR(stream_->QueueEndless());
   PRISM_RETURN_IF_ERROR(
       runner_->Run(plan, visual, kv_->layers(), logits_.present() ? logits_.view() : TensorView()));
+  if (watch_ != nullptr) watch_->Queued(comm_.rank());
   TensorView host;
   if (answers) {
     const auto rows = static_cast<int64_t>(plan.logit_rows.size());

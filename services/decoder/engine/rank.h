@@ -14,6 +14,7 @@
 #include "kernels/comm/communicator.h"
 #include "kernels/device/backend.h"
 #include "kernels/ops/op_table.h"
+#include "services/decoder/engine/rank_watch.h"
 #include "services/decoder/engine/step_executor.h"
 #include "services/decoder/engine/step_runner.h"
 #include "services/decoder/kv/kv_store.h"
@@ -31,6 +32,7 @@ struct RankOptions {
   int64_t sequences_max = 1;   // of a step
   int64_t pages_max = 1;       // of a sequence
   int64_t logit_rows_max = 1;  // of a step
+  RankWatch* watch = nullptr;  // told of every step, if there is one; must outlive the rank
 };
 
 class Rank {
@@ -53,7 +55,7 @@ class Rank {
   int64_t kv_pages() const { return kv_pages_; }  // the same on every rank
 
  private:
-  explicit Rank(Communicator& comm) : comm_(comm) {}
+  Rank(Communicator& comm, RankWatch* watch) : comm_(comm), watch_(watch) {}
 
   KvShape ShapeOfKv() const;
   // Runs the largest prompt step and the largest step of single tokens on passing KV memory.
@@ -61,10 +63,14 @@ class Rank {
   // How many pages every rank has room for.
   absl::StatusOr<int64_t> CountPages(const RankOptions& options);
 
+  // Queues the step and waits for it.
+  absl::StatusOr<TensorView> Compute(const StepPlan& plan, absl::Span<const VisualRowSource> visual,
+                                     const SamplingWishes& wishes);
   // Samples the rows that are wished for and copies the others' logits.
   absl::Status Answer(const TensorView& logits, const SamplingWishes& wishes, const TensorView& host);
 
   Communicator& comm_;
+  RankWatch* const watch_;
   std::unique_ptr<Stream> stream_;  // outlives what lies in its memory
   std::unique_ptr<TextModel> model_;
   std::unique_ptr<KvStore> kv_;

@@ -5,14 +5,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/status.h"
 
 namespace prism {
 
 absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(Backend& backend, const Checkpoint& checkpoint,
                                                            std::vector<std::unique_ptr<Communicator>> comms,
-                                                           const std::vector<RankOptions>& options) {
+                                                           const std::vector<RankOptions>& options,
+                                                           RankWatchOptions watch) {
   PRISM_CHECK(!comms.empty() && comms.size() == options.size());
-  std::unique_ptr<RankGroup> group(new RankGroup(std::move(comms)));
+  std::unique_ptr<RankGroup> group(new RankGroup(std::move(comms), std::move(watch)));
+  group->device_memory_ = backend.has_device_memory();
   const size_t num_ranks = options.size();
   // For all ranks, until they are loaded.
   const std::unique_ptr<ReadAhead> read_ahead = checkpoint.StartReadAhead();
@@ -21,10 +24,12 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(Backend& backend, con
     group->busy_ = static_cast<int>(num_ranks);
   }
   for (size_t index = 0; index < num_ranks; ++index) {
-    group->threads_.emplace_back(absl::StrCat("rank", index), [raw = group.get(), index, &backend,
-                                                               &checkpoint, rank_options = options[index]] {
-      raw->RunRank(index, &backend, &checkpoint, rank_options);
-    });
+    RankOptions rank_options = options[index];
+    rank_options.watch = &group->watch_;
+    group->threads_.emplace_back(absl::StrCat("rank", index),
+                                 [raw = group.get(), index, &backend, &checkpoint, rank_options] {
+                                   raw->RunRank(index, &backend, &checkpoint, rank_options);
+                                 });
   }
   absl::Status status;
   {
@@ -33,8 +38,15 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(Backend& backend, con
     status = group->status_;
   }
   if (!status.ok()) return status;
+  group->watch_.WarmedUp();
   return group;
 }
+
+RankGroup::RankGroup(std::vector<std::unique_ptr<Communicator>> comms, RankWatchOptions watch)
+    : comms_(std::move(comms)), watch_(static_cast<int>(comms_.size()), [&] {
+        watch.abort = [this] { comms_[0]->Abort(); };
+        return std::move(watch);
+      }()) {}
 
 RankGroup::~RankGroup() {
   {
@@ -89,9 +101,10 @@ void RankGroup::Report(size_t index, absl::StatusOr<TensorView> result, absl::Sp
       // Those that were waiting for the failed one only say that they were.
       if (status_.ok() || absl::IsAborted(status_)) status_ = status;
       abort = comms_.size() > 1;
-      if (abort && broken_.ok()) {
-        broken_ =
-            absl::UnavailableError(absl::StrCat("the tensor-parallel group was given up after ", message));
+      const bool lost = device_memory_ && absl::IsInternal(status);
+      if ((abort || lost) && broken_.ok()) {
+        broken_ = absl::UnavailableError(absl::StrCat(
+            abort ? "the tensor-parallel group was given up after " : "the device was lost after ", message));
       }
     } else if (index == 0) {
       logits_ = *result;
@@ -143,6 +156,7 @@ absl::Span<const RowSample> RankGroup::samples() const {
 }
 
 absl::Status RankGroup::Healthy() const {
+  PRISM_RETURN_IF_ERROR(watch_.Verdict());
   MutexLock lock(&mutex_);
   return broken_;
 }

@@ -2,7 +2,8 @@
 // the logits.
 //
 // A rank that fails alone would leave the others waiting for it in a collective, so it aborts the
-// group: from then on every step fails and Healthy() says why.
+// group: from then on every step fails and Healthy() says why. So it does once a rank's step took too long
+// (RankWatch), or an error of a device's own, after which the device is lost.
 //
 // Threads: one a rank, its own. Otherwise as StepExecutor says.
 #pragma once
@@ -16,6 +17,7 @@
 #include "common/base/mutex.h"
 #include "common/base/thread.h"
 #include "services/decoder/engine/rank.h"
+#include "services/decoder/engine/rank_watch.h"
 #include "services/decoder/engine/step_executor.h"
 
 namespace prism {
@@ -24,10 +26,12 @@ class RankGroup final : public StepExecutor {
  public:
   // Loads every rank, each on its thread; blocks. The first rank's error if any fails. `comms` are
   // the endpoints of one group, in order, and `options` are one a rank. The checkpoint is read
-  // during the call only; the backend outlives the group.
+  // during the call only; the backend outlives the group. `watch` says how long a step may take; its
+  // `abort` is the group's own.
   static absl::StatusOr<std::unique_ptr<RankGroup>> Load(Backend& backend, const Checkpoint& checkpoint,
                                                          std::vector<std::unique_ptr<Communicator>> comms,
-                                                         const std::vector<RankOptions>& options);
+                                                         const std::vector<RankOptions>& options,
+                                                         RankWatchOptions watch = {});
   ~RankGroup() override;
 
   int64_t vocab_size() const override { return vocab_size_; }
@@ -42,7 +46,7 @@ class RankGroup final : public StepExecutor {
   absl::Status Healthy() const override ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  explicit RankGroup(std::vector<std::unique_ptr<Communicator>> comms) : comms_(std::move(comms)) {}
+  RankGroup(std::vector<std::unique_ptr<Communicator>> comms, RankWatchOptions watch);
 
   void RunRank(size_t index, Backend* backend, const Checkpoint* checkpoint, RankOptions options);
   // Blocks until there is a step after `seen`; false when the group is to end.
@@ -55,6 +59,7 @@ class RankGroup final : public StepExecutor {
   int64_t vocab_size_ = 0;
   int64_t kv_pages_ = 0;
   bool can_sample_ = false;
+  bool device_memory_ = false;
 
   mutable Mutex mutex_;
   CondVar start_, done_;
@@ -70,6 +75,7 @@ class RankGroup final : public StepExecutor {
   absl::Span<const RowSample> samples_ ABSL_GUARDED_BY(mutex_);
   absl::Status broken_ ABSL_GUARDED_BY(mutex_);  // why no further step can succeed
 
+  RankWatch watch_;
   std::vector<NamedThread> threads_;
 };
 

@@ -80,6 +80,8 @@ absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(Stream& stream, const
   PRISM_ASSIGN_OR_RETURN(w.rope_axis, Upload(stream, RopeAxis(config.text).view()));
   PRISM_ASSIGN_OR_RETURN(w.rope_frequency, Upload(stream, RopeFrequency(config.text).view()));
   for (int64_t layer = 0; layer < config.text.num_hidden_layers; ++layer) {
+    // A rank that failed is not waited for until the last weight is read.
+    PRISM_RETURN_IF_ERROR(comm.Check());
     PRISM_ASSIGN_OR_RETURN(TextBlock block, TextBlock::Load(loader, layer, shard, &comm));
     w.blocks.push_back(std::move(block));
   }

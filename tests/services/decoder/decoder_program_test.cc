@@ -31,7 +31,8 @@ const std::vector<std::string> kMicro = {"--model",       PRISM_SOURCE_DIR "/tes
 // A running prism-decoder with its standard error read to the end.
 class Program {
  public:
-  explicit Program(std::vector<std::string> arguments) {
+  // `variable` is added to the environment, if there is one.
+  explicit Program(std::vector<std::string> arguments, std::string variable = "") {
     int pipe_ends[2];
     if (pipe(pipe_ends) != 0) return;
     posix_spawn_file_actions_t actions;
@@ -42,7 +43,11 @@ class Program {
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);
-    EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ), 0);
+    std::vector<char*> environment;
+    for (char** entry = environ; *entry != nullptr; ++entry) environment.push_back(*entry);
+    if (!variable.empty()) environment.push_back(variable.data());
+    environment.push_back(nullptr);
+    EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environment.data()), 0);
     posix_spawn_file_actions_destroy(&actions);
     close(pipe_ends[1]);
     errors_ = fdopen(pipe_ends[0], "r");
@@ -152,6 +157,32 @@ TEST(DecoderProgramTest, CancelsWhatIsLeftWhenTheDrainTakesTooLong) {
   }
   EXPECT_FALSE(reader->Finish().ok());
   EXPECT_EQ(program.Wait(), 0) << program.log();
+}
+
+TEST(DecoderProgramTest, EndsWhenARankStops) {
+  for (const char* fault : {"PRISM_FAULT=rank_stops:1@20", "PRISM_FAULT=endless_kernel:1@20"}) {
+    Program program(With(With(kMicro, kAnyPorts), {"--tensor-parallel-size", "2", "--rank-timeout-s", "1"}),
+                    fault);
+    const std::string address = program.Address();
+    ASSERT_FALSE(address.empty()) << program.log();
+    const auto stub = v1::Decoder::NewStub(NewChannel(address));
+    grpc::ClientContext context;
+    const auto reader = stub->Generate(&context, LongRequest());
+    v1::GenerateEvent event;
+    while (reader->Read(&event)) {
+    }
+    EXPECT_FALSE(reader->Finish().ok()) << "the stream is told its end";
+    EXPECT_EQ(program.Wait(), 1) << program.log();
+    EXPECT_THAT(program.log(),
+                HasSubstr("\"message\":\"a rank has not ended its step\",\"rank\":1,\"ranks\":2"));
+    EXPECT_THAT(program.log(), HasSubstr("\"step\":20,"));
+  }
+}
+
+TEST(DecoderProgramTest, RefusesAFaultItDoesNotKnow) {
+  Program program(With(kMicro, kAnyPorts), "PRISM_FAULT=gremlins");
+  EXPECT_EQ(program.Wait(), 1);
+  EXPECT_THAT(program.log(), HasSubstr("want NAME[:RANK][@COUNT]"));
 }
 
 TEST(DecoderProgramTest, SaysThatItsPortIsTaken) {

@@ -6,9 +6,12 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/device/fault.h"
 #include "services/decoder/engine/self_check.h"
 #include "services/decoder/sched/scheduler.h"
 
@@ -19,14 +22,16 @@ using std::chrono::milliseconds;
 
 constexpr int64_t kPages = 8;
 
-std::unique_ptr<RankGroup> LoadGroup(Backend& backend, int num_ranks, const char* model = "moe-micro") {
+std::unique_ptr<RankGroup> LoadGroup(Backend& backend, int num_ranks, RankWatchOptions watch = {},
+                                     const char* model = "moe-micro") {
   auto checkpoint = Checkpoint::Open(std::string(PRISM_SOURCE_DIR "/tests/oracle/models/") + model,
                                      {.format = LoadFormat::kSynthetic, .part = CheckpointPart::kText});
   EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
   const RankOptions options{
       .kv_pages = kPages, .rows_max = 64, .sequences_max = 4, .pages_max = kPages, .logit_rows_max = 8};
-  auto group = RankGroup::Load(backend, **checkpoint, CreateInProcessGroup(num_ranks),
-                               std::vector<RankOptions>(static_cast<size_t>(num_ranks), options));
+  auto group =
+      RankGroup::Load(backend, **checkpoint, CreateInProcessGroup(num_ranks),
+                      std::vector<RankOptions>(static_cast<size_t>(num_ranks), options), std::move(watch));
   EXPECT_TRUE(group.ok()) << group.status();
   return *std::move(group);
 }
@@ -86,6 +91,28 @@ TEST(RankGroupTest, GivesUpAGroupWhoseRankFailedAndHangsNobody) {
   EXPECT_FALSE(RunStep(*group, bad).ok());
   EXPECT_EQ(group->Healthy().code(), absl::StatusCode::kUnavailable);
   EXPECT_FALSE(RunStep(*group, PlanOf(20)).ok()) << "the group stays given up";
+}
+
+TEST(RankGroupTest, GivesUpAGroupOneOfWhoseRanksStops) {
+  const auto backend = CreateCpuBackend();
+  // Freed where the program would end.
+  const auto group = LoadGroup(
+      *backend, 2, {.step_max = milliseconds(100), .grace = milliseconds(100), .lost = [] { ArmFault({}); }});
+  ASSERT_TRUE(RunStep(*group, PlanOf(20)).ok());
+  ArmFault({.fault = Fault::kRankStops, .rank = 1});
+  EXPECT_FALSE(RunStep(*group, PlanOf(20)).ok());
+  EXPECT_FALSE(Strikes(Fault::kRankStops, 1)) << "the rank came back only once it was freed";
+  EXPECT_THAT(std::string(group->Healthy().message()), testing::HasSubstr("rank 1 has not ended step 2"));
+}
+
+TEST(RankGroupTest, GivesUpARankWhoseDeviceDoesNotEnd) {
+  const auto backend = CreateCpuBackend();
+  const auto group = LoadGroup(
+      *backend, 1, {.step_max = milliseconds(100), .grace = milliseconds(100), .lost = [] { ArmFault({}); }});
+  ArmFault({.fault = Fault::kEndlessKernel, .count = 2});
+  ASSERT_TRUE(RunStep(*group, PlanOf(20)).ok());
+  EXPECT_FALSE(RunStep(*group, PlanOf(20)).ok());
+  EXPECT_THAT(std::string(group->Healthy().message()), testing::HasSubstr("rank 0 has not ended step 2"));
 }
 
 TEST(RankGroupTest, TellsWhyARankCannotLoad) {

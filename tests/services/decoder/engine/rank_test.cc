@@ -157,7 +157,7 @@ TEST_F(RankTest, SaysWhichPartDoesNotFitAndTheNumbers) {
     int64_t total_bytes;
     int64_t kv_pages;
     const char* message;
-  } cases[] = {{1 << 20, 0, "the model's weights do not fit the device: "},
+  } cases[] = {{1 << 20, 0, "the model does not fit the device: "},
                {0, 0, "no KV page fits: "},
                {int64_t{64} << 20, 900, "KV memory of 900 pages does not fit the device: "}};
   // What is in use before the pages are taken, so that one byte less than a page is left.
