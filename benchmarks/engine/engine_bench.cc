@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/hash.h"
 #include "common/base/status.h"
 #include "kernels/ops/synthetic_fill.h"
 #include "services/decoder/kv/page.h"
@@ -180,6 +181,13 @@ absl::StatusOr<Measurement> TextBench::Prefill(int64_t tokens, const Rounds& rou
   }
   PRISM_ASSIGN_OR_RETURN(measurement.distinct_experts, DistinctExperts(last));
   return measurement;
+}
+
+absl::StatusOr<std::string> TextBench::LogitsDigest() {
+  const TensorView row = logits_.view().Rows(0, 1);
+  const Tensor host = Tensor::Host(DType::kF32, row.shape());
+  PRISM_RETURN_IF_ERROR(stream_->CopyToHost(row, host.view()));
+  return Hex(Sha256Of(host.view().raw(), static_cast<size_t>(host.view().size_bytes())));
 }
 
 absl::StatusOr<Measurement> MeasureTower(Backend& backend, const Checkpoint& checkpoint,

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -58,6 +59,9 @@ class TextBench {
   absl::StatusOr<Measurement> Decode(int64_t batch, int64_t context, const Rounds& rounds);
   // A prompt of `tokens`, from nothing to the logits after it, in steps of at most rows_max.
   absl::StatusOr<Measurement> Prefill(int64_t tokens, const Rounds& rounds);
+  // The digest of the first row of logits that the last step left, 64 hexadecimal digits: equal workloads on
+  // equal weights give equal ones. On the first rank.
+  absl::StatusOr<std::string> LogitsDigest();
 
  private:
   TextBench(Communicator* comm, const TextBenchLimits& limits) : comm_(*comm), limits_(limits) {}

@@ -3,6 +3,7 @@
 //
 //   bench_engine --model DIR --load-format synthetic [--device cpu] [--batches 1,8,32,128]
 //                [--context 1024] [--prompts 1024,8192] [--pictures 1024x768,3840x2160]
+//   bench_engine --model DIR --write-checkpoint DIR        synthetic weights as files, nothing timed
 //
 // The commands for the committed figures stand in docs/kernels/README.md.
 #include <cstdio>
@@ -20,6 +21,7 @@
 #include "common/base/status.h"
 #include "common/base/thread.h"
 #include "common/checkpoint/checkpoint.h"
+#include "common/checkpoint/write_checkpoint.h"
 #include "common/metrics/build_info.h"
 #include "common/rpc/flags.h"
 #include "kernels/backends/create_backend.h"
@@ -42,6 +44,7 @@ struct Flags {
   int threads = 0;
   int tensor_parallel_size = 1;
   bool record = true;
+  std::string write_checkpoint;
   double bandwidth_gbs = 0;
   double peak_tflops = 0;
   double attention_tflops = 0;
@@ -65,6 +68,8 @@ void AddFlags(FlagSet& set, Flags& flags) {
   set.Add("--tensor-parallel-size", &flags.tensor_parallel_size, "Ranks that share the language model",
           {.unit = "ranks", .min = 1, .max = 4});
   set.Add("--record", &flags.record, "Queue generated rows as one recording where that pays (CUDA graphs)");
+  set.Add("--write-checkpoint", &flags.write_checkpoint,
+          "Write the synthetic weights to this folder as safetensors files, and time nothing");
   set.Add("--bandwidth-gbs", &flags.bandwidth_gbs, "The device's bandwidth, for floors; 0: an H200's on cuda",
           {.unit = "GB/s", .min = 0});
   set.Add("--peak-tflops", &flags.peak_tflops, "The device's peak of matrix products, for floors",
@@ -155,7 +160,23 @@ absl::Status RunRank(Backend& backend, const Checkpoint& checkpoint, Communicato
     PrintRow(absl::StrCat("prompt ", prompt), m, static_cast<double>(prompt), "tok/s",
              PrefillFloor(text, device, prompt), ExpectedExperts(text, std::min(prompt, flags.chunk)));
   }
-  if (prints) std::printf("\n");
+  if (!prints) return absl::OkStatus();
+  PRISM_ASSIGN_OR_RETURN(const std::string digest, bench->LogitsDigest());
+  std::printf("\nsha256 of the last step's logits: %s\n\n", digest.c_str());
+  return absl::OkStatus();
+}
+
+absl::Status WriteWeights(const Flags& flags) {
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                         Checkpoint::Open(flags.model, {.format = LoadFormat::kSynthetic,
+                                                        .synthetic_seed = flags.synthetic_seed}));
+  const SteadyTime began = Clock::Real().Now();
+  PRISM_RETURN_IF_ERROR(
+      WriteCheckpoint(*checkpoint, flags.write_checkpoint,
+                      {.num_threads = flags.threads > 0 ? flags.threads : AvailableCpus()}));
+  std::printf("%.2f GB written to %s in %.1f s\n",
+              2e-9 * static_cast<double>(CountParameters(checkpoint->weights())),
+              flags.write_checkpoint.c_str(), SecondsBetween(began, Clock::Real().Now()));
   return absl::OkStatus();
 }
 
@@ -222,6 +243,7 @@ absl::Status RunTower(Backend& backend, const Checkpoint& checkpoint, const Flag
 }
 
 absl::Status Run(const Flags& flags) {
+  if (!flags.write_checkpoint.empty()) return WriteWeights(flags);
   PRISM_ASSIGN_OR_RETURN(const ChosenBackend chosen, CreateBackend(flags.device));
   Backend* const backend = chosen.backend.get();
   const StreamOptions where = {.device_index = chosen.device_index,

@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
 #include "common/base/hash.h"
+#include "common/base/mutex.h"
 #include "common/base/status.h"
 #include "common/checkpoint/safetensors.h"
 
@@ -26,8 +27,9 @@ constexpr char kEmbeddingName[] = "model.language_model.embed_tokens.weight";
 constexpr int64_t kPartElements = 1 << 18;
 // Bytes of one leaf of the digest. Part of its definition.
 constexpr int64_t kDigestChunkBytes = 16 << 20;
-// Enough reads under way for any disk, and how far they run ahead.
-constexpr int kReadAheadThreads = 8;
+static_assert(kDigestChunkBytes == ReadAhead::kReadBytes, "what is read at once is hashed at once");
+// Enough reads under way for any disk while some hash, and how far they run ahead.
+constexpr int kReadAheadThreads = 16;
 constexpr int64_t kReadAheadBytes = int64_t{4} << 30;
 
 // Calls body(begin, end) over [0, count) in pieces of about `per_part`, on the pool if there is one.
@@ -170,6 +172,9 @@ struct Checkpoint::State {
   std::vector<std::unique_ptr<SafetensorsFile>> files;
   std::vector<Placed> placed;  // as the positions of `match` count
   WeightMatch match;
+  // Digests of chunks that a read-ahead has read, by their first byte.
+  Mutex mutex;
+  std::map<const uint8_t*, Sha256Digest> chunk_digests ABSL_GUARDED_BY(mutex);
 
   absl::Status OpenFiles();
   absl::Status OpenShards(const SafetensorsIndex& index);
@@ -198,6 +203,14 @@ struct Checkpoint::State {
     bool gate_up = false;
   };
   std::optional<Rearranged> FindRearranged(absl::string_view name) const;
+
+  bool FindDigest(const uint8_t* chunk, Sha256Digest* digest) ABSL_LOCKS_EXCLUDED(mutex) {
+    MutexLock lock(&mutex);
+    const auto found = chunk_digests.find(chunk);
+    if (found == chunk_digests.end()) return false;
+    *digest = found->second;
+    return true;
+  }
 
   LoadedTensor StoredRows(const Placed& at, IndexRange rows, ParallelPool* pool) const;
   Tensor RearrangedExperts(Rearranged which, IndexRange experts, ParallelPool* pool) const;
@@ -557,7 +570,13 @@ std::unique_ptr<ReadAhead> Checkpoint::StartReadAhead() const {
     }
   }
   if (pieces.empty()) return nullptr;
-  return std::make_unique<ReadAhead>(std::move(pieces), kReadAheadThreads, kReadAheadBytes);
+  const auto hash = [state = state_.get()](const ReadAhead::Piece& read) {
+    const uint8_t* const data = read.file->bytes_at(read.offset);
+    const Sha256Digest digest = Sha256Of(data, static_cast<size_t>(read.size_bytes));
+    MutexLock lock(&state->mutex);
+    state->chunk_digests[data] = digest;
+  };
+  return std::make_unique<ReadAhead>(std::move(pieces), kReadAheadThreads, kReadAheadBytes, hash);
 }
 
 void Checkpoint::Release(LoadedTensor tensor) const {
@@ -572,7 +591,7 @@ void Checkpoint::Release(LoadedTensor tensor) const {
 }
 
 absl::StatusOr<std::string> Checkpoint::WeightsDigest(CheckpointPart part, ParallelPool* pool) const {
-  const State& state = *state_;
+  State& state = *state_;
   if (state.options.part != CheckpointPart::kWhole && state.options.part != part) {
     return absl::InvalidArgumentError(absl::StrCat("the ", Name(state.options.part), " checkpoint has no ",
                                                    Name(part), " weights to digest"));
@@ -601,8 +620,9 @@ absl::StatusOr<std::string> Checkpoint::WeightsDigest(CheckpointPart part, Paral
     std::vector<Sha256Digest> digests(
         static_cast<size_t>((size_bytes + kDigestChunkBytes - 1) / kDigestChunkBytes));
     ForRanges(size_bytes, kDigestChunkBytes, pool, [&](int64_t begin, int64_t end) {
-      digests[static_cast<size_t>(begin / kDigestChunkBytes)] =
-          Sha256Of(data + begin, static_cast<size_t>(end - begin));
+      Sha256Digest& digest = digests[static_cast<size_t>(begin / kDigestChunkBytes)];
+      if (state.FindDigest(data + begin, &digest)) return;
+      digest = Sha256Of(data + begin, static_cast<size_t>(end - begin));
       at.file->Release(data + begin, end - begin);
     });
     for (const Sha256Digest& digest : digests) hash.Update(digest.data(), digest.size());

@@ -120,8 +120,9 @@ class Checkpoint {
   // One expert of a layer, whatever the stored layout. InvalidArgument if the layer has none.
   absl::StatusOr<ExpertWeights> GetExpert(int64_t layer, int64_t expert, ParallelPool* pool = nullptr) const;
 
-  // Reads the part's tensors into memory in the order of the files, while the caller loads them; stop
-  // it by destroying it, before the checkpoint. Null if there is nothing to read (synthetic weights).
+  // Reads the part's tensors into memory in the order of the files, while the caller loads them, and
+  // hashes what it reads, for WeightsDigest(); stop it by destroying it, before the checkpoint. Null if there
+  // is nothing to read (synthetic weights).
   std::unique_ptr<ReadAhead> StartReadAhead() const;
 
   // Gives back the pages that reading `tensor` brought in; call it when the tensor is packed or
@@ -131,7 +132,8 @@ class Checkpoint {
 
   // The digest of the part's weights, 64 hexadecimal digits: names, types, shapes and bytes as
   // stored; of synthetic weights names, shapes and seed. `part` must be held by this checkpoint.
-  // Reads every byte (about 1 GB/s a core); the pool does not change the result.
+  // Reads every byte (about 1 GB/s a core) that no read-ahead has hashed; the pool does not change the
+  // result.
   absl::StatusOr<std::string> WeightsDigest(CheckpointPart part, ParallelPool* pool = nullptr) const;
 
  private:

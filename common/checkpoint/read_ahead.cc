@@ -22,10 +22,11 @@ std::vector<const SafetensorsFile*> FilesOf(const std::vector<ReadAhead::Piece>&
 
 }  // namespace
 
-ReadAhead::ReadAhead(std::vector<Piece> pieces, int num_threads, int64_t window_bytes)
+ReadAhead::ReadAhead(std::vector<Piece> pieces, int num_threads, int64_t window_bytes, OnRead on_read)
     : pieces_(std::move(pieces)),
       files_(FilesOf(pieces_)),
       window_bytes_(window_bytes),
+      on_read_(std::move(on_read)),
       released_before_(BytesReleased()) {
   PRISM_CHECK(num_threads >= 1 && window_bytes >= 1);
   for (int i = 0; i < num_threads; ++i) threads_.emplace_back("read-ahead", [this] { Work(); });
@@ -70,7 +71,10 @@ bool ReadAhead::Next(Piece* piece) {
 
 void ReadAhead::Work() {
   Piece piece;
-  while (Next(&piece)) piece.file->Populate(piece.offset, piece.size_bytes);
+  while (Next(&piece)) {
+    piece.file->Populate(piece.offset, piece.size_bytes);
+    if (on_read_) on_read_(piece);
+  }
 }
 
 }  // namespace prism

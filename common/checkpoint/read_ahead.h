@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "common/base/mutex.h"
@@ -21,7 +22,7 @@ namespace prism {
 class ReadAhead {
  public:
   // Bytes of one read.
-  static constexpr int64_t kReadBytes = 8 << 20;
+  static constexpr int64_t kReadBytes = 16 << 20;
 
   struct Piece {
     const SafetensorsFile* file = nullptr;
@@ -29,8 +30,11 @@ class ReadAhead {
     int64_t size_bytes = 0;
   };
 
+  // Called on a thread of the reader's with what it has read: a piece, or kReadBytes of it or its rest.
+  using OnRead = std::function<void(const Piece& read)>;
+
   // Reads the pieces in their order. REQUIRES: num_threads >= 1, window_bytes >= 1
-  ReadAhead(std::vector<Piece> pieces, int num_threads, int64_t window_bytes);
+  ReadAhead(std::vector<Piece> pieces, int num_threads, int64_t window_bytes, OnRead on_read = nullptr);
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;
@@ -47,6 +51,7 @@ class ReadAhead {
   const std::vector<Piece> pieces_;
   const std::vector<const SafetensorsFile*> files_;  // each once
   const int64_t window_bytes_;
+  const OnRead on_read_;
   const int64_t released_before_;
 
   mutable Mutex mutex_;

@@ -56,6 +56,8 @@ class SafetensorsFile {
   const std::vector<SafetensorsEntry>& entries() const { return entries_; }
   // The bytes of an entry of this file.
   const uint8_t* bytes(const SafetensorsEntry& entry) const { return data_ + entry.offset; }
+  // The byte at `offset` of the file and those behind it.
+  const uint8_t* bytes_at(int64_t offset) const { return data_ + offset; }
   // A view of an entry of this file. The memory is read-only whatever the view's type says.
   // REQUIRES: aligned(entry)
   TensorView view(const SafetensorsEntry& entry) const;

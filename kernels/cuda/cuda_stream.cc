@@ -143,6 +143,20 @@ absl::StatusOr<int64_t> CudaStream::StageRoom(int64_t wanted) {
   return std::min(wanted, kStageBytes - stages_[static_cast<size_t>(stage_)].used_bytes);
 }
 
+void CudaStream::CopyHost(char* to, const char* from, int64_t size_bytes) {
+  const int64_t parts = (size_bytes + kCopyPartBytes - 1) / kCopyPartBytes;
+  if (parts < kCopyThreads) {
+    std::memcpy(to, from, static_cast<size_t>(size_bytes));
+    return;
+  }
+  if (copiers_ == nullptr) copiers_ = std::make_unique<ParallelPool>(kCopyThreads);
+  copiers_->Run(parts, [&](int64_t part, int) {
+    const int64_t begin = part * kCopyPartBytes;
+    const int64_t size = std::min(kCopyPartBytes, size_bytes - begin);
+    std::memcpy(to + begin, from + begin, static_cast<size_t>(size));
+  });
+}
+
 absl::Status CudaStream::CopyToDevice(const TensorView& host, const TensorView& device) {
   PRISM_RETURN_IF_ERROR(CheckCopy(host, device));
   const int64_t size_bytes = host.size_bytes();
@@ -152,7 +166,7 @@ absl::Status CudaStream::CopyToDevice(const TensorView& host, const TensorView& 
     PRISM_ASSIGN_OR_RETURN(const int64_t room, StageRoom(size_bytes - done));
     Stage& stage = stages_[static_cast<size_t>(stage_)];
     char* const staged = stage.data + stage.used_bytes;
-    std::memcpy(staged, from + done, static_cast<size_t>(room));
+    CopyHost(staged, from + done, room);
     PRISM_CUDA_RETURN_IF_ERROR(
         cudaMemcpyAsync(to + done, staged, static_cast<size_t>(room), cudaMemcpyHostToDevice, handle_),
         "copy to the device");

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/base/thread.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/device/backend.h"
 
@@ -58,11 +59,16 @@ class CudaStream final : public Stream {
   };
   static constexpr int64_t kStageBytes = int64_t{8} << 20;
   static constexpr int kNumStages = 4;
+  // One thread copies host memory at a fraction of what the bus takes.
+  static constexpr int kCopyThreads = 4;
+  static constexpr int64_t kCopyPartBytes = int64_t{1} << 20;
 
   CudaStream(Backend* backend, int device) : Stream(backend), device_(device), memory_(device) {}
   absl::Status Init();
   // Room for up to `wanted` bytes in the current stage, or all of the next once its copies are done.
   absl::StatusOr<int64_t> StageRoom(int64_t wanted);
+  // memcpy, by several threads if it is worth it.
+  void CopyHost(char* to, const char* from, int64_t size_bytes);
 
   const int device_;
   int num_multiprocessors_ = 0;
@@ -70,6 +76,7 @@ class CudaStream final : public Stream {
   cudaStream_t handle_ = nullptr;
   std::array<Stage, kNumStages> stages_;
   int stage_ = 0;
+  std::unique_ptr<ParallelPool> copiers_;  // made for the first copy that needs them
   void* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;
   std::vector<void*> outgrown_;  // scratch memory of before; freeing it now could wait for a peer's kernel

@@ -66,11 +66,26 @@ absl::StatusOr<WeightLoader::Matrix> WeightLoader::SyntheticRows(const std::vect
                                                   .out = matrix.view.Rows(row, range.size())}));
     row += range.size();
   }
-  if (row < matrix.view.dim(0)) {
-    // Mean and amplitude zero: zero rows.
-    PRISM_RETURN_IF_ERROR(SyntheticFill(stream_, {.out = matrix.view.Rows(row, matrix.view.dim(0) - row)}));
-  }
+  PRISM_RETURN_IF_ERROR(StageZeros(matrix.view, row));
   return matrix;
+}
+
+absl::Status WeightLoader::StageZeros(const TensorView& staged, int64_t rows) {
+  if (rows == staged.dim(0)) return absl::OkStatus();
+  // Mean and amplitude zero: zero rows.
+  return SyntheticFill(stream_, {.out = staged.Rows(rows, staged.dim(0) - rows)});
+}
+
+absl::StatusOr<TensorView> WeightLoader::StageParts(absl::Span<const TensorView> parts, int64_t rows,
+                                                    int64_t out_features) {
+  PRISM_ASSIGN_OR_RETURN(const TensorView staged, Stage(std::max(rows, out_features), parts[0].dim(1)));
+  int64_t row = 0;
+  for (const TensorView& part : parts) {
+    PRISM_RETURN_IF_ERROR(stream_.CopyToDevice(part, staged.Rows(row, part.dim(0))));
+    row += part.dim(0);
+  }
+  PRISM_RETURN_IF_ERROR(StageZeros(staged, row));
+  return staged;
 }
 
 absl::StatusOr<WeightLoader::Matrix> WeightLoader::StoredRows(const std::vector<RowsOf>& parts,
@@ -86,6 +101,14 @@ absl::StatusOr<WeightLoader::Matrix> WeightLoader::StoredRows(const std::vector<
   }
   if (views.size() == 1 && rows >= out_features) {
     matrix.view = views[0];
+    return matrix;
+  }
+  const auto joins = [&views](const TensorView& view) {
+    return view.dtype() == DType::kBF16 && view.dim(1) == views[0].dim(1);
+  };
+  if (stream_.backend().has_device_memory() && std::all_of(views.begin(), views.end(), joins)) {
+    PRISM_ASSIGN_OR_RETURN(matrix.view, StageParts(views, rows, out_features));
+    matrix.memory = WeightMemory::kDevice;
     return matrix;
   }
   Tensor zeros;

@@ -63,6 +63,10 @@ class WeightLoader {
   absl::StatusOr<TensorView> Stage(int64_t rows, int64_t columns);
   absl::StatusOr<Matrix> SyntheticRows(const std::vector<RowsOf>& parts, int64_t out_features);
   absl::StatusOr<Matrix> StoredRows(const std::vector<RowsOf>& parts, int64_t out_features);
+  // bf16 parts one after another in the staging memory, without a copy of them all on the host.
+  absl::StatusOr<TensorView> StageParts(absl::Span<const TensorView> parts, int64_t rows,
+                                        int64_t out_features);
+  absl::Status StageZeros(const TensorView& staged, int64_t rows);
   absl::StatusOr<Matrix> ReadRows(const std::vector<RowsOf>& parts, int64_t out_features);
   absl::StatusOr<LinearWeight> SyntheticExpert(const std::string& name, int64_t expert);
   absl::StatusOr<LinearWeight> PackWhole(const TensorView& weight, WeightMemory memory);

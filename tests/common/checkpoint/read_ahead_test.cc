@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <map>
 #include <thread>
 
 #include "common/checkpoint/checkpoint.h"
@@ -56,6 +57,26 @@ TEST(ReadAheadTest, ReadsEverythingOnceTheWindowIsWideEnough) {
   }
 }
 
+TEST(ReadAheadTest, TellsEachReadOnceInPieces) {
+  const ScratchFolder folder;
+  const std::unique_ptr<SafetensorsFile> file = BigFile(folder);
+  Mutex mutex;
+  std::map<int64_t, int64_t> reads;  // by offset
+  {
+    ReadAhead ahead(PiecesOf(*file), 3, int64_t{1} << 30, [&](const ReadAhead::Piece& read) {
+      MutexLock lock(&mutex);
+      EXPECT_TRUE(reads.emplace(read.offset, read.size_bytes).second) << read.offset;
+    });
+    EXPECT_TRUE(Reads(ahead, 3 * kTensorBytes));
+  }
+  std::map<int64_t, int64_t> expected;
+  for (const SafetensorsEntry& entry : file->entries()) {
+    expected[entry.offset] = ReadAhead::kReadBytes;
+    expected[entry.offset + ReadAhead::kReadBytes] = kTensorBytes - ReadAhead::kReadBytes;
+  }
+  EXPECT_EQ(reads, expected);
+}
+
 TEST(ReadAheadTest, StaysWithinTheWindowUntilTensorsAreReleased) {
   const ScratchFolder folder;
   const std::unique_ptr<SafetensorsFile> file = BigFile(folder);
@@ -99,10 +120,16 @@ TEST(CheckpointReadAheadTest, ReadsTheTensorsOfItsPartAlone) {
   folder.Write("model.safetensors", SafetensorsImage(tensors));
   const auto stored = Checkpoint::Open(folder.path(), {.part = CheckpointPart::kText});
   ASSERT_TRUE(stored.ok()) << stored.status();
-  const std::unique_ptr<ReadAhead> ahead = (*stored)->StartReadAhead();
+  std::unique_ptr<ReadAhead> ahead = (*stored)->StartReadAhead();
   ASSERT_NE(ahead, nullptr);
   EXPECT_TRUE(Reads(*ahead, text_bytes));
   EXPECT_EQ(ahead->bytes_read(), text_bytes);
+  // What it hashed is what the digest would have hashed.
+  ahead.reset();
+  const auto unread = Checkpoint::Open(folder.path(), {.part = CheckpointPart::kText});
+  ASSERT_TRUE(unread.ok()) << unread.status();
+  EXPECT_EQ((*stored)->WeightsDigest(CheckpointPart::kText).value(),
+            (*unread)->WeightsDigest(CheckpointPart::kText).value());
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "common/checkpoint/weight_map.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/cpu_stream.h"
 #include "kernels/ops/synthetic_fill.h"
 #include "tests/common/checkpoint/test_files.h"
 
@@ -15,8 +16,25 @@ namespace {
 
 constexpr char kModel[] = "moe-micro";
 
-// A folder with the micro model's configuration and, as files, the weights that seed 0 makes.
-class WeightLoaderTest : public testing::Test {
+// The CPU's ops on what is taken for memory of a device's own.
+class DeviceBackend final : public Backend {
+ public:
+  absl::string_view name() const override { return "device"; }
+  absl::string_view numerics_id() const override { return cpu_->numerics_id(); }
+  DType activation_dtype() const override { return cpu_->activation_dtype(); }
+  bool has_device_memory() const override { return true; }
+  const OpTable& ops() const override { return cpu_->ops(); }
+  absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions& options) override {
+    return std::unique_ptr<Stream>(std::make_unique<cpu::CpuStream>(this, options.num_threads));
+  }
+
+ private:
+  const std::unique_ptr<Backend> cpu_ = CreateCpuBackend();
+};
+
+// A folder with the micro model's configuration and, as files, the weights that seed 0 makes. Parameter:
+// whether the stream's device has memory of its own.
+class WeightLoaderTest : public testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
     const std::string model = ModelFolder(kModel);
@@ -30,7 +48,7 @@ class WeightLoaderTest : public testing::Test {
     }
     folder_.Write("model.safetensors", SafetensorsImage(tensors));
     stored_ = Open(LoadFormat::kSafetensors);
-    backend_ = CreateCpuBackend();
+    backend_ = GetParam() ? std::make_unique<DeviceBackend>() : CreateCpuBackend();
     stream_ = *backend_->CreateStream({.num_threads = 2});
   }
 
@@ -67,7 +85,7 @@ bool SameBytes(const TensorView& a, const TensorView& b) {
          std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.size_bytes())) == 0;
 }
 
-TEST_F(WeightLoaderTest, MadeOnTheDeviceOrReadFromAFileWeightsAreTheSame) {
+TEST_P(WeightLoaderTest, MadeOnTheDeviceOrReadFromAFileWeightsAreTheSame) {
   WeightLoader made(stream_.get(), synthetic_.get());
   WeightLoader read(stream_.get(), stored_.get());
   const TextConfig& text = synthetic_->config().text;
@@ -119,7 +137,7 @@ TEST_F(WeightLoaderTest, MadeOnTheDeviceOrReadFromAFileWeightsAreTheSame) {
   EXPECT_EQ(Apply(*made_patch, made_patch->out_features()), Apply(*read_patch, made_patch->out_features()));
 }
 
-TEST_F(WeightLoaderTest, WhatIsNotThereIsNamed) {
+TEST_P(WeightLoaderTest, WhatIsNotThereIsNamed) {
   for (const Checkpoint* checkpoint : {synthetic_.get(), stored_.get()}) {
     WeightLoader loader(stream_.get(), checkpoint);
     EXPECT_TRUE(absl::IsNotFound(loader.Load("model.nothing").status()));
@@ -129,7 +147,7 @@ TEST_F(WeightLoaderTest, WhatIsNotThereIsNamed) {
   }
 }
 
-TEST_F(WeightLoaderTest, FillingWalksRowsAndColumns) {
+TEST_P(WeightLoaderTest, FillingWalksRowsAndColumns) {
   const SyntheticTensor tensor = {.base = 7, .mean = 1, .amplitude = 0.5};
   const int64_t rows = 5, columns = 9;
   const Tensor out = Tensor::Host(DType::kBF16, {rows + 1, columns});
@@ -150,6 +168,8 @@ TEST_F(WeightLoaderTest, FillingWalksRowsAndColumns) {
   EXPECT_EQ(static_cast<float>(out.data<BFloat16>()[rows * columns]), -99.0f) << "wrote past the end";
   EXPECT_FALSE(SyntheticFill(*stream_, {.tensor = tensor, .first = -1, .out = out.view()}).ok());
 }
+
+INSTANTIATE_TEST_SUITE_P(OwnMemory, WeightLoaderTest, testing::Bool());
 
 }  // namespace
 }  // namespace prism

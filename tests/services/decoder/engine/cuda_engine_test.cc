@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/peer_group.h"
+#include "kernels/device/fault.h"
 #include "services/decoder/engine/rank_group.h"
 #include "services/decoder/engine/self_check.h"
 #include "services/decoder/sampling/logprobs.h"
@@ -38,7 +39,7 @@ class CudaEngineTest : public testing::TestWithParam<const char*> {
   }
 
   // A group whose ranks share device 0.
-  std::unique_ptr<RankGroup> LoadGroup(int num_ranks) {
+  std::unique_ptr<RankGroup> LoadGroup(int num_ranks, RankWatchOptions watch = {}) {
     auto comms = cuda::CreatePeerGroup({.devices = std::vector<int>(static_cast<size_t>(num_ranks), 0)});
     EXPECT_TRUE(comms.ok()) << comms.status();
     const RankOptions options{.kv_pages = kPages,
@@ -47,7 +48,8 @@ class CudaEngineTest : public testing::TestWithParam<const char*> {
                               .pages_max = kPagesMax,
                               .logit_rows_max = kSequencesMax};
     auto group = RankGroup::Load(*backend_, *checkpoint_, *std::move(comms),
-                                 std::vector<RankOptions>(static_cast<size_t>(num_ranks), options));
+                                 std::vector<RankOptions>(static_cast<size_t>(num_ranks), options),
+                                 std::move(watch));
     EXPECT_TRUE(group.ok()) << group.status();
     return *std::move(group);
   }
@@ -147,6 +149,31 @@ TEST_P(CudaEngineTest, ChecksItselfAndSamplesWhereTheLogitsAre) {
   EXPECT_EQ(samples[2].token_id, 7);
   EXPECT_EQ(samples[2].logit, row(2)[7]);
   EXPECT_EQ(samples[2].log_sum_exp, LogSumExp(row(2)));
+}
+
+TEST_P(CudaEngineTest, FreesTheKernelsThatWaitForARankThatStopped) {
+  // Were they not freed, they would wait for eight seconds.
+  constexpr std::chrono::seconds kExchangeTimeout{8};
+  const auto began = std::chrono::steady_clock::now();
+  SteadyTime lost = began;
+  {
+    const std::unique_ptr<RankGroup> group = LoadGroup(2, {.step_max = std::chrono::milliseconds(500),
+                                                           .grace = std::chrono::milliseconds(500),
+                                                           .lost = [&lost] {
+                                                             lost = Clock::Real().Now();
+                                                             ArmFault({});
+                                                           }});
+    EXPECT_FALSE(Logits(*group, PlanOf(3, 0, 20)).empty());
+    ArmFault({.fault = Fault::kRankStops, .rank = 1});
+    group->Start(PlanOf(3, 20, 1), {});
+    Await(*group);
+    EXPECT_FALSE(group->logits().ok());
+    const std::string verdict(group->Healthy().message());
+    EXPECT_NE(verdict.find("rank 0 has not ended step"), std::string::npos) << verdict;
+    EXPECT_NE(verdict.find("it waits for its device; rank 1"), std::string::npos) << verdict;
+  }
+  EXPECT_GT(lost, began);
+  EXPECT_LT(std::chrono::steady_clock::now() - lost, kExchangeTimeout / 2);
 }
 
 INSTANTIATE_TEST_SUITE_P(Micro, CudaEngineTest, testing::Values("dense-micro", "moe-micro"),
