@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -42,6 +44,13 @@ constexpr Described kDescribed[] = {
      "Total of NVLink's data counters for all lanes (in KiB)."},
 };
 
+// As DCGM writes it: upper-case, the domain in eight digits where the runtime gives four.
+std::string DcgmBusId(const std::string& pci_bus_id) {
+  constexpr size_t kLength = std::string_view("00000000:00:00.0").size();
+  const size_t absent = kLength - std::min(kLength, pci_bus_id.size());
+  return std::string(absent, '0') + absl::AsciiStrToUpper(pci_bus_id);
+}
+
 std::string HostName() {
   char name[256] = "";
   if (gethostname(name, sizeof(name) - 1) != 0) return "";
@@ -57,7 +66,7 @@ class GpuMetrics::Gpu {
     const GpuIdentity& identity = device_->identity();
     labels_ = {{"gpu", absl::StrCat(identity.index)},
                {"UUID", identity.uuid},
-               {"pci_bus_id", absl::AsciiStrToUpper(pci_bus_id)},
+               {"pci_bus_id", DcgmBusId(pci_bus_id)},
                {"device", absl::StrCat("nvidia", identity.index)},
                {"modelName", identity.model},
                {"Hostname", HostName()},

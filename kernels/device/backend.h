@@ -47,7 +47,7 @@ class Backend {
   virtual DType activation_dtype() const = 0;
   // Whether its devices have memory of their own, which Stream::MemorySizes() then tells.
   virtual bool has_device_memory() const { return false; }
-  // Where the device sits on the PCI bus, as "00000000:3B:00.0", by which the driver's own tools know it;
+  // Where the device sits on the PCI bus, as "0000:3b:00.0", by which the driver's own tools know it;
   // empty if it does not or cannot be told.
   virtual std::string PciBusId(int /*device_index*/) const { return ""; }
   virtual const OpTable& ops() const = 0;

@@ -1,5 +1,5 @@
 // A stand-in for NVIDIA's management library: the functions that GpuMetrics opens, of one device at
-// 00000000:3B:00.0 whose values a test sets. What a value below zero stands for is not supported.
+// 0000:3b:00.0 whose values a test sets. What a value below zero stands for is not supported.
 #include "tests/common/metrics/fake_nvml.h"
 
 #include <cstdio>
@@ -42,7 +42,7 @@ int nvmlShutdown() {
 }
 int nvmlSystemGetDriverVersion(char* out, unsigned size) { return Text("580.159.04", out, size); }
 int nvmlDeviceGetHandleByPciBusId_v2(const char* id, void** device) {
-  if (std::strcmp(id, "00000000:3B:00.0") != 0) return kNotFound;
+  if (std::strcmp(id, "0000:3b:00.0") != 0) return kNotFound;
   *device = &g_device;
   return kSuccess;
 }

@@ -17,7 +17,7 @@ using std::chrono::milliseconds;
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr char kBusId[] = "00000000:3B:00.0";
+constexpr char kBusId[] = "0000:3b:00.0";
 
 class GpuMetricsTest : public testing::Test {
  protected:

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -30,6 +31,9 @@ constexpr int64_t kRowsMax = 64;
 class CudaEngineTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
+    // Ranks that share a device share its context, too: loading a kernel for one could wait for another's that
+    // waits for the first. The driver reads this once, when it starts.
+    ASSERT_EQ(setenv("CUDA_MODULE_LOADING", "EAGER", 1), 0);
     absl::StatusOr<std::unique_ptr<Backend>> backend = CreateCudaBackend();
     if (!backend.ok()) GTEST_SKIP() << backend.status();
     backend_ = *std::move(backend);
