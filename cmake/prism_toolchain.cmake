@@ -53,6 +53,10 @@ target_compile_options(prism_flags INTERFACE
 if(PRISM_WERROR)
   target_compile_options(prism_flags INTERFACE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>")
 endif()
+if(PRISM_CUDA AND NOT CMAKE_CUDA_ARCHITECTURES STREQUAL "90a")
+  # Kernels of Hopper's instructions have no body on other devices; what only they use is used by none there.
+  target_compile_options(prism_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:--diag-suppress=177>)
+endif()
 target_include_directories(prism_flags INTERFACE ${CMAKE_SOURCE_DIR})
 
 if(PRISM_SANITIZE)

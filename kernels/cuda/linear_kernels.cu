@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/detail/matmul_forms.h"
 #include "kernels/cuda/linear_kernels.h"
+#include "kernels/cuda/probe_kernel.h"
 #include "kernels/cuda/reference/reference_matmul.h"
 
 namespace prism::cuda {
@@ -64,13 +65,6 @@ bool RowsAligned(const void* x, int64_t columns) {
 
 }  // namespace
 
-bool IsHopper() {
-  int device = 0, major = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-         major == 9;
-}
-
 cudaError_t LaunchPackLinear(const void* rows, bool f32, const PackedWeight& weight, int* inexact,
                              cudaStream_t stream) {
   const PackParams p = {.rows = rows,
@@ -95,7 +89,7 @@ cudaError_t LaunchPackLinear(const void* rows, bool f32, const PackedWeight& wei
 
 bool CanRun(const LinearParams& params, LinearForm form) {
   if (form == LinearForm::kReference || form == LinearForm::kAuto) return true;
-  return IsHopper() && RowsAligned(params.x, params.weight.in_features);
+  return RunsHopperCode() && RowsAligned(params.x, params.weight.in_features);
 }
 
 cudaError_t LaunchLinear(const LinearParams& params, LinearForm form, cudaStream_t stream) {
@@ -117,7 +111,7 @@ cudaError_t LaunchLinear(const LinearParams& params, LinearForm form, cudaStream
 
 bool CanRun(const ExpertsParams& params, LinearForm form) {
   if (form == LinearForm::kReference || form == LinearForm::kAuto) return true;
-  if (!IsHopper() || !RowsAligned(params.x, params.gate_up->shape.in_features)) return false;
+  if (!RunsHopperCode() || !RowsAligned(params.x, params.gate_up->shape.in_features)) return false;
   const int64_t inner = params.down->shape.in_features;
   return form == LinearForm::kFew ? inner % kBlockRows == 0 : inner % 8 == 0;
 }

@@ -43,14 +43,6 @@ struct AttentionVarlenParams {
 
 inline constexpr int kHeadSizeMax = 256;
 
-// Whether the current device is a Hopper; the fast kernels are made of its instructions.
-inline bool DeviceIsHopper() {
-  int device = 0, major = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-         major == 9;
-}
-
 // Whether vectors of 16 bytes may be read and written there.
 inline bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 

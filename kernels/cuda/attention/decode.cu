@@ -10,6 +10,7 @@
 #include "kernels/cuda/detail/launch.cuh"
 #include "kernels/cuda/detail/mma.cuh"
 #include "kernels/cuda/detail/pipeline.cuh"
+#include "kernels/cuda/probe_kernel.h"
 
 namespace prism::cuda {
 namespace {
@@ -643,7 +644,7 @@ cudaError_t Launch(const AttentionPagedParams& params, const Plan& plan, cudaStr
 bool HasDecodeKernel(const AttentionPagedParams& params) {
   return (params.head_size == 64 || params.head_size == 128) && params.columns % kChunk == 0 &&
          IsAligned(params.qkv) && IsAligned(params.k) && IsAligned(params.v) && IsAligned(params.out) &&
-         params.num_sequences <= kSequencesMax && DeviceIsHopper();
+         params.num_sequences <= kSequencesMax && RunsHopperCode();
 }
 
 int64_t DecodeWorkspaceBytes(const AttentionPagedParams& params, int rows_max) {

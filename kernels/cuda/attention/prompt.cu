@@ -5,6 +5,7 @@
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/attention/flash.cuh"
 #include "kernels/cuda/detail/launch.cuh"
+#include "kernels/cuda/probe_kernel.h"
 
 namespace prism::cuda {
 namespace {
@@ -157,7 +158,7 @@ cudaError_t Launch(const AttentionPagedParams& params, int rows_min, cudaStream_
 bool HasPromptKernel(const AttentionPagedParams& params) {
   return (params.head_size == 64 || params.head_size == 128) && params.columns % kChunk == 0 &&
          IsAligned(params.qkv) && IsAligned(params.k) && IsAligned(params.v) && IsAligned(params.out) &&
-         DeviceIsHopper();
+         RunsHopperCode();
 }
 
 cudaError_t LaunchAttentionPrompt(const AttentionPagedParams& params, int rows_min, cudaStream_t stream) {

@@ -2,6 +2,7 @@
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/attention/flash.cuh"
 #include "kernels/cuda/detail/launch.cuh"
+#include "kernels/cuda/probe_kernel.h"
 
 namespace prism::cuda {
 namespace {
@@ -141,7 +142,7 @@ cudaError_t Launch(const AttentionVarlenParams& params, cudaStream_t stream) {
 
 bool HasVarlenKernel(const AttentionVarlenParams& params) {
   return (params.head_size == 64 || params.head_size == 72) && IsAligned(params.qkv) &&
-         IsAligned(params.out) && DeviceIsHopper();
+         IsAligned(params.out) && RunsHopperCode();
 }
 
 cudaError_t LaunchAttentionVarlen(const AttentionVarlenParams& params, cudaStream_t stream) {

@@ -5,7 +5,7 @@
 
 #include <utility>
 
-#include "kernels/cuda/detail/matmul_forms.h"
+#include "kernels/cuda/probe_kernel.h"
 
 namespace prism::cuda {
 
@@ -25,7 +25,7 @@ cudaError_t LaunchAfter(void (*kernel)(Params...), dim3 grid, int threads, int s
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
-  config.numAttrs = IsHopper() ? 1 : 0;
+  config.numAttrs = RunsHopperCode() ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 

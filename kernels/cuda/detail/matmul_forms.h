@@ -7,9 +7,6 @@
 
 namespace prism::cuda {
 
-// Whether the current device is a Hopper: what sm90_matmul.cuh needs, and programmatic dependent launch.
-bool IsHopper();
-
 cudaError_t LaunchFewRows(const LinearParams& params, cudaStream_t stream);
 cudaError_t LaunchManyRows(const LinearParams& params, cudaStream_t stream);
 
