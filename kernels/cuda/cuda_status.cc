@@ -8,6 +8,8 @@ namespace prism::cuda {
 
 absl::Status CudaStatus(cudaError_t error, absl::string_view what) {
   if (error == cudaSuccess) return absl::OkStatus();
+  // It is reported here: the next kernel's launch must not find it once more.
+  cudaGetLastError();
   const std::string message =
       absl::StrCat(what, ": ", cudaGetErrorName(error), ": ", cudaGetErrorString(error));
   switch (error) {

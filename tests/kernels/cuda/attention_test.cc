@@ -340,6 +340,7 @@ TEST(CudaAttentionPagedTest, EveryKernelAgreesWithDoublePrecisionAndBitForBitWit
 
 TEST(CudaAttentionPagedTest, ARowHasTheSameBitsInEveryChunkingAndBatch) {
   PRISM_NEEDS_CUDA_DEVICE();
+  PRISM_NEEDS_HOPPER_CODE();
   const Heads heads{32, 4, 128};
   constexpr int kLength = 601;
   PagedStep whole(heads, {{kLength, kLength}}, 7);
@@ -366,6 +367,7 @@ TEST(CudaAttentionPagedTest, ARowHasTheSameBitsInEveryChunkingAndBatch) {
 
 TEST(CudaAttentionPagedTest, ARowWithoutKeysGivesZeros) {
   PRISM_NEEDS_CUDA_DEVICE();
+  PRISM_NEEDS_HOPPER_CODE();
   const Heads heads{32, 4, 128};
   PagedStep step(heads, {{0, 0}, {100, 1}, {0, 0}}, 3);
   const std::vector<Bf16> want = step.RunReference();
@@ -491,6 +493,7 @@ TEST(CudaAttentionVarlenTest, EveryKernelAgreesWithDoublePrecisionAndBitForBitWi
 
 TEST(CudaAttentionVarlenTest, ASegmentReadsNothingOfItsNeighbours) {
   PRISM_NEEDS_CUDA_DEVICE();
+  PRISM_NEEDS_HOPPER_CODE();
   const std::vector<int> lengths = {70, 300, 128, 1, 65};
   for (const int head_size : {64, 72}) {
     VarlenStep step(4, head_size, lengths, 5);

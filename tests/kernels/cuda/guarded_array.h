@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/cuda/probe_kernel.h"
 
 namespace prism::cuda::test {
 
@@ -20,6 +21,12 @@ namespace prism::cuda::test {
   do {                                                                                             \
     int count = 0;                                                                                 \
     if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "no CUDA device"; \
+  } while (false)
+
+// Skips a test of kernels that hold no code for what runs here.
+#define PRISM_NEEDS_HOPPER_CODE()                                                          \
+  do {                                                                                     \
+    if (!RunsHopperCode()) GTEST_SKIP() << "no code of this build for a Hopper runs here"; \
   } while (false)
 
 inline void Check(cudaError_t error) { ASSERT_EQ(error, cudaSuccess) << cudaGetErrorString(error); }
