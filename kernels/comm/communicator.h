@@ -1,7 +1,7 @@
 // Communicator: one rank's way to the others of its tensor-parallel group.
 //
-// Collectives only move data; sums over ranks are the op SumPartials, in its one order
-// (numerics.md 6). Every rank calls the same collectives in the same order with the same shapes.
+// Sums over ranks have one order, that of the op SumPartials (numerics.md 6). Every rank calls the same
+// collectives in the same order with the same shapes.
 //
 // Thread safety: an endpoint belongs to its rank's thread.
 #pragma once
@@ -24,6 +24,13 @@ class Communicator {
   // type. `part` must stay unchanged until the call returns; it may be gathered[rank()] itself.
   // Aborted once any rank called Abort().
   virtual absl::Status AllGather(Stream& stream, const TensorView& part, const TensorView& gathered) = 0;
+
+  // Whether SumParts() is there. Where it is not: AllGather(), then SumPartials.
+  virtual bool can_sum() const { return false; }
+  // y = the sum of all ranks' parts in the order of SumPartials, on every rank: AllGather() and that op in
+  // one, with the same bits. [any shape] f32 on the streams' devices; y may be the part. Peers read and write
+  // both until the work that this queues has run. Aborted as AllGather(). REQUIRES: can_sum()
+  virtual absl::Status SumParts(Stream& stream, const TensorView& part, const TensorView& y);
 
   // Blocks this thread until every rank has called it. Freeing device memory waits for what runs there,
   // which may be a peer's kernel that waits for this rank: ranks free memory between two meetings, with

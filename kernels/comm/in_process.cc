@@ -98,6 +98,10 @@ class InProcessCommunicator final : public Communicator {
 
 }  // namespace
 
+absl::Status Communicator::SumParts(Stream&, const TensorView&, const TensorView&) {
+  return absl::UnimplementedError("SumParts: this group only gathers");
+}
+
 std::vector<std::unique_ptr<Communicator>> CreateInProcessGroup(int size) {
   PRISM_CHECK(size >= 1);
   auto meeting = std::make_shared<Meeting>(size);

@@ -9,6 +9,7 @@
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/cuda_stream.h"
 #include "kernels/cuda/peer_exchange_kernels.h"
+#include "kernels/cuda/peer_sum_kernels.h"
 #include "kernels/device/fault.h"
 
 namespace prism::cuda {
@@ -19,6 +20,8 @@ struct PeerMemory {
   int device = 0;
   ExchangeInbox inbox = {};
   uint32_t* counts = nullptr;
+  SumInbox sum_inbox = {};
+  uint64_t* sum_counts = nullptr;
 };
 
 // What the endpoints of one group share. Any thread: everything but the abort word is written once.
@@ -30,7 +33,9 @@ class PeerGroup {
   ~PeerGroup();
 
   int size() const { return size_; }
+  SumForm sum_form() const { return sum_form_; }
   ExchangeParams ParamsOf(int rank) const;
+  SumParams SumParamsOf(int rank) const;
 
   void Abort() { control_->aborted = 1; }
   absl::Status Check() const;
@@ -38,6 +43,7 @@ class PeerGroup {
  private:
   explicit PeerGroup(const PeerGroupOptions& options)
       : size_(static_cast<int>(options.devices.size())),
+        sum_form_(options.sum_form),
         timeout_ns_(static_cast<int64_t>(options.timeout_s * 1e9)) {
     for (int rank = 0; rank < size_; ++rank)
       memory_[static_cast<size_t>(rank)].device = options.devices[static_cast<size_t>(rank)];
@@ -46,6 +52,7 @@ class PeerGroup {
   absl::Status InitRank(PeerMemory& memory);
 
   const int size_;
+  const SumForm sum_form_;
   const int64_t timeout_ns_;
   std::array<PeerMemory, kPeersMax> memory_;
   volatile ExchangeControl* control_ = nullptr;  // mapped host memory
@@ -57,6 +64,7 @@ class OnDevice {
   explicit OnDevice(int device) {
     cudaGetDevice(&before_);
     error_ = cudaSetDevice(device);
+    if (error_ != cudaSuccess) cudaGetLastError();
   }
   ~OnDevice() { cudaSetDevice(before_); }
   OnDevice(const OnDevice&) = delete;
@@ -80,6 +88,15 @@ absl::StatusOr<std::shared_ptr<PeerGroup>> PeerGroup::Create(const PeerGroupOpti
     return absl::InvalidArgumentError(
         absl::StrCat("a peer group of ", options.devices.size(), " ranks, want 1 to ", kPeersMax));
   }
+  int count = 0;
+  PRISM_CUDA_RETURN_IF_ERROR(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  for (const int device : options.devices) {
+    if (device != options.devices[0] && Strikes(Fault::kNoPeerAccess)) continue;  // refused below
+    if (device < 0 || device >= count) {
+      return absl::NotFoundError(absl::StrCat("CUDA device ", device, " of a group of ",
+                                              options.devices.size(), " ranks; this machine has ", count));
+    }
+  }
   std::shared_ptr<PeerGroup> group(new PeerGroup(options));
   PRISM_RETURN_IF_ERROR(group->Init());
   return group;
@@ -100,14 +117,6 @@ absl::Status PeerGroup::Init() {
 }
 
 absl::Status PeerGroup::InitRank(PeerMemory& memory) {
-  int count = 0;
-  PRISM_CUDA_RETURN_IF_ERROR(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
-  const auto check_there = [count](int device) -> absl::Status {
-    if (device >= 0 && device < count) return absl::OkStatus();
-    return absl::NotFoundError(
-        absl::StrCat("CUDA device ", device, " of a peer group; this machine has ", count));
-  };
-  PRISM_RETURN_IF_ERROR(check_there(memory.device));
   const OnDevice here(memory.device);
   PRISM_CUDA_RETURN_IF_ERROR(here.error(), absl::StrCat("CUDA device ", memory.device));
   for (int rank = 0; rank < size_; ++rank) {
@@ -115,7 +124,6 @@ absl::Status PeerGroup::InitRank(PeerMemory& memory) {
     if (peer == memory.device) continue;
     int can = 0;
     if (!Strikes(Fault::kNoPeerAccess)) {
-      PRISM_RETURN_IF_ERROR(check_there(peer));
       PRISM_CUDA_RETURN_IF_ERROR(cudaDeviceCanAccessPeer(&can, memory.device, peer),
                                  "cudaDeviceCanAccessPeer");
     }
@@ -138,7 +146,14 @@ absl::Status PeerGroup::InitRank(PeerMemory& memory) {
   memory.inbox.flags = static_cast<uint32_t*>(flags);
   PRISM_ASSIGN_OR_RETURN(void* const counts, TakeZeros(kExchangeBlocksMax * int64_t{sizeof(uint32_t)}, what));
   memory.counts = static_cast<uint32_t*>(counts);
+  PRISM_ASSIGN_OR_RETURN(void* const quick, TakeZeros(kQuickLines * int64_t{sizeof(SumLine)}, what));
+  memory.sum_inbox.quick = static_cast<SumLine*>(quick);
+  PRISM_ASSIGN_OR_RETURN(void* const meet, TakeZeros(kMeetLines * int64_t{sizeof(SumLine)}, what));
+  memory.sum_inbox.meet = static_cast<SumLine*>(meet);
+  PRISM_ASSIGN_OR_RETURN(void* const sum_counts, TakeZeros(kSumCounts * int64_t{sizeof(uint64_t)}, what));
+  memory.sum_counts = static_cast<uint64_t*>(sum_counts);
   PRISM_CUDA_RETURN_IF_ERROR(LoadPeerExchange(), "the exchange's kernels");
+  PRISM_CUDA_RETURN_IF_ERROR(LoadPeerSum(), "the exchange's kernels");
   PRISM_CUDA_RETURN_IF_ERROR(cudaDeviceSynchronize(), what);
   return absl::OkStatus();
 }
@@ -150,6 +165,9 @@ PeerGroup::~PeerGroup() {
     cudaFree(memory.inbox.data);
     cudaFree(memory.inbox.flags);
     cudaFree(memory.counts);
+    cudaFree(memory.sum_inbox.quick);
+    cudaFree(memory.sum_inbox.meet);
+    cudaFree(memory.sum_counts);
   }
   cudaFreeHost(const_cast<ExchangeControl*>(control_));
 }
@@ -158,6 +176,17 @@ ExchangeParams PeerGroup::ParamsOf(int rank) const {
   ExchangeParams params = {};
   for (int r = 0; r < size_; ++r) params.inboxes[r] = memory_[static_cast<size_t>(r)].inbox;
   params.counts = memory_[static_cast<size_t>(rank)].counts;
+  params.control = control_;
+  params.rank = rank;
+  params.num_ranks = size_;
+  params.timeout_ns = timeout_ns_;
+  return params;
+}
+
+SumParams PeerGroup::SumParamsOf(int rank) const {
+  SumParams params = {};
+  for (int r = 0; r < size_; ++r) params.inboxes[r] = memory_[static_cast<size_t>(r)].sum_inbox;
+  params.counts = memory_[static_cast<size_t>(rank)].sum_counts;
   params.control = control_;
   params.rank = rank;
   params.num_ranks = size_;
@@ -198,6 +227,21 @@ class PeerCommunicator final : public Communicator {
       PRISM_RETURN_IF_ERROR(CudaStatus(LaunchPeerExchange(params, HandleOf(stream)), "AllGather"));
     }
     return absl::OkStatus();
+  }
+
+  bool can_sum() const override { return size() == 2 || size() == 4; }
+  absl::Status SumParts(Stream& stream, const TensorView& part, const TensorView& y) override {
+    if (!can_sum() || part.dtype() != DType::kF32 || y.dtype() != DType::kF32 ||
+        part.num_elements() != y.num_elements()) {
+      return absl::InvalidArgumentError(absl::StrCat("SumParts of ", part.num_elements(), " elements into ",
+                                                     y.num_elements(), " on ", size(), " ranks"));
+    }
+    PRISM_RETURN_IF_ERROR(group_->Check());
+    SumParams params = group_->SumParamsOf(rank_);
+    params.part = part.data<float>();
+    params.y = y.data<float>();
+    params.size = part.num_elements();
+    return CudaStatus(LaunchPeerSum(params, group_->sum_form(), HandleOf(stream)), "SumParts");
   }
 
   absl::Status Meet() override { return host_->Meet(); }

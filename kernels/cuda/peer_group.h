@@ -12,16 +12,18 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/comm/communicator.h"
+#include "kernels/cuda/peer_sum_kernels.h"
 
 namespace prism::cuda {
 
 struct PeerGroupOptions {
   std::vector<int> devices;  // one a rank, 1 .. kPeersMax of them; ranks may share one, in tests
   double timeout_s = 8;      // that a rank waits for another; RankWatch gives up before
+  SumForm sum_form = SumForm::kAuto;
 };
 
 // The endpoints, in order. FailedPrecondition if a device cannot reach another's memory, NotFound if
-// there is no such device, ResourceExhausted if one has no memory for its inbox (8 MiB).
+// there is no such device, ResourceExhausted if one has no memory for its inbox (16 MiB).
 absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> CreatePeerGroup(const PeerGroupOptions& options);
 
 }  // namespace prism::cuda

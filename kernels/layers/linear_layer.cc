@@ -40,6 +40,7 @@ absl::Status SumOverRanks(Stream& stream, Communicator& comm, const TensorView& 
     return SumPartials(stream,
                        {.partials = partial.Reshape(Shape{1, partial.dim(0), partial.dim(1)}), .y = y});
   }
+  if (comm.can_sum()) return comm.SumParts(stream, partial, y);
   PRISM_ASSIGN_OR_RETURN(
       const TensorView gathered,
       stream.workspace().Take(DType::kF32, Shape{comm.size(), partial.dim(0), partial.dim(1)}));

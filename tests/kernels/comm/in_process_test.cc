@@ -152,6 +152,14 @@ TEST(InProcessGroupTest, AStreamThatFailedBringsNothingAndItsErrorComesBack) {
   });
 }
 
+TEST(InProcessGroupTest, AGroupThatOnlyGathersSaysSo) {
+  OnEveryRank(1, [](Communicator& comm, HostStream& stream) {
+    const Tensor part = Tensor::HostZeros(DType::kF32, {4});
+    EXPECT_FALSE(comm.can_sum());
+    EXPECT_TRUE(absl::IsUnimplemented(comm.SumParts(stream, part.view(), part.view())));
+  });
+}
+
 TEST(InProcessGroupTest, RanksMeet) {
   std::atomic<int> arrived{0}, early{0};
   OnEveryRank(4, [&](Communicator& comm, HostStream&) {
