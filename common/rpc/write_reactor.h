@@ -44,6 +44,21 @@ class WriteReactor : public grpc::ServerWriteReactor<Response> {
     return absl::OkStatus();
   }
 
+  // Messages that wait, one being written included.
+  size_t pending() ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(&mutex_);
+    return pending_.size();
+  }
+
+  // As Done(), but what is queued is dropped: the peer does not read. The producer's last touch.
+  void GiveUp(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_) {
+    {
+      MutexLock lock(&mutex_);
+      overflowed_ = true;
+    }
+    Done(std::move(status));
+  }
+
   // The stream's status, sent after what is queued. The producer's last touch.
   void Done(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_) {
     Step step;
@@ -84,8 +99,9 @@ class WriteReactor : public grpc::ServerWriteReactor<Response> {
         first = !std::exchange(gone_, true);
       }
     }
-    // busy_ still holds Finish() back, so the object outlives this call.
+    // busy_ still holds Finish() back, so the object outlives these calls.
     if (first) OnPeerGone();
+    if (ok) OnWritten();
     Step step;
     {
       MutexLock lock(&mutex_);
@@ -115,6 +131,8 @@ class WriteReactor : public grpc::ServerWriteReactor<Response> {
   // The caller cancelled, its deadline passed, or its connection broke: stop the work, then Done()
   // as ever. Called at most once, with no lock held.
   virtual void OnPeerGone() {}
+  // A message was written. Called with no lock held; may Emit() and be Done().
+  virtual void OnWritten() {}
 
  private:
   // What is to be started; nothing by default.

@@ -32,6 +32,7 @@ inline constexpr absl::string_view kReasonRateLimit = "RATE_LIMIT";             
 inline constexpr absl::string_view kReasonDraining = "DRAINING";                   // ask another replica
 inline constexpr absl::string_view kReasonNoReplica = "NO_REPLICA";                // none is ready
 inline constexpr absl::string_view kReasonContextLength = "CONTEXT_LENGTH";        // prompt + answer too long
+inline constexpr absl::string_view kReasonIdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED";  // other request
 
 // What fits the 8 KiB of metadata a gRPC peer accepts by default, with percent- and base64-encoding
 // taken into account. A longer message is cut; details that do not fit are left out.

@@ -58,6 +58,9 @@ void AddUpFlags(FlagSet* set, UpOptions* o) {
            {.unit = "bytes", .min = 0});
   set->Add("--limit-images", &o->limit_images, "Pictures a request may have; 0: the router's own choice",
            {.min = 0});
+  set->Add("--redis", &o->redis, "The router's --redis: where answers are kept; none: its memory");
+  set->Add("--result-cache-bytes", &o->result_cache_bytes,
+           "Answers the router keeps; 0 keeps none, -1 is its own choice", {.unit = "bytes", .min = -1});
 }
 
 }  // namespace

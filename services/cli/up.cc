@@ -260,6 +260,10 @@ class Cluster {
     Pass("--vision-encoders", absl::StrJoin(encoders, ","), &arguments);
     Pass("--decoders", absl::StrJoin(decoders, ","), &arguments);
     PassNumber("--limit-images", options_.limit_images, &arguments);
+    Pass("--redis", options_.redis, &arguments);
+    if (options_.result_cache_bytes >= 0) {
+      Pass("--result-cache-bytes", absl::StrCat(options_.result_cache_bytes), &arguments);
+    }
     PRISM_RETURN_IF_ERROR(StartMember("router", std::move(arguments), &router));
 
     gateway_port_ = options_.port != 0 ? options_.port : ports[next_port];

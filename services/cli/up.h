@@ -41,6 +41,8 @@ struct UpOptions {
   int max_num_batched_tokens = 0;
   int64_t kv_cache_bytes = 0;
   int limit_images = 0;
+  std::string redis;
+  int64_t result_cache_bytes = -1;  // below 0: the router's own choice
 };
 
 // The demo model that belongs to the programs in `bin_dir`: the first of models/demo and

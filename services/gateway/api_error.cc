@@ -32,6 +32,8 @@ absl::string_view TypeOf(int http_status) {
       return "PermissionDeniedError";
     case 404:
       return "NotFoundError";
+    case 409:
+      return "ConflictError";
     case 422:
       return "UnprocessableEntityError";
     case 429:
@@ -145,6 +147,8 @@ ApiError ApiErrorFrom(const absl::Status& status) {
     }
     case absl::StatusCode::kNotFound:
       return MakeApiError(404, message);
+    case absl::StatusCode::kAlreadyExists:
+      return MakeApiError(409, message);
     case absl::StatusCode::kPermissionDenied:
       return MakeApiError(403, message);
     case absl::StatusCode::kUnauthenticated:

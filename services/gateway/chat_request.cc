@@ -663,6 +663,11 @@ class Parser {
 
   absl::Status ReadStreaming(Fields& fields) {
     PRISM_ASSIGN_OR_RETURN(out_.stream, Flag(fields, "stream", false));
+    PRISM_ASSIGN_OR_RETURN(const bool resumable, Flag(fields, "resumable", false));
+    if (resumable && !out_.stream) return FieldViolation("resumable", "needs stream to be true");
+    out_.request.set_resumable(resumable);
+    PRISM_ASSIGN_OR_RETURN(const bool result_cache, Flag(fields, "result_cache", true));
+    out_.request.set_no_result_cache(!result_cache);
     const auto options = fields.Take("stream_options");
     if (!options.has_value()) return absl::OkStatus();
     PRISM_RETURN_IF_ERROR(ReadObject("stream_options", *options));

@@ -1,9 +1,11 @@
 #include "services/gateway/chat_session.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/hash.h"
 #include "common/base/ids.h"
 #include "common/base/log.h"
 #include "common/wire/status_codec.h"
@@ -37,10 +39,21 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
     for (uint32_t i = 0; i < num_choices_; ++i) whole_.add_choices();
     metrics_->chats_running.Add(1);
   }
+  ChatSession(const ChatResumption& resumption, std::shared_ptr<HttpExchange> exchange, RouterClient* router,
+              GatewayMetrics* metrics, ChatSessionOptions options)
+      : ChatSession(ChatCompletion{.stream = true, .include_usage = resumption.include_usage},
+                    std::move(exchange), router, metrics, std::move(options)) {
+    resumption_ = resumption;
+    num_choices_ = kChoicesMax;  // until Started says
+  }
   ~ChatSession() { metrics_->chats_running.Add(-1); }
 
   void Start() {
     exchange_->WhenGone([self = shared_from_this()](HttpGone why) { self->ClientGone(why); });
+    if (resumption_.has_value()) {
+      exchange_->After(options_.head_delay, [self = shared_from_this()] { self->BeginStream(); });
+      return CallRouter();
+    }
     const v1::ChatRequest& request = completion_.request;
     uint64_t picture_bytes = 0;
     for (const v1::ChatMessage& message : request.messages()) {
@@ -106,16 +119,22 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
   }
 
   void CallRouter() {
-    call_ = router_->Chat(
-        std::move(completion_.request), deadline_,
-        [self = shared_from_this()](v1::ChatEvent& event) {
-          auto moved = std::make_shared<v1::ChatEvent>(std::move(event));
-          self->exchange_->Post([self, moved] { self->OnEvent(*moved); });
-          return StreamNext::kPause;
-        },
-        [self = shared_from_this()](const absl::Status& status) {
-          self->exchange_->Post([self, status] { self->OnDone(status); });
-        });
+    const auto message = [self = shared_from_this()](v1::ChatEvent& event) {
+      auto moved = std::make_shared<v1::ChatEvent>(std::move(event));
+      self->exchange_->Post([self, moved] { self->OnEvent(*moved); });
+      return StreamNext::kPause;
+    };
+    const auto done = [self = shared_from_this()](const absl::Status& status) {
+      self->exchange_->Post([self, status] { self->OnDone(status); });
+    };
+    if (resumption_.has_value()) {
+      // From the first event on: Started says what the others leave out.
+      v1::ResumeRequest request;
+      request.set_generation_id(resumption_->generation_id);
+      call_ = router_->Resume(std::move(request), deadline_, message, done);
+    } else {
+      call_ = router_->Chat(std::move(completion_.request), options_.traceparent, deadline_, message, done);
+    }
   }
 
   void ClientGone(HttpGone why) {
@@ -141,6 +160,7 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
 
   void OnEvent(v1::ChatEvent& event) {
     if (exchange_->over()) return;  // cancelled already
+    number_ = event.number();
     switch (event.event_case()) {
       case v1::ChatEvent::kStarted:
         OnStarted(event.started());
@@ -169,14 +189,24 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
   void OnStarted(const v1::ChatEvent::Started& started) {
     *whole_.mutable_started() = started;
     if (!started.model().empty()) head_.model = started.model();
+    if (!started.generation_id().empty()) {
+      head_.id = absl::StrCat("chatcmpl-", Hex(started.generation_id()));
+    }
+    if (resumption_.has_value() && started.num_choices() > 0) num_choices_ = started.num_choices();
     started_ = true;
     if (stream_begun_) WriteRoles();
   }
 
   void OnDelta(const v1::ChatEvent::Delta& delta) {
-    if (delta.choice() >= num_choices_) return;
+    if (delta.choice() >= num_choices_ || !Wanted()) return;
+    if (resumption_.has_value()) {
+      head_.logprobs = delta.logprobs_size() > 0;
+      head_.token_ids = delta.token_ids_size() > 0;
+    }
     const SteadyTime now = Clock::Real().Now();
-    if (last_delta_ == SteadyTime()) {
+    if (resumption_.has_value()) {
+      // The events may be old.
+    } else if (last_delta_ == SteadyTime()) {
       metrics_->first_token.Observe(SecondsBetween(start_, now));
     } else {
       metrics_->inter_token.Observe(SecondsBetween(last_delta_, now));
@@ -185,7 +215,7 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
     if (completion_.stream) {
       if (!DeltaIsShown(head_, delta)) return;
       BeginStream();
-      Write(SseEvent(DeltaChunk(head_, delta)));
+      Write(SseEvent(DeltaChunk(head_, delta), Number()));
       return;
     }
     v1::ChatResponse::Choice& choice = *whole_.mutable_choices(static_cast<int>(delta.choice()));
@@ -195,10 +225,10 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
   }
 
   void OnChoiceFinished(const v1::ChatEvent::ChoiceFinished& finished) {
-    if (finished.choice() >= num_choices_) return;
+    if (finished.choice() >= num_choices_ || !Wanted()) return;
     if (completion_.stream) {
       BeginStream();
-      Write(SseEvent(FinishChunk(head_, finished)));
+      Write(SseEvent(FinishChunk(head_, finished), Number()));
       return;
     }
     v1::ChatResponse::Choice& choice = *whole_.mutable_choices(static_cast<int>(finished.choice()));
@@ -211,9 +241,13 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
     if (exchange_->over()) return;
     if (!status.ok()) return Fail(status);
     if (!finished_) return Fail(absl::InternalError("the router's stream ended without Finished"));
+    if (!stream_begun_ && resumption_.has_value() && resumption_->from > number_ + 1) {
+      return Fail(absl::OutOfRangeError(
+          absl::StrCat("event ", resumption_->from, " is asked for, the last one was ", number_)));
+    }
     if (completion_.stream) {
       BeginStream();
-      if (completion_.include_usage) Write(SseEvent(UsageChunk(head_, whole_.finished().usage())));
+      if (completion_.include_usage) Write(SseEvent(UsageChunk(head_, whole_.finished())));
       Write(kSseDone);
       exchange_->End();
     } else {
@@ -259,7 +293,20 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
   }
 
   void WriteRoles() {
-    for (uint32_t i = 0; i < num_choices_; ++i) Write(SseEvent(RoleChunk(head_, i, whole_.started())));
+    if (resumption_.has_value() && resumption_->from > 0) return;
+    for (uint32_t i = 0; i < num_choices_; ++i) {
+      const bool last = i + 1 == num_choices_;
+      const bool numbered = last && whole_.started().resumable();
+      Write(SseEvent(RoleChunk(head_, i, whole_.started()),
+                     numbered ? std::make_optional(uint64_t{0}) : std::nullopt));
+    }
+  }
+
+  // Whether the client has not seen the event at hand.
+  bool Wanted() const { return !resumption_.has_value() || number_ >= resumption_->from; }
+  // The SSE id of the event at hand.
+  std::optional<uint64_t> Number() const {
+    return whole_.started().resumable() ? std::make_optional(number_) : std::nullopt;
   }
 
   void Write(absl::string_view part) {
@@ -297,10 +344,12 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
   ChatSessionOptions options_;
   const SteadyTime start_;
   const SteadyTime deadline_;
-  const uint32_t num_choices_;
+  uint32_t num_choices_;
   AnswerHead head_;
   std::shared_ptr<Upload> upload_;
-  std::shared_ptr<ChatStream> call_;
+  std::shared_ptr<ChatCall> call_;
+  std::optional<ChatResumption> resumption_;
+  uint64_t number_ = 0;     // of the event at hand
   v1::ChatResponse whole_;  // of a stream, the parts that are needed later
   bool started_ = false;
   bool finished_ = false;
@@ -315,6 +364,12 @@ void ServeChat(ChatCompletion completion, std::shared_ptr<HttpExchange> exchange
                GatewayMetrics* metrics, ChatSessionOptions options) {
   std::make_shared<ChatSession>(std::move(completion), std::move(exchange), router, metrics,
                                 std::move(options))
+      ->Start();
+}
+
+void ServeResumption(const ChatResumption& resumption, std::shared_ptr<HttpExchange> exchange,
+                     RouterClient* router, GatewayMetrics* metrics, ChatSessionOptions options) {
+  std::make_shared<ChatSession>(resumption, std::move(exchange), router, metrics, std::move(options))
       ->Start();
 }
 

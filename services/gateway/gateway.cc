@@ -1,15 +1,21 @@
 #include "services/gateway/gateway.h"
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "common/base/ids.h"
 #include "common/base/log.h"
 #include "common/base/mutex.h"
+#include "common/rpc/trace_context.h"
 #include "common/wire/status_codec.h"
 #include "services/gateway/api_error.h"
 #include "services/gateway/chat_session.h"
@@ -39,9 +45,11 @@ HttpAnswer ErrorAnswer(const ApiError& error) {
 
 // ---- Routes --------------------------------------------------------------------------------------------
 
-enum class Route { kNone, kHealth, kReady, kModels, kModel, kChat };
+enum class Route { kNone, kHealth, kReady, kModels, kModel, kChat, kEvents, kGeneration };
 
 constexpr char kModelPrefix[] = "/v1/models/";
+constexpr char kGenerationPrefix[] = "/v1/generations/";
+constexpr char kEventsSuffix[] = "/events";
 
 Route RouteOf(absl::string_view path) {
   if (path == "/healthz") return Route::kHealth;
@@ -49,10 +57,63 @@ Route RouteOf(absl::string_view path) {
   if (path == "/v1/models") return Route::kModels;
   if (path == "/v1/chat/completions") return Route::kChat;
   if (absl::StartsWith(path, kModelPrefix) && path.size() > sizeof(kModelPrefix) - 1) return Route::kModel;
+  if (absl::StartsWith(path, kGenerationPrefix)) {
+    return absl::EndsWith(path, kEventsSuffix) ? Route::kEvents : Route::kGeneration;
+  }
   return Route::kNone;
 }
 
-const char* MethodOf(Route route) { return route == Route::kChat ? "POST" : "GET"; }
+const char* MethodOf(Route route) {
+  if (route == Route::kChat) return "POST";
+  return route == Route::kGeneration ? "DELETE" : "GET";
+}
+
+// The bytes that "chatcmpl-HEX" or "HEX" of 32 digits names; empty for anything else.
+std::string GenerationIdOf(absl::string_view text) {
+  absl::ConsumePrefix(&text, "chatcmpl-");
+  if (text.size() != 32 || !std::all_of(text.begin(), text.end(), absl::ascii_isxdigit)) return "";
+  return absl::HexStringToBytes(text);
+}
+
+// The value of a query's field; empty without.
+absl::string_view QueryField(absl::string_view target, absl::string_view name) {
+  const size_t mark = target.find('?');
+  if (mark == absl::string_view::npos) return "";
+  for (const absl::string_view field : absl::StrSplit(target.substr(mark + 1), '&')) {
+    if (absl::StartsWith(field, name) && field.substr(name.size(), 1) == "=") {
+      return field.substr(name.size() + 1);
+    }
+  }
+  return "";
+}
+
+absl::Status NoSuchGeneration() {
+  return absl::NotFoundError("there is no such generation: its id has not 32 hexadecimal digits");
+}
+
+// What a client that comes back asks for. InvalidArgument names the field.
+absl::StatusOr<ChatResumption> ParseResumption(const HttpRequest& request) {
+  ChatResumption resumption;
+  absl::string_view id = request.Path();
+  absl::ConsumePrefix(&id, kGenerationPrefix);
+  absl::ConsumeSuffix(&id, kEventsSuffix);
+  resumption.generation_id = GenerationIdOf(id);
+  if (resumption.generation_id.empty()) return NoSuchGeneration();
+  const absl::string_view from = QueryField(request.target, "from");
+  const absl::string_view last = request.Header("last-event-id");
+  uint64_t number = 0;
+  if (!last.empty()) {
+    if (!absl::SimpleAtoi(last, &number) || number == UINT64_MAX) {
+      return FieldViolation("Last-Event-ID", "is no number of an event");
+    }
+    resumption.from = number + 1;
+  } else if (!from.empty()) {
+    if (!absl::SimpleAtoi(from, &number)) return FieldViolation("from", "is no number of an event");
+    resumption.from = number;
+  }
+  resumption.include_usage = QueryField(request.target, "include_usage") == "true";
+  return resumption;
+}
 
 // Names for metrics and the log: a fixed set.
 std::string NameOf(Route route) {
@@ -69,6 +130,10 @@ std::string NameOf(Route route) {
       return "model";
     case Route::kChat:
       return "chat_completions";
+    case Route::kEvents:
+      return "generation_events";
+    case Route::kGeneration:
+      return "generation";
   }
   return "none";
 }
@@ -224,7 +289,7 @@ class HttpGateway final : public Gateway {
     } else if (request.method != MethodOf(route)) {
       error = MakeApiError(405, absl::StrCat("want method ", MethodOf(route)));
       error->headers.push_back({"Allow", MethodOf(route)});
-    } else if (route == Route::kChat && draining_) {
+    } else if ((route == Route::kChat || route == Route::kEvents) && draining_) {
       error = ApiErrorFrom(Draining());
     }
     if (!error.has_value()) return std::nullopt;
@@ -233,13 +298,16 @@ class HttpGateway final : public Gateway {
   }
 
   // Counts and logs one answer, when it is told how it ended.
-  std::function<void(int)> Recorder(Route route, const std::string& request_id) {
+  std::function<void(int)> Recorder(Route route, const std::string& request_id, const TraceContext& trace) {
     const SteadyTime start = Clock::Real().Now();
-    return [this, route, request_id, start](int http_status) {
+    return [this, route, request_id, trace, start](int http_status) {
       const double seconds = SecondsBetween(start, Clock::Real().Now());
       metrics_.Answered(NameOf(route), MethodOf(route), http_status, seconds);
       if (route == Route::kHealth || route == Route::kReady) return;  // probes would fill the log
       LogInfo("request", {{"request", request_id},
+                          {"trace_id", trace.trace_id},
+                          {"span_id", trace.span_id},
+                          {"parent_span_id", trace.parent_span_id},
                           {"handler", NameOf(route)},
                           {"status", http_status},
                           {"seconds", seconds}});
@@ -249,7 +317,8 @@ class HttpGateway final : public Gateway {
   void Handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange) {
     const Route route = RouteOf(request.Path());
     const std::string request_id = RequestIdOf(request);
-    std::function<void(int)> answered = Recorder(route, request_id);
+    const TraceContext trace = ContinueTrace(request.Header("traceparent"));
+    std::function<void(int)> answered = Recorder(route, request_id, trace);
     switch (route) {
       case Route::kHealth:
         exchange->SendUnary(JsonAnswer(200, "{\"status\":\"ok\"}"));
@@ -263,7 +332,13 @@ class HttpGateway final : public Gateway {
         HandleModels(request, std::move(exchange), request_id, std::move(answered));
         break;
       case Route::kChat:
-        HandleChat(request, std::move(exchange), request_id, std::move(answered));
+        HandleChat(request, std::move(exchange), request_id, trace, std::move(answered));
+        break;
+      case Route::kEvents:
+        HandleEvents(request, std::move(exchange), request_id, std::move(answered));
+        break;
+      case Route::kGeneration:
+        HandleCancel(request, std::move(exchange), request_id, std::move(answered));
         break;
       case Route::kNone:
         exchange->SendUnary(ErrorAnswer(MakeApiError(404, "there is nothing at this path")));
@@ -324,19 +399,51 @@ class HttpGateway final : public Gateway {
   }
 
   void HandleChat(HttpRequest& request, std::shared_ptr<HttpExchange> exchange, const std::string& request_id,
-                  std::function<void(int)> answered) {
+                  const TraceContext& trace, std::function<void(int)> answered) {
     absl::StatusOr<ChatCompletion> completion =
         ParseChatCompletion(request.body, {.media_bytes_max = options_.media_bytes_max});
     request.body = std::string();
-    if (!completion.ok()) {
-      const ApiError error = ApiErrorFrom(completion.status());
-      HttpAnswer answer = ErrorAnswer(error);
-      answer.headers.push_back({"x-request-id", request_id});
-      exchange->SendUnary(std::move(answer));
-      answered(error.http_status);
-      return;
-    }
+    if (!completion.ok()) return Refuse(completion.status(), *exchange, request_id, answered);
+    completion->request.set_idempotency_key(std::string(request.Header("idempotency-key")));
     metrics_.unknown_fields.Increment(completion->num_unknown_fields);
+    ChatSessionOptions session = SessionOptions(request_id, std::move(answered));
+    session.traceparent = trace.header();
+    ServeChat(*std::move(completion), std::move(exchange), &router_, &metrics_, std::move(session));
+  }
+
+  void HandleEvents(const HttpRequest& request, std::shared_ptr<HttpExchange> exchange,
+                    const std::string& request_id, std::function<void(int)> answered) {
+    const absl::StatusOr<ChatResumption> resumption = ParseResumption(request);
+    if (!resumption.ok()) return Refuse(resumption.status(), *exchange, request_id, answered);
+    ServeResumption(*resumption, std::move(exchange), &router_, &metrics_,
+                    SessionOptions(request_id, std::move(answered)));
+  }
+
+  void HandleCancel(const HttpRequest& request, std::shared_ptr<HttpExchange> exchange,
+                    const std::string& request_id, std::function<void(int)> answered) {
+    const std::string id = GenerationIdOf(request.Path().substr(sizeof(kGenerationPrefix) - 1));
+    if (id.empty()) return Refuse(NoSuchGeneration(), *exchange, request_id, answered);
+    router_.Cancel(id, Clock::Real().Now() + kModelsTimeout,
+                   [exchange, answered = std::move(answered)](const absl::Status& status) {
+                     exchange->Post([exchange, answered, status] {
+                       const ApiError error = ApiErrorFrom(status);
+                       exchange->SendUnary(status.ok() ? JsonAnswer(200, "{\"status\":\"cancelled\"}")
+                                                       : ErrorAnswer(error));
+                       answered(status.ok() ? 200 : error.http_status);
+                     });
+                   });
+  }
+
+  static void Refuse(const absl::Status& status, HttpExchange& exchange, const std::string& request_id,
+                     const std::function<void(int)>& answered) {
+    const ApiError error = ApiErrorFrom(status);
+    HttpAnswer answer = ErrorAnswer(error);
+    answer.headers.push_back({"x-request-id", request_id});
+    exchange.SendUnary(std::move(answer));
+    answered(error.http_status);
+  }
+
+  ChatSessionOptions SessionOptions(const std::string& request_id, std::function<void(int)> answered) {
     ChatSessionOptions session;
     session.request_timeout = options_.request_timeout;
     session.head_delay = options_.head_delay;
@@ -347,7 +454,7 @@ class HttpGateway final : public Gateway {
       answered(http_status);
       chats_.Remove();
     };
-    ServeChat(*std::move(completion), std::move(exchange), &router_, &metrics_, std::move(session));
+    return session;
   }
 
   const GatewayOptions options_;

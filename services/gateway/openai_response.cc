@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/hash.h"
 
 namespace prism {
 namespace {
@@ -61,6 +62,20 @@ Json UsageJson(const v1::ChatUsage& usage) {
                {{"cached_tokens", usage.cached_tokens()}, {"image_tokens", usage.image_tokens()}}}};
 }
 
+// What only we say of an answer.
+Json PrismJson(const v1::ChatEvent::Finished& finished) {
+  Json receipts = Json::array();
+  for (const v1::ImageReceipt& receipt : finished.receipts()) {
+    receipts.push_back(Json{{"content_key", Hex(receipt.content_key())},
+                            {"num_tokens", receipt.num_tokens()},
+                            {"digest", Hex(receipt.digest())},
+                            {"cached", receipt.cached()}});
+  }
+  return Json{{"from_result_cache", finished.from_result_cache()},
+              {"attempts", finished.attempts()},
+              {"receipts", std::move(receipts)}};
+}
+
 Json ChunkJson(const AnswerHead& head) {
   return Json{{"id", head.id},
               {"object", "chat.completion.chunk"},
@@ -94,6 +109,7 @@ std::string RoleChunk(const AnswerHead& head, uint32_t choice, const v1::ChatEve
                                        {"logprobs", nullptr},
                                        {"finish_reason", nullptr}}});
   if (head.token_ids) chunk["prompt_token_ids"] = IdsJson(started.prompt_token_ids());
+  if (started.resumable()) chunk["prism"] = Json{{"generation_id", Hex(started.generation_id())}};
   return Dump(chunk);
 }
 
@@ -119,10 +135,11 @@ std::string FinishChunk(const AnswerHead& head, const v1::ChatEvent::ChoiceFinis
                                 {"stop_reason", StopReasonJson(finished.stop_text())}});
 }
 
-std::string UsageChunk(const AnswerHead& head, const v1::ChatUsage& usage) {
+std::string UsageChunk(const AnswerHead& head, const v1::ChatEvent::Finished& finished) {
   Json chunk = ChunkJson(head);
   chunk["choices"] = Json::array();
-  chunk["usage"] = UsageJson(usage);
+  chunk["usage"] = UsageJson(finished.usage());
+  chunk["prism"] = PrismJson(finished);
   return Dump(chunk);
 }
 
@@ -145,12 +162,16 @@ std::string CompletionBody(const AnswerHead& head, const v1::ChatResponse& respo
             {"created", head.created_unix_s},
             {"model", head.model},
             {"choices", std::move(choices)},
-            {"usage", UsageJson(response.finished().usage())}};
+            {"usage", UsageJson(response.finished().usage())},
+            {"prism", PrismJson(response.finished())}};
   if (head.token_ids) body["prompt_token_ids"] = IdsJson(response.started().prompt_token_ids());
   return Dump(body);
 }
 
-std::string SseEvent(absl::string_view json) { return absl::StrCat("data: ", json, "\n\n"); }
+std::string SseEvent(absl::string_view json, std::optional<uint64_t> number) {
+  if (!number.has_value()) return absl::StrCat("data: ", json, "\n\n");
+  return absl::StrCat("id: ", *number, "\ndata: ", json, "\n\n");
+}
 
 std::string ModelListBody(const v1::ListModelsResponse& models) {
   Json list = Json::array();

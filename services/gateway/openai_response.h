@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -22,21 +23,23 @@ struct AnswerHead {
 
 // chat.completion.chunk bodies, in the order in which they are sent.
 
-// The first of a choice: the role and an empty text; with token_ids also the prompt's ids.
+// The first of a choice: the role and an empty text; with token_ids also the prompt's ids. Of a resumable
+// chat, "prism" says its generation id.
 std::string RoleChunk(const AnswerHead& head, uint32_t choice, const v1::ChatEvent::Started& started);
 // Text, log-probabilities and ids of one delta; REQUIRES: DeltaIsShown().
 std::string DeltaChunk(const AnswerHead& head, const v1::ChatEvent::Delta& delta);
 bool DeltaIsShown(const AnswerHead& head, const v1::ChatEvent::Delta& delta);
 // The last of a choice: an empty delta with finish_reason and stop_reason.
 std::string FinishChunk(const AnswerHead& head, const v1::ChatEvent::ChoiceFinished& finished);
-// No choices, the usage.
-std::string UsageChunk(const AnswerHead& head, const v1::ChatUsage& usage);
+// No choices; the usage, and in "prism" the receipts of the pictures and where the answer is from.
+std::string UsageChunk(const AnswerHead& head, const v1::ChatEvent::Finished& finished);
 
-// The whole chat.completion.
+// The whole chat.completion, with "prism" as in UsageChunk().
 std::string CompletionBody(const AnswerHead& head, const v1::ChatResponse& response);
 
-// "data: JSON\n\n". REQUIRES: `json` has no line break, which JSON written without indent has not.
-std::string SseEvent(absl::string_view json);
+// "data: JSON\n\n", with the number of an event of a resumable chat before it as "id: NUMBER\n".
+// REQUIRES: `json` has no line break, which JSON written without indent has not.
+std::string SseEvent(absl::string_view json, std::optional<uint64_t> number = std::nullopt);
 inline constexpr char kSseDone[] = "data: [DONE]\n\n";
 inline constexpr char kSseKeepAlive[] = ": ka\n\n";
 

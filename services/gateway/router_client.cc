@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/rpc/trace_context.h"
+
 namespace prism {
 namespace {
 
@@ -62,6 +64,24 @@ class PutMediaCall final : public grpc::ClientWriteReactor<v1::PutMediaRequest>,
   std::shared_ptr<PutMediaCall> self_;
 };
 
+template <typename Request>
+class EventCall final : public ChatCall {
+ public:
+  using Stream = ClientStream<Request, v1::ChatEvent>;
+  static std::shared_ptr<ChatCall> Start(Request request, SteadyTime deadline,
+                                         const typename Stream::StartFn& start, MessageFn message,
+                                         DoneFn done) {
+    return std::make_shared<EventCall>(
+        Stream::Start(std::move(request), deadline, start, std::move(message), std::move(done)));
+  }
+  explicit EventCall(std::shared_ptr<Stream> stream) : stream_(std::move(stream)) {}
+  void Cancel() override { stream_->Cancel(); }
+  void Resume() override { stream_->Resume(); }
+
+ private:
+  const std::shared_ptr<Stream> stream_;
+};
+
 // Debian ships no proto of grpc.health.v1, and its two messages are a field each: the request names
 // a service (absent: the whole server), the answer's field 1 is 1 for SERVING.
 constexpr char kHealthMethod[] = "/grpc.health.v1.Health/Check";
@@ -87,15 +107,36 @@ bool SaysServing(const grpc::ByteBuffer& response) {
 RouterClient::RouterClient(std::shared_ptr<grpc::Channel> channel)
     : channel_(std::move(channel)), stub_(v1::Router::NewStub(channel_)) {}
 
-std::shared_ptr<ChatStream> RouterClient::Chat(v1::ChatRequest request, SteadyTime deadline,
-                                               ChatStream::MessageFn message, ChatStream::DoneFn done) {
-  return ChatStream::Start(
+std::shared_ptr<ChatCall> RouterClient::Chat(v1::ChatRequest request, const std::string& traceparent,
+                                             SteadyTime deadline, ChatCall::MessageFn message,
+                                             ChatCall::DoneFn done) {
+  return EventCall<v1::ChatRequest>::Start(
       std::move(request), deadline,
-      [this](grpc::ClientContext* context, const v1::ChatRequest* sent,
-             grpc::ClientReadReactor<v1::ChatEvent>* reactor) {
+      [this, traceparent](auto* context, auto* sent, auto* reactor) {
+        SetTraceparent(context, traceparent);
         stub_->async()->Chat(context, sent, reactor);
       },
       std::move(message), std::move(done));
+}
+
+std::shared_ptr<ChatCall> RouterClient::Resume(v1::ResumeRequest request, SteadyTime deadline,
+                                               ChatCall::MessageFn message, ChatCall::DoneFn done) {
+  return EventCall<v1::ResumeRequest>::Start(
+      std::move(request), deadline,
+      [this](auto* context, auto* sent, auto* reactor) { stub_->async()->Resume(context, sent, reactor); },
+      std::move(message), std::move(done));
+}
+
+void RouterClient::Cancel(const std::string& generation_id, SteadyTime deadline,
+                          std::function<void(absl::Status)> done) {
+  v1::CancelRequest cancel;
+  cancel.add_generation_ids(generation_id);
+  ClientUnary<v1::CancelRequest, v1::CancelResponse>::Start(
+      std::move(cancel), deadline,
+      [this](auto* context, auto* request, auto* response, auto then) {
+        stub_->async()->Cancel(context, request, response, std::move(then));
+      },
+      [done = std::move(done)](absl::Status status, const v1::CancelResponse&) { done(std::move(status)); });
 }
 
 std::shared_ptr<Upload> RouterClient::PutMedia(std::string file, SteadyTime deadline,

@@ -21,7 +21,17 @@ class ChannelInterface;
 
 namespace prism {
 
-using ChatStream = ClientStream<v1::ChatRequest, v1::ChatEvent>;
+// The events of a chat, new or resumed, under way. Any thread.
+class ChatCall {
+ public:
+  using MessageFn = std::function<StreamNext(v1::ChatEvent&)>;
+  using DoneFn = std::function<void(absl::Status)>;
+  virtual ~ChatCall() = default;
+  // Makes it end soon, paused or not.
+  virtual void Cancel() = 0;
+  // Ends a pause.
+  virtual void Resume() = 0;
+};
 
 // An upload under way. Any thread.
 class Upload {
@@ -35,8 +45,13 @@ class RouterClient {
  public:
   explicit RouterClient(std::shared_ptr<grpc::Channel> channel);
 
-  std::shared_ptr<ChatStream> Chat(v1::ChatRequest request, SteadyTime deadline,
-                                   ChatStream::MessageFn message, ChatStream::DoneFn done);
+  // `traceparent`: of the W3C trace that the chat belongs to; empty: none.
+  std::shared_ptr<ChatCall> Chat(v1::ChatRequest request, const std::string& traceparent, SteadyTime deadline,
+                                 ChatCall::MessageFn message, ChatCall::DoneFn done);
+  std::shared_ptr<ChatCall> Resume(v1::ResumeRequest request, SteadyTime deadline,
+                                   ChatCall::MessageFn message, ChatCall::DoneFn done);
+  // Ends a chat; an unknown id is not an error.
+  void Cancel(const std::string& generation_id, SteadyTime deadline, std::function<void(absl::Status)> done);
   // Sends a file in chunks; `done` gets its media id.
   std::shared_ptr<Upload> PutMedia(std::string file, SteadyTime deadline,
                                    std::function<void(absl::StatusOr<std::string>)> done);

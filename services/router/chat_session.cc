@@ -17,6 +17,20 @@ namespace prism {
 namespace {
 
 constexpr int64_t kRetryMs = 1000;
+// Below it a decoder takes the greatest logit, whatever the seed.
+constexpr double kGreedyTemperature = 1e-5;
+// Leaders of the same answer that may fail by themselves before their follower fails, too.
+constexpr int kLeadsFailedMax = 1;
+
+// Ends the reading of a leader's log when the chat is cancelled.
+class ReaderStop {
+ public:
+  explicit ReaderStop(std::shared_ptr<EventReader<v1::GenerateEvent>> reader) : reader_(std::move(reader)) {}
+  void Cancel() { reader_->Stop(absl::CancelledError("cancelled")); }
+
+ private:
+  const std::shared_ptr<EventReader<v1::GenerateEvent>> reader_;
+};
 
 // Whether the decoder itself is gone, rather than the request wrong.
 bool IsCrash(const absl::Status& status) {
@@ -39,15 +53,16 @@ AttemptState::Ending EndingOf(const absl::Status& why) {
 }  // namespace
 
 ChatSession::ChatSession(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline,
-                         ChatSink* sink, Hooks hooks)
+                         TraceContext trace, std::shared_ptr<ChatLog> log, Hooks hooks)
     : parts_(parts),
       generation_id_(request.generation_id()),
+      trace_(std::move(trace)),
       arrival_(parts->clock->Now()),
       deadline_(deadline),
-      sink_(sink),
+      log_(std::move(log)),
       hooks_(std::move(hooks)),
       job_(std::make_shared<PromptJob>(parts, std::move(request), PromptPurpose::kChat, deadline,
-                                       cancellation_)),
+                                       cancellation_, trace_.header())),
       attempts_({.silence = parts->options->silence_timeout, .stuck = parts->options->stuck_timeout}) {}
 
 void ChatSession::Start() {
@@ -116,7 +131,26 @@ void ChatSession::Prepared(absl::StatusOr<PreparedPrompt> prompt) {
       parts_->metrics->reject_invalid.Increment();
     return Fail(status);
   }
-  if (given.has_value()) return Generate(*std::move(given));
+  turn_ = std::move(given);
+  bool first = false;
+  {
+    MutexLock lock(&mutex_);
+    first = attempts_.num_begun() == 0;
+  }
+  if (first && parts_->results != nullptr) {
+    cache_key_ = CacheKey();
+    if (!cache_key_.empty()) return Look();
+    parts_->metrics->result_cache_bypass.Increment();
+  }
+  Place();
+}
+
+void ChatSession::Place() {
+  if (turn_.has_value()) {
+    std::optional<ReplicaUse> turn;
+    turn.swap(turn_);
+    return Generate(*std::move(turn));
+  }
   std::vector<size_t> tried;
   {
     MutexLock lock(&mutex_);
@@ -147,10 +181,118 @@ absl::Status ChatSession::Adopt(PreparedPrompt prompt) {
   return absl::OkStatus();
 }
 
+// Looking.
+
+class ChatSession::Follower final : public EventSink<v1::GenerateEvent> {
+ public:
+  explicit Follower(std::shared_ptr<ChatSession> session) : session_(std::move(session)) {}
+
+  absl::Status Emit(v1::GenerateEvent event) override {
+    PRISM_RETURN_IF_ERROR(session_->cancellation_->status());
+    session_->event_error_ = session_->HandleEvent(event);
+    if (!session_->event_error_.ok()) return session_->event_error_;
+    return session_->AllEnded() ? absl::CancelledError("all has been heard") : absl::OkStatus();
+  }
+  void Done(absl::Status status) override {
+    // The session may end, and let go of us, in there.
+    const std::shared_ptr<ChatSession> session = std::move(session_);
+    session->OnFollowed(status);
+  }
+
+ private:
+  std::shared_ptr<ChatSession> session_;
+};
+
+ChatSession::~ChatSession() = default;
+
+std::string ChatSession::CacheKey() const {
+  const v1::ChatRequest& request = job_->request();
+  if (request.no_result_cache()) return "";
+  // A seed that we drew is another one next time.
+  const bool greedy = sampling_.temperature() < kGreedyTemperature;
+  if (!greedy && !request.sampling().has_seed()) return "";
+  const v1::DescribeResponse decoder = parts_->decoders->AnyDescription();
+  if (decoder.weights_digest().empty()) return "";
+  ResultIdentity identity{.cache_salt = request.cache_salt(),
+                          .weights_digest = decoder.weights_digest(),
+                          .numerics_id = decoder.numerics_id(),
+                          .template_id = parts_->template_id,
+                          .prompt = AttemptRequest(0),
+                          .stop = {request.stop().begin(), request.stop().end()}};
+  if (greedy) identity.prompt.mutable_sampling()->clear_seed();
+  return ResultKey(identity);
+}
+
+void ChatSession::Look() {
+  parts_->results->Begin(
+      cache_key_, [self = shared_from_this()](ResultCache::Turn turn) { self->OnTurn(std::move(turn)); });
+}
+
+void ChatSession::OnTurn(ResultCache::Turn turn) {
+  lead_ = std::move(turn.lead);
+  if (const absl::Status cancelled = cancellation_->status(); !cancelled.ok()) return Fail(cancelled);
+  source_ = "the result cache";
+  if (lead_ == nullptr || turn.result.has_value()) turn_.reset();  // others want a decoder
+  if (lead_ == nullptr) return Follow(turn.follow);
+  // What an earlier leader had said before it failed.
+  for (const v1::GenerateEvent& event : record_) {
+    if (lead_ != nullptr && !lead_->Append(event).ok()) lead_.reset();
+  }
+  if (turn.result.has_value()) return Replay(*turn.result);
+  Place();
+}
+
+void ChatSession::Follow(const std::shared_ptr<GenerateLog>& log) {
+  follower_ = std::make_unique<Follower>(shared_from_this());
+  const absl::StatusOr<std::shared_ptr<EventReader<v1::GenerateEvent>>> reader =
+      log->Attach(follower_.get(), 0);
+  PRISM_CHECK(reader.ok());
+  const auto stop = std::make_shared<ReaderStop>(*reader);
+  stop_following_ = stop;
+  cancellation_->Add(stop);
+  (*reader)->Pump();
+}
+
+void ChatSession::OnFollowed(const absl::Status& status) {
+  if (event_error_.ok() && AllEnded()) return Complete();
+  if (const absl::Status cancelled = cancellation_->status(); !cancelled.ok()) return Fail(cancelled);
+  if (!event_error_.ok()) return Fail(event_error_);
+  // A leader's end is not ours. But one that failed by itself is not followed by a second one: a
+  // request that kills decoders must not walk through the cluster.
+  const bool left = absl::IsCancelled(status) || absl::IsDeadlineExceeded(status) || absl::IsAborted(status);
+  if (!left && ++leads_failed_ > kLeadsFailedMax) return Fail(status);
+  cache_key_.empty() ? Place() : Look();
+}
+
+void ChatSession::Replay(const v1::CachedResult& result) {
+  for (const v1::GenerateEvent& event : result.events()) {
+    event_error_ = HandleEvent(event);
+    if (!event_error_.ok() || AllEnded()) break;
+  }
+  if (!event_error_.ok()) return Fail(event_error_);
+  if (const absl::Status cancelled = cancellation_->status(); !cancelled.ok()) return Fail(cancelled);
+  if (AllEnded()) return Complete();
+  Place();  // it was not whole: a decoder goes on
+}
+
+void ChatSession::Record(v1::GenerateEvent event) {
+  if (cache_key_.empty()) return;
+  if (static_cast<int64_t>(record_.size()) >= ResultCache::kTokensMax) {
+    // Too long for the cache: whoever follows goes on alone.
+    lead_.reset();
+    record_ = {};
+    cache_key_.clear();
+    return;
+  }
+  if (lead_ != nullptr && !lead_->Append(event).ok()) lead_.reset();
+  record_.push_back(std::move(event));
+}
+
 // Generating.
 
 void ChatSession::Generate(ReplicaUse decoder) {
   decoder_ = std::move(decoder);
+  source_ = absl::StrCat("decoder ", decoder_.address());
   event_error_ = absl::OkStatus();
   uint32_t attempt = 0;
   {
@@ -164,7 +306,8 @@ void ChatSession::Generate(ReplicaUse decoder) {
   const std::shared_ptr<ChatSession> self = shared_from_this();
   const std::shared_ptr<Stream> stream = Stream::Start(
       AttemptRequest(attempt), HopDeadline(deadline_, Clock::Real().Now()),
-      [stub](auto* context, auto* request, auto* reactor) {
+      [stub, traceparent = trace_.header()](auto* context, auto* request, auto* reactor) {
+        SetTraceparent(context, traceparent);
         stub->async()->Generate(context, request, reactor);
       },
       [self, attempt](const v1::GenerateEvent& event) { return self->OnEvent(attempt, event); },
@@ -247,7 +390,7 @@ absl::Status ChatSession::HandleEvent(const v1::GenerateEvent& event) {
   return absl::OkStatus();
 }
 
-absl::Status ChatSession::OnStarted(const v1::GenerateEvent::Started& started) {
+absl::Status ChatSession::CheckReceipts(const v1::GenerateEvent::Started& started) const {
   // Never answer blind: each picture has the decoder's receipt, for this content and this size.
   for (const v1::EmbeddingHandle& handle : prompt_.handles) {
     const bool received = std::any_of(
@@ -255,13 +398,30 @@ absl::Status ChatSession::OnStarted(const v1::GenerateEvent::Started& started) {
           return receipt.content_key() == handle.content_key() && receipt.num_tokens() == handle.num_tokens();
         });
     if (!received) {
-      return absl::InternalError(absl::StrCat("decoder ", decoder_.address(),
-                                              " has no receipt for the picture ", Hex(handle.content_key())));
+      return absl::InternalError(
+          absl::StrCat(source_, " has no receipt for the picture ", Hex(handle.content_key())));
     }
   }
+  // And what another attempt goes on with is what the first one saw.
+  for (const v1::ImageReceipt& before : receipts_) {
+    for (const v1::ImageReceipt& now : started.receipts()) {
+      if (now.content_key() != before.content_key() || now.digest() == before.digest()) continue;
+      return absl::InternalError(absl::StrCat(source_, " received the picture ", Hex(now.content_key()),
+                                              " as ", Hex(now.digest()), ", an earlier attempt as ",
+                                              Hex(before.digest())));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChatSession::OnStarted(const v1::GenerateEvent::Started& started) {
+  PRISM_RETURN_IF_ERROR(CheckReceipts(started));
   receipts_.assign(started.receipts().begin(), started.receipts().end());
   if (started_) return absl::OkStatus();
   started_ = true;
+  v1::GenerateEvent record;
+  *record.mutable_started() = started;
+  Record(std::move(record));
   cached_tokens_ = started.cached_tokens();
   v1::ChatEvent event;
   v1::ChatEvent::Started* out = event.mutable_started();
@@ -273,6 +433,9 @@ absl::Status ChatSession::OnStarted(const v1::GenerateEvent::Started& started) {
   }
   out->set_seed(sampling_.seed());
   out->set_image_tokens(static_cast<uint32_t>(prompt_.image_tokens));
+  for (const v1::ImageReceipt& receipt : receipts_) *out->add_receipts() = receipt;
+  out->set_resumable(log_->kept());
+  out->set_num_choices(journal_->num_choices());
   return Emit(std::move(event));
 }
 
@@ -282,6 +445,11 @@ absl::Status ChatSession::OnToken(const v1::GenerateEvent::Token& token) {
                          journal_->OnToken(token.choice(), token.index(), token.token_id()));
   // What another attempt sends again, and what comes behind a stop string, is dropped.
   if (take == GenerationJournal::Take::kRepeat) return absl::OkStatus();
+  if (!cache_key_.empty()) {
+    v1::GenerateEvent record;
+    *record.mutable_token() = token;
+    Record(std::move(record));
+  }
   if (!first_token_.has_value()) {
     first_token_ = parts_->clock->Now();
     parts_->metrics->first_token_s.Observe(SecondsBetween(arrival_, *first_token_));
@@ -304,6 +472,9 @@ absl::Status ChatSession::OnToken(const v1::GenerateEvent::Token& token) {
 absl::Status ChatSession::OnChoiceFinished(const v1::GenerateEvent::ChoiceFinished& finished) {
   PRISM_ASSIGN_OR_RETURN(const GenerationJournal::Take take, journal_->OnChoiceFinished(finished.choice()));
   if (take == GenerationJournal::Take::kRepeat) return absl::OkStatus();
+  v1::GenerateEvent record;
+  *record.mutable_choice_finished() = finished;
+  Record(std::move(record));
   ChoiceText::Output output = texts_[finished.choice()].Finish();
   const bool stopped = output.stopped || finished.reason() == v1::GenerateEvent::FINISH_REASON_STOP;
   PRISM_RETURN_IF_ERROR(EmitDelta(finished.choice(), std::move(output), nullptr));
@@ -358,7 +529,7 @@ absl::Status ChatSession::EndChoice(uint32_t index, const std::string& reason) {
 
 absl::Status ChatSession::Emit(v1::ChatEvent event) {
   event.set_number(next_event_++);
-  return sink_->Emit(std::move(event));
+  return log_->Append(std::move(event));
 }
 
 absl::Status ChatSession::WhyEnded(const absl::Status& status) {
@@ -443,7 +614,6 @@ void ChatSession::TryAnother(const absl::Status& why) {
 // Ended.
 
 void ChatSession::Complete() {
-  const SteadyTime now = parts_->clock->Now();
   RouterMetrics& metrics = *parts_->metrics;
   v1::ChatEvent event;
   v1::ChatEvent::Finished* finished = event.mutable_finished();
@@ -454,35 +624,103 @@ void ChatSession::Complete() {
   usage->set_cached_tokens(cached_tokens_);
   usage->set_image_tokens(static_cast<uint32_t>(prompt_.image_tokens));
   for (const v1::ImageReceipt& receipt : receipts_) *finished->add_receipts() = receipt;
-  v1::StageTimes* times = finished->mutable_times();
-  times->set_prompt_s(prompt_.prompt_s);
-  times->set_encode_s(prompt_.encode_s);
-  times->set_queue_s(decoder_times_.queue_s());
-  times->set_pull_s(decoder_times_.pull_s());
-  times->set_prefill_s(decoder_times_.prefill_s());
-  if (first_token_.has_value()) {
-    times->set_first_token_s(SecondsBetween(arrival_, *first_token_));
-    times->set_decode_s(SecondsBetween(*first_token_, now));
+  {
+    MutexLock lock(&mutex_);
+    finished->set_attempts(attempts_.num_begun());
+    finished->set_from_result_cache(attempts_.num_begun() == 0);
   }
-  times->set_total_s(SecondsBetween(arrival_, now));
-  metrics.prompt_s.Observe(times->prompt_s());
-  if (!prompt_.handles.empty()) metrics.encode_s.Observe(times->encode_s());
-  if (finished_) {
-    metrics.queue_s.Observe(times->queue_s());
-    metrics.pull_s.Observe(times->pull_s());
-    metrics.prefill_s.Observe(times->prefill_s());
+  if (lead_ != nullptr) {
+    std::optional<v1::CachedResult> result;
+    if (!finished->from_result_cache()) {
+      result.emplace();
+      for (v1::GenerateEvent& said : record_) *result->add_events() = std::move(said);
+    }
+    lead_->Finish(std::move(result));
   }
-  metrics.decode_s.Observe(times->decode_s());
-  metrics.total_s.Observe(times->total_s());
+  *finished->mutable_times() = Times();
+  ObserveTimes(finished->times());
   metrics.prompt_tokens.Increment(static_cast<double>(prompt_.token_ids.size()));
   metrics.completion_tokens.Increment(static_cast<double>(completion_tokens));
   metrics.cached_tokens.Increment(cached_tokens_);
   End(Emit(std::move(event)));
 }
 
+v1::StageTimes ChatSession::Times() const {
+  const SteadyTime now = parts_->clock->Now();
+  v1::StageTimes times;
+  times.set_prompt_s(prompt_.prompt_s);
+  times.set_fetch_s(prompt_.fetch_s);
+  times.set_encode_s(prompt_.encode_s);
+  times.set_image_decode_s(prompt_.encode_times.decode_s());
+  times.set_preprocess_s(prompt_.encode_times.preprocess_s());
+  times.set_encode_queue_s(prompt_.encode_times.queue_s());
+  times.set_tower_s(prompt_.encode_times.encode_s());
+  times.set_queue_s(decoder_times_.queue_s());
+  times.set_pull_s(decoder_times_.pull_s());
+  times.set_prefill_s(decoder_times_.prefill_s());
+  if (first_token_.has_value()) {
+    times.set_first_token_s(SecondsBetween(arrival_, *first_token_));
+    times.set_decode_s(SecondsBetween(*first_token_, now));
+  }
+  times.set_total_s(SecondsBetween(arrival_, now));
+  return times;
+}
+
+void ChatSession::ObserveTimes(const v1::StageTimes& times) {
+  RouterMetrics& metrics = *parts_->metrics;
+  metrics.prompt_s.Observe(times.prompt_s());
+  if (!prompt_.handles.empty()) {
+    metrics.fetch_s.Observe(times.fetch_s());
+    metrics.encode_s.Observe(times.encode_s());
+    metrics.image_decode_s.Observe(times.image_decode_s());
+    metrics.preprocess_s.Observe(times.preprocess_s());
+    metrics.encoder_queue_s.Observe(times.encode_queue_s());
+    metrics.tower_s.Observe(times.tower_s());
+  }
+  if (finished_) {
+    metrics.queue_s.Observe(times.queue_s());
+    metrics.pull_s.Observe(times.pull_s());
+    metrics.prefill_s.Observe(times.prefill_s());
+  }
+  metrics.decode_s.Observe(times.decode_s());
+  metrics.total_s.Observe(times.total_s());
+}
+
+void ChatSession::LogEnd(const absl::Status& status) {
+  const v1::StageTimes times = Times();
+  uint32_t attempts = 0;
+  {
+    MutexLock lock(&mutex_);
+    attempts = attempts_.num_begun();
+  }
+  LogInfo("chat", {{"generation", Hex(generation_id_)},
+                   {"trace_id", trace_.trace_id},
+                   {"span_id", trace_.span_id},
+                   {"parent_span_id", trace_.parent_span_id},
+                   {"status", absl::StatusCodeToString(status.code())},
+                   {"attempts", attempts},
+                   {"prompt_tokens", static_cast<int64_t>(prompt_.token_ids.size())},
+                   {"completion_tokens", journal_.has_value() ? journal_->num_tokens() : uint64_t{0}},
+                   {"pictures", static_cast<int64_t>(prompt_.handles.size())},
+                   {"prompt_s", times.prompt_s()},
+                   {"fetch_s", times.fetch_s()},
+                   {"encode_s", times.encode_s()},
+                   {"image_decode_s", times.image_decode_s()},
+                   {"preprocess_s", times.preprocess_s()},
+                   {"encode_queue_s", times.encode_queue_s()},
+                   {"tower_s", times.tower_s()},
+                   {"queue_s", times.queue_s()},
+                   {"pull_s", times.pull_s()},
+                   {"prefill_s", times.prefill_s()},
+                   {"first_token_s", times.first_token_s()},
+                   {"decode_s", times.decode_s()},
+                   {"total_s", times.total_s()}});
+}
+
 void ChatSession::Fail(const absl::Status& status) {
   PRISM_CHECK(!status.ok());
   RouterMetrics& metrics = *parts_->metrics;
+  if (lead_ != nullptr) lead_->Abandon(status);
   bool attempted = false;
   {
     MutexLock lock(&mutex_);
@@ -490,9 +728,9 @@ void ChatSession::Fail(const absl::Status& status) {
   }
   if (absl::IsDeadlineExceeded(status)) {
     metrics.abort_deadline.Increment();
-  } else if (absl::IsResourceExhausted(event_error_)) {
+  } else if (absl::IsResourceExhausted(cancellation_->status())) {
     metrics.abort_slow_reader.Increment();
-  } else if (!cancellation_->status().ok() || absl::IsCancelled(event_error_)) {
+  } else if (!cancellation_->status().ok()) {
     metrics.abort_client.Increment();
   } else if (ReasonOf(status) == kReasonNoReplica && !attempted) {
     metrics.reject_no_replica.Increment();
@@ -507,6 +745,7 @@ void ChatSession::Fail(const absl::Status& status) {
 void ChatSession::End(const absl::Status& status) {
   PRISM_CHECK(!std::exchange(ended_, true));
   decoder_.End();
+  turn_.reset();
   std::optional<ReplicaUse> unused;
   {
     MutexLock lock(&mutex_);
@@ -515,8 +754,10 @@ void ChatSession::End(const absl::Status& status) {
   job_->End({.prompt_tokens = static_cast<int64_t>(prompt_.token_ids.size()),
              .image_tokens = prompt_.image_tokens,
              .answer_tokens = journal_.has_value() ? static_cast<int64_t>(journal_->num_tokens()) : 0});
-  hooks_.on_end(this);
-  sink_->Done(status);
+  lead_.reset();
+  LogEnd(status);
+  hooks_.on_end(this, status);
+  log_->Close(status);
 }
 
 }  // namespace prism

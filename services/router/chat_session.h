@@ -1,16 +1,18 @@
 // ChatSession carries one chat from its request to its one terminal outcome: the prompt is prepared,
 // a decoder generates, ids become text, and what dies on the way is replaced.
 //
-//   Preparing -> Generating -> Ended
-//                ^       |  a decoder is gone or leaves: another one goes on after the tokens already
-//                +-------+  received (same seed, same numerics, so the same tokens); an embedding is
-//                           lost: its picture is encoded again first
+//   Preparing -> Looking -> Generating -> Ended   (Looking: in the result cache, for answers that a
+//                           ^       |              repetition would give again; or following one
+//                           |       |              that is under way)
+//                           |       |  a decoder is gone or leaves: another one goes on after the tokens
+//                           already
+//                           +-------+  received (same seed, same numerics, so the same tokens); an
+//                                      embedding is lost: its picture is encoded again first
 //
 // Threads: its steps follow each other and never overlap, on the pool's or gRPC's threads. Cancel()
 // and Tick() may come at any time from any thread.
 // Ownership: shared by the calls under way and by the registry that cancels by id, hence shared_ptr.
-// The sink stays alive until its Done(), which is the session's last touch of it. The parts outlive
-// the session.
+// The session says everything to its log, whoever reads it. The parts outlive the session.
 #pragma once
 
 #include <cstdint>
@@ -24,45 +26,37 @@
 #include "common/base/clock.h"
 #include "common/base/mutex.h"
 #include "common/rpc/client_call.h"
+#include "common/rpc/trace_context.h"
 #include "prism/v1/router.pb.h"
 #include "services/router/attempt_state.h"
 #include "services/router/cancellation.h"
 #include "services/router/choice_text.h"
+#include "services/router/event_log.h"
 #include "services/router/generation_journal.h"
 #include "services/router/parts.h"
 #include "services/router/prompt_job.h"
 
 namespace prism {
 
-// Where the events of one chat go.
-//
-// Threads: called by the session's steps, one at a time, with no lock held; must not block.
-class ChatSink {
- public:
-  // An error ends the chat with it.
-  virtual absl::Status Emit(v1::ChatEvent event) = 0;
-  // The end; called exactly once, last.
-  virtual void Done(absl::Status status) = 0;
-
- protected:
-  ~ChatSink() = default;
-};
+using ChatLog = EventLog<v1::ChatEvent>;
+using ChatReader = EventReader<v1::ChatEvent>;
+using ChatSink = EventSink<v1::ChatEvent>;
 
 class ChatSession : public std::enable_shared_from_this<ChatSession> {
  public:
-  // Told once that the first token came (true) or that the chat ended before it (false); and that
-  // the chat ended.
+  // Told once that the first token came, and, always, that the chat ended and how.
   struct Hooks {
     std::function<void()> on_first_token;
-    std::function<void(ChatSession*)> on_end;
+    std::function<void(ChatSession*, const absl::Status&)> on_end;
   };
 
   // `request.generation_id` is set. `deadline` is the caller's, or the router's own if that is
-  // earlier.
-  ChatSession(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline, ChatSink* sink,
-              Hooks hooks);
+  // earlier. `trace`: of the chat here; its callees continue it.
+  ChatSession(const RouterParts* parts, v1::ChatRequest request, SteadyTime deadline, TraceContext trace,
+              std::shared_ptr<ChatLog> log, Hooks hooks);
+  ~ChatSession();
 
-  // Begins. The sink may be called before this returns.
+  // Begins. The log may be closed before this returns.
   void Start();
 
   // Ends the chat soon with `why` unless it has ended. REQUIRES: not OK.
@@ -78,7 +72,21 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
  private:
   using Stream = ClientStream<v1::GenerateRequest, v1::GenerateEvent>;
 
+  // Hears what the leader of this chat's answer hears.
+  class Follower;
+
   void Prepared(absl::StatusOr<PreparedPrompt> prompt);
+  // The key of the answer in the result cache; empty where it must not come from there.
+  std::string CacheKey() const;
+  void Look();
+  void OnTurn(ResultCache::Turn turn);
+  void Follow(const std::shared_ptr<GenerateLog>& log);
+  void OnFollowed(const absl::Status& status);
+  // Says a stored result.
+  void Replay(const v1::CachedResult& result);
+  // Has the followers hear what is new.
+  void Record(v1::GenerateEvent event);
+  void Place();
   absl::Status Adopt(PreparedPrompt prompt);
   void Generate(ReplicaUse decoder);
   v1::GenerateRequest AttemptRequest(uint32_t attempt) const;
@@ -86,6 +94,7 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   // Whether an event of this attempt counts; notes that it came.
   bool Note(uint32_t attempt, const v1::GenerateEvent& event) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status HandleEvent(const v1::GenerateEvent& event);
+  absl::Status CheckReceipts(const v1::GenerateEvent::Started& started) const;
   absl::Status OnStarted(const v1::GenerateEvent::Started& started);
   absl::Status OnToken(const v1::GenerateEvent::Token& token);
   absl::Status OnChoiceFinished(const v1::GenerateEvent::ChoiceFinished& finished);
@@ -100,6 +109,10 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   void Reencode(bool elsewhere, const absl::Status& why);
   void TryAnother(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
   void Complete();
+  v1::StageTimes Times() const;
+  void ObserveTimes(const v1::StageTimes& times);
+  // One line for a chat, linked to its trace.
+  void LogEnd(const absl::Status& status);
   void Fail(const absl::Status& status);
   void End(const absl::Status& status);
   bool AnyToken() const { return journal_.has_value() && journal_->any_token(); }
@@ -107,10 +120,11 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
 
   const RouterParts* const parts_;
   const std::string generation_id_;
+  const TraceContext trace_;
   const SteadyTime arrival_;
   const SteadyTime deadline_;
   const std::shared_ptr<Cancellation> cancellation_ = std::make_shared<Cancellation>();
-  ChatSink* const sink_;
+  const std::shared_ptr<ChatLog> log_;
   Hooks hooks_;
 
   // The steps' own; no lock, for they never overlap.
@@ -120,11 +134,20 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   std::optional<GenerationJournal> journal_;  // once the prompt is prepared
   std::vector<ChoiceText> texts_;             // of each choice
   uint64_t next_event_ = 0;
-  bool started_ = false;   // Started went to the sink
+  bool started_ = false;   // Started was said
   bool finished_ = false;  // the decoder said Finished
   bool ended_ = false;
-  absl::Status event_error_;  // why OnEvent() gave up its stream
+  absl::Status event_error_;        // why OnEvent() gave up its stream
+  std::optional<ReplicaUse> turn_;  // the decoder that the chat waited for, until it is used
   ReplicaUse decoder_;
+  std::string source_;  // who speaks: a decoder's address, or the result cache
+  // While the answer is for the result cache, too:
+  std::string cache_key_;
+  std::unique_ptr<ResultCache::Lead> lead_;
+  std::vector<v1::GenerateEvent> record_;  // what a follower that comes would have to hear
+  std::unique_ptr<Follower> follower_;
+  std::shared_ptr<void> stop_following_;
+  int leads_failed_ = 0;  // that we followed, by themselves
   uint32_t cached_tokens_ = 0;
   std::vector<v1::ImageReceipt> receipts_;
   v1::GenerateEvent::Finished decoder_times_;

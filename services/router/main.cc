@@ -1,10 +1,13 @@
 // prism-router: takes chats and spreads them over vision encoders and decoders.
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <memory>
+#include <sstream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/hash.h"
 #include "common/base/ids.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
@@ -14,11 +17,16 @@
 #include "common/rpc/server.h"
 #include "common/rpc/signals.h"
 #include "services/router/parts.h"
+#include "services/router/redis_result_store.h"
+#include "services/router/result_cache.h"
 #include "services/router/router_service.h"
 #include "services/router/tenant_file.h"
 
 namespace prism {
 namespace {
+
+// What leaders of answers that are asked for several times at once may have said and not finished.
+constexpr int64_t kResultsInFlightBytesMax = 64 << 20;
 
 struct Flags {
   ServiceFlags service{.port = 50051, .metrics_port = 9101};
@@ -30,6 +38,9 @@ struct Flags {
   int encode_timeout_s = 60;
   int64_t silence_timeout_ms = 5000;
   int64_t stuck_timeout_ms = 60000;
+  int journal_ttl_s = 120;
+  int orphan_timeout_s = 60;
+  int result_cache_ttl_s = 86400;
 };
 
 void AddFlags(FlagSet* set, Flags* flags) {
@@ -73,6 +84,56 @@ void AddFlags(FlagSet* set, Flags* flags) {
   set->Add("--stuck-timeout-ms", &flags->stuck_timeout_ms,
            "A decoder whose heartbeats say for so long that work is due and no step is done is given up",
            {.unit = "ms", .min = 100, .max = 3600000});
+  set->Add(
+      "--journal-bytes", &options.journal_bytes,
+      "All events that are kept for clients that come back; new resumable requests beyond it are refused",
+      {.unit = "bytes", .min = 1});
+  set->Add("--journal-ttl-s", &flags->journal_ttl_s,
+           "How long a resumable chat's events are kept after its end, or after its last client left",
+           {.unit = "s", .min = 1, .max = 86400});
+  set->Add("--orphan-timeout-s", &flags->orphan_timeout_s,
+           "How long a resumable chat runs on without a client", {.unit = "s", .min = 1, .max = 86400});
+  set->Add("--result-cache-bytes", &options.result_cache_bytes,
+           "Answers kept for requests that are greedy or name their seed; 0 keeps none",
+           {.unit = "bytes", .min = 0});
+  set->Add("--result-cache-ttl-s", &flags->result_cache_ttl_s, "How long an answer is kept",
+           {.unit = "s", .min = 1, .max = 31536000});
+  set->Add("--redis", &options.redis,
+           "Keeps these answers in a Redis server, HOST:PORT or unix:PATH, instead of memory");
+}
+
+// Null where no answers are kept.
+absl::StatusOr<std::unique_ptr<ResultCache>> MakeResultCache(const RouterOptions& options,
+                                                             RouterMetrics* metrics) {
+  std::unique_ptr<ResultStore> store;
+  if (!options.redis.empty()) {
+    PRISM_ASSIGN_OR_RETURN(RedisAddress address, ParseRedisAddress(options.redis));
+    store = std::make_unique<RedisResultStore>(
+        RedisResultStore::Options{.address = std::move(address),
+                                  .ttl = options.result_cache_ttl,
+                                  .value_bytes_max = ResultCache::kValueBytesMax,
+                                  .breaker_state = metrics->redis_breaker});
+  } else if (options.result_cache_bytes > 0) {
+    store = std::make_unique<MemoryResultStore>(options.result_cache_bytes, options.result_cache_ttl,
+                                                &Clock::Real());
+  } else {
+    return std::unique_ptr<ResultCache>();
+  }
+  return std::make_unique<ResultCache>(std::move(store), kResultsInFlightBytesMax, &Clock::Real(), metrics);
+}
+
+// A digest of all that makes ids of a chat and text of ids.
+std::string TemplateId(const std::string& folder) {
+  std::string bytes;
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "chat_template.json", "chat_template.jinja"}) {
+    std::ifstream file(absl::StrCat(folder, "/", name), std::ios::binary);
+    std::ostringstream content;
+    if (file) content << file.rdbuf();
+    absl::StrAppend(&bytes, name, ":", content.str().size(), ":", content.str());
+  }
+  const Sha256Digest digest = Sha256Of(bytes.data(), bytes.size());
+  return std::string(digest.begin(), digest.end());
 }
 
 absl::Status Serve(Flags flags) {
@@ -81,6 +142,9 @@ absl::Status Serve(Flags flags) {
   options.request_timeout = std::chrono::seconds(flags.request_timeout_s);
   options.encode_timeout = std::chrono::seconds(flags.encode_timeout_s);
   options.silence_timeout = std::chrono::milliseconds(flags.silence_timeout_ms);
+  options.journal_ttl = std::chrono::seconds(flags.journal_ttl_s);
+  options.orphan_timeout = std::chrono::seconds(flags.orphan_timeout_s);
+  options.result_cache_ttl = std::chrono::seconds(flags.result_cache_ttl_s);
   options.stuck_timeout = std::chrono::milliseconds(flags.stuck_timeout_ms);
   if (options.served_model_name.empty()) {
     options.served_model_name = std::filesystem::path(flags.model).lexically_normal().filename().string();
@@ -120,6 +184,7 @@ absl::Status Serve(Flags flags) {
   }
   AdmissionGate gate({.waiting_max = options.max_waiting, .wait_max = options.queue_wait}, std::move(tenants),
                      &Clock::Real(), &metrics);
+  PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<ResultCache> results, MakeResultCache(options, &metrics));
   TaskPool pool("prompt", options.threads, static_cast<size_t>(options.max_waiting) * 4 + 64);
   // 53 bits, so that a seed survives a JSON number.
   const RouterParts parts{.options = &options,
@@ -133,6 +198,8 @@ absl::Status Serve(Flags flags) {
                           .gate = &gate,
                           .media = &media,
                           .pool = &pool,
+                          .results = results.get(),
+                          .template_id = TemplateId(flags.model),
                           .metrics = &metrics,
                           .clock = &Clock::Real(),
                           .draw_seed = [] { return RandomBits64() >> 11; }};

@@ -22,6 +22,11 @@ Gauge Waiting(MetricRegistry* registry, const std::string& role) {
                             {{"role", role}});
 }
 
+Counter ResultCache(MetricRegistry* registry, const std::string& result) {
+  return registry->AddCounter("prism_result_cache_total", "Chats by what the result cache had for them.",
+                              {{"result", result}});
+}
+
 Counter Abort(MetricRegistry* registry, const std::string& by) {
   return registry->AddCounter("prism_stream_abort_total", "Streams that ended early, by who ended them.",
                               {{"by", by}});
@@ -48,18 +53,34 @@ RouterMetrics::RouterMetrics(MetricRegistry* registry)
                                        "Estimated time until all admitted chats have a decoder.")),
       media_bytes(registry->AddGauge("prism_router_media_bytes", "Bytes of the pictures kept.")),
       media_files(registry->AddGauge("prism_router_media_files", "Pictures kept.")),
+      journal_bytes(
+          registry->AddGauge("prism_router_journal_bytes", "Bytes of the events kept for clients' Resume.")),
+      journal_generations(registry->AddGauge("prism_router_journal_generations",
+                                             "Chats whose events are kept, running ones included.")),
+      result_cache_hit(ResultCache(registry, "hit")),
+      result_cache_miss(ResultCache(registry, "miss")),
+      result_cache_error(ResultCache(registry, "error")),
+      result_cache_bypass(ResultCache(registry, "bypass")),
+      redis_breaker(registry->AddGauge("prism_redis_breaker_state",
+                                       "Whether Redis is asked: 0 yes, 1 no, 2 one call tries.")),
       reject_invalid(Reject(registry, "invalid")),
       reject_queue_full(Reject(registry, "queue_full")),
       reject_wait(Reject(registry, "wait")),
       reject_deadline(Reject(registry, "deadline")),
       reject_media_full(Reject(registry, "media_full")),
       reject_no_replica(Reject(registry, "no_replica")),
+      reject_journal_full(Reject(registry, "journal_full")),
       ratelimit_concurrency(Limited(registry, "concurrency")),
       ratelimit_tokens(Limited(registry, "tokens")),
       encode_waiting(Waiting(registry, "vision-encoder")),
       generate_waiting(Waiting(registry, "decoder")),
       prompt_s(Stage(registry, "prompt", kRequestBuckets)),
+      fetch_s(Stage(registry, "fetch", kRequestBuckets)),
       encode_s(Stage(registry, "encode", kRequestBuckets)),
+      image_decode_s(Stage(registry, "image_decode", kRequestBuckets)),
+      preprocess_s(Stage(registry, "preprocess", kRequestBuckets)),
+      encoder_queue_s(Stage(registry, "encoder_queue", kRequestBuckets)),
+      tower_s(Stage(registry, "tower", kRequestBuckets)),
       encode_queue_s(Stage(registry, "encode_queue", kRequestBuckets)),
       dispatch_s(Stage(registry, "dispatch", kRequestBuckets)),
       queue_s(Stage(registry, "queue", kRequestBuckets)),
@@ -84,6 +105,10 @@ RouterMetrics::RouterMetrics(MetricRegistry* registry)
                                             "Chats sent to another decoder before their first token.")),
       resumes(registry->AddCounter("prism_router_resumes_total",
                                    "Streams that went on from another decoder after their first token.")),
+      reconnects(registry->AddCounter("prism_router_reconnects_total",
+                                      "Clients that came back to their chat through Resume.")),
+      attached(registry->AddCounter("prism_router_idempotent_attaches_total",
+                                    "Requests that found their idempotency key's chat.")),
       prompt_tokens(registry->AddCounter("prism_router_prompt_tokens_total", "Tokens of prompts.")),
       completion_tokens(registry->AddCounter("prism_router_completion_tokens_total", "Tokens of answers.")),
       cached_tokens(registry->AddCounter("prism_router_cached_tokens_total",

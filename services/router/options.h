@@ -13,6 +13,7 @@ inline constexpr int kToolBytesMax = 64 << 10;  // of one tool's JSON
 inline constexpr int kChoicesMax = 4;
 inline constexpr int kStopTokensMax = 64;
 inline constexpr int kLogitBiasMax = 1024;
+inline constexpr int kIdempotencyKeyBytesMax = 128;
 inline constexpr int kTopLogprobsMax = 20;
 inline constexpr int kIgnoreEosTokensMax = 4096;
 inline constexpr int kNameBytesMax = 256;  // user, cache_salt, ids of tool calls
@@ -43,6 +44,12 @@ struct RouterOptions {
   std::chrono::milliseconds poll_interval{250};        // of every replica
   std::chrono::milliseconds poll_timeout{2000};
   std::chrono::milliseconds resolve_interval{5000};  // of dns:/// names
+  int64_t result_cache_bytes = 64 << 20;             // in memory; 0: no results are kept there
+  std::chrono::milliseconds result_cache_ttl{86400000};
+  std::string redis;                                // HOST:PORT or unix:PATH; empty: memory
+  int64_t journal_bytes = int64_t{256} << 20;       // of the events kept for Resume
+  std::chrono::milliseconds journal_ttl{120000};    // after the end, or after the last reader left
+  std::chrono::milliseconds orphan_timeout{60000};  // a resumable chat that nobody reads runs so long
   std::chrono::milliseconds upload_idle = kUploadIdleMax;
   std::chrono::milliseconds media_idle{600000};  // an uploaded picture nobody uses is kept so long
 };

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "common/base/clock.h"
 #include "common/base/thread.h"
@@ -18,6 +19,7 @@
 #include "services/router/options.h"
 #include "services/router/replica_queue.h"
 #include "services/router/replica_set.h"
+#include "services/router/result_cache.h"
 
 namespace prism {
 
@@ -32,7 +34,9 @@ struct RouterParts {
   ReplicaQueue* generate_queue = nullptr;  // of `decoders`
   AdmissionGate* gate = nullptr;
   MediaStore* media = nullptr;
-  TaskPool* pool = nullptr;  // tokenises and hashes
+  TaskPool* pool = nullptr;        // tokenises and hashes
+  ResultCache* results = nullptr;  // null: no result is kept
+  std::string template_id;         // digest of chat template and tokenizer
   RouterMetrics* metrics = nullptr;
   const Clock* clock = nullptr;
   std::function<uint64_t()> draw_seed;  // for requests without one

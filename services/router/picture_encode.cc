@@ -7,6 +7,7 @@
 #include "common/base/status.h"
 #include "common/rpc/client_call.h"
 #include "common/rpc/deadline.h"
+#include "common/rpc/trace_context.h"
 #include "common/wire/status_codec.h"
 
 namespace prism {
@@ -164,7 +165,9 @@ void PictureEncode::Encode(const AttemptPtr& attempt) {
   request.set_cache_salt(request_.cache_salt);
   Track(attempt, EncodeCall::Start(
                      std::move(request), CallDeadline(),
-                     [stub](auto* context, auto* message, auto* response, auto done) {
+                     [stub, traceparent = request_.traceparent](auto* context, auto* message, auto* response,
+                                                                auto done) {
+                       SetTraceparent(context, traceparent);
                        stub->async()->Encode(context, message, response, std::move(done));
                      },
                      [self, attempt](const absl::Status& status, v1::EncodeResponse response) {

@@ -35,6 +35,7 @@ struct PictureRequest {
   std::string path;  // of the picture in the request: "messages.0.content.1"
   SteadyTime deadline;
   std::vector<size_t> avoid;  // encoders to leave out where another one is ready
+  std::string traceparent;    // empty: none
   Share share;
 };
 

@@ -25,6 +25,13 @@ absl::Status AsContextLength(const absl::Status& status) {
   return ErrorWithReason(status.code(), status.message(), kReasonContextLength);
 }
 
+void TakeLonger(const v1::EncodeTimes& times, v1::EncodeTimes* longest) {
+  longest->set_decode_s(std::max(longest->decode_s(), times.decode_s()));
+  longest->set_preprocess_s(std::max(longest->preprocess_s(), times.preprocess_s()));
+  longest->set_queue_s(std::max(longest->queue_s(), times.queue_s()));
+  longest->set_encode_s(std::max(longest->encode_s(), times.encode_s()));
+}
+
 }  // namespace
 
 // Collects the answers of all pictures; the last one goes on. A picture that fails ends the others.
@@ -39,12 +46,13 @@ struct PromptJob::Round {
 };
 
 PromptJob::PromptJob(const RouterParts* parts, v1::ChatRequest request, PromptPurpose purpose,
-                     SteadyTime deadline, std::shared_ptr<Cancellation> cancellation)
+                     SteadyTime deadline, std::shared_ptr<Cancellation> cancellation, std::string traceparent)
     : parts_(parts),
       request_(std::move(request)),
       purpose_(purpose),
       deadline_(deadline),
-      cancellation_(std::move(cancellation)) {}
+      cancellation_(std::move(cancellation)),
+      traceparent_(std::move(traceparent)) {}
 
 void PromptJob::Start(DoneFn done) {
   done_ = std::move(done);
@@ -75,8 +83,10 @@ void PromptJob::Prepare() {
   stage_start_ = parts_->clock->Now();
   absl::Status status = cancellation_->status();
   if (status.ok()) status = PrepareText();
+  const SteadyTime rendered = parts_->clock->Now();
+  prompt_s_ += SecondsBetween(stage_start_, rendered);
   if (status.ok()) status = HoldPictures();
-  prompt_s_ += SecondsBetween(stage_start_, parts_->clock->Now());
+  fetch_s_ += SecondsBetween(rendered, parts_->clock->Now());
   if (!status.ok()) return Finish(status);
   if (pictures_.empty()) return Assemble();
   EncodeAll({});
@@ -154,6 +164,7 @@ void PromptJob::EncodeAll(const std::vector<size_t>& avoid) {
                           .path = pictures_[i].path,
                           .deadline = deadline_,
                           .avoid = avoid,
+                          .traceparent = traceparent_,
                           .share = ShareOf(PictureCost(pictures_[i].frame_bytes.size()))},
                          round->cancellation,
                          [self = shared_from_this(), round, i](absl::StatusOr<EncodedPicture> result) {
@@ -178,6 +189,7 @@ void PromptJob::Encoded(std::vector<absl::StatusOr<EncodedPicture>> results) {
   absl::Status error;
   for (absl::StatusOr<EncodedPicture>& result : results) {
     if (result.ok()) {
+      TakeLonger(result->response.times(), &encode_times_);
       handles_.push_back(std::move(*result->response.mutable_handle()));
       encoders_.push_back(result->encoder);
     } else if (error.ok() || (absl::IsCancelled(error) && !absl::IsCancelled(result.status()))) {
@@ -209,7 +221,9 @@ void PromptJob::Assemble() {
   prompt_s_ += SecondsBetween(stage_start_, parts_->clock->Now());
   if (prepared.ok()) {
     prepared->prompt_s = prompt_s_;
+    prepared->fetch_s = fetch_s_;
     prepared->encode_s = encode_s_;
+    prepared->encode_times = encode_times_;
     if (ticket_ != nullptr && !dispatched_) return Dispatch(*std::move(prepared));
   }
   Finish(std::move(prepared));

@@ -31,8 +31,10 @@ struct PreparedPrompt {
   std::vector<v1::ImageSpan> spans;          // ascending; one a picture or temporal patch of a clip
   std::vector<v1::EmbeddingHandle> handles;  // one a picture or clip, in the order of the spans
   int64_t image_tokens = 0;
-  double prompt_s = 0;  // checking, rendering, tokenising
-  double encode_s = 0;  // all pictures, together
+  double prompt_s = 0;           // checking, rendering, tokenising
+  double fetch_s = 0;            // having the pictures' files
+  double encode_s = 0;           // all pictures, together
+  v1::EncodeTimes encode_times;  // the longest of any picture, stage by stage
   // Of a chat's first prompt: the decoder whose turn it was given.
   std::optional<ReplicaUse> decoder;
 };
@@ -47,9 +49,9 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
  public:
   using DoneFn = std::function<void(absl::StatusOr<PreparedPrompt>)>;
 
-  // The request stays with the job.
+  // The request stays with the job. `traceparent`: of the trace that encoders continue; empty: none.
   PromptJob(const RouterParts* parts, v1::ChatRequest request, PromptPurpose purpose, SteadyTime deadline,
-            std::shared_ptr<Cancellation> cancellation);
+            std::shared_ptr<Cancellation> cancellation, std::string traceparent = "");
 
   // ResourceExhausted when the chat is not admitted or the pool is full; otherwise the errors of
   // ValidateChat, ChatFormat, MediaStore and PictureEncode; Unavailable with NO_REPLICA at once when a
@@ -98,6 +100,7 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
   const PromptPurpose purpose_;
   const SteadyTime deadline_;
   const std::shared_ptr<Cancellation> cancellation_;
+  const std::string traceparent_;
   DoneFn done_;
   std::shared_ptr<AdmissionGate::Ticket> ticket_;  // of a chat that was admitted
   bool dispatched_ = false;
@@ -107,6 +110,8 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
   std::vector<size_t> encoders_;  // that hold them
   SteadyTime stage_start_;
   double prompt_s_ = 0;
+  double fetch_s_ = 0;
+  v1::EncodeTimes encode_times_;
   double encode_s_ = 0;
 };
 

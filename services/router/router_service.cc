@@ -1,11 +1,13 @@
 #include "services/router/router_service.h"
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/ids.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
@@ -19,12 +21,10 @@
 namespace prism {
 namespace {
 
-// Events that may wait for a slow reader.
-constexpr size_t kPendingEventsMax = 16384;
+// Events that a stream takes from its chat's log ahead of its peer's reading; the rest waits there.
+constexpr size_t kEventsAheadMax = 64;
 constexpr int64_t kRetryMs = 1000;
 constexpr int kCancelIdsMax = 1024;
-
-std::string NewGenerationId() { return absl::HexStringToBytes(NewId()); }
 
 // Why a call's peer is gone, as far as it can be told.
 absl::Status GoneStatus(SteadyTime deadline) {
@@ -34,54 +34,85 @@ absl::Status GoneStatus(SteadyTime deadline) {
   return absl::CancelledError("the caller is gone");
 }
 
-// Ties an RPC to its session, whichever is there first.
-class SessionLink {
+// Ties an RPC to its reader of a chat's events, whichever is there first.
+class ReaderLink {
  public:
-  void Attach(std::shared_ptr<ChatSession> session) ABSL_LOCKS_EXCLUDED(mutex_) {
+  explicit ReaderLink(const grpc::CallbackServerContext& context) : deadline_(DeadlineOf(context)) {}
+
+  void Attach(std::shared_ptr<ChatReader> reader) ABSL_LOCKS_EXCLUDED(mutex_) {
     {
       MutexLock lock(&mutex_);
       if (!gone_) {
-        session_ = std::move(session);
+        reader_ = std::move(reader);
         return;
       }
     }
-    session->Cancel(absl::CancelledError("the caller is gone"));
+    reader->Stop(GoneStatus(deadline_));
+  }
+  void Pump() ABSL_LOCKS_EXCLUDED(mutex_) {
+    std::shared_ptr<ChatReader> reader;
+    {
+      MutexLock lock(&mutex_);
+      reader = reader_;
+    }
+    if (reader != nullptr) reader->Pump();
   }
   void PeerGone() ABSL_LOCKS_EXCLUDED(mutex_) {
-    std::shared_ptr<ChatSession> session;
+    std::shared_ptr<ChatReader> reader;
     {
       MutexLock lock(&mutex_);
       gone_ = true;
-      session = std::move(session_);
+      reader = std::move(reader_);
     }
-    if (session != nullptr) session->Cancel(GoneStatus(session->deadline()));
+    if (reader != nullptr) reader->Stop(GoneStatus(deadline_));
   }
 
  private:
+  const SteadyTime deadline_;
   Mutex mutex_;
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;
-  std::shared_ptr<ChatSession> session_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<ChatReader> reader_ ABSL_GUARDED_BY(mutex_);
 };
 
 class ChatReactor final : public WriteReactor<v1::ChatEvent>, public ChatSink {
  public:
-  explicit ChatReactor(grpc::CallbackServerContext* context) : WriteReactor(context, kPendingEventsMax) {}
+  explicit ChatReactor(grpc::CallbackServerContext* context)
+      : WriteReactor(context, kEventsAheadMax + 1), link_(*context) {}
 
-  void Attach(std::shared_ptr<ChatSession> session) { link_.Attach(std::move(session)); }
+  void Attach(std::shared_ptr<ChatReader> reader) { link_.Attach(std::move(reader)); }
+  bool Ready() override {
+    if (pending() < kEventsAheadMax) return true;
+    full_ = true;
+    // It may have been written just now.
+    return pending() < kEventsAheadMax;
+  }
   absl::Status Emit(v1::ChatEvent event) override { return WriteReactor::Emit(std::move(event)); }
-  void Done(absl::Status status) override { WriteReactor::Done(std::move(status)); }
+  void Done(absl::Status status) override {
+    if (absl::IsResourceExhausted(status) && pending() >= kEventsAheadMax) {
+      WriteReactor::GiveUp(std::move(status));
+    } else {
+      WriteReactor::Done(std::move(status));
+    }
+  }
 
  private:
   void OnPeerGone() override { link_.PeerGone(); }
-  SessionLink link_;
+  void OnWritten() override {
+    if (!full_ || pending() > kEventsAheadMax / 2) return;
+    full_ = false;
+    link_.Pump();
+  }
+  std::atomic<bool> full_{false};  // the reader waits for room
+  ReaderLink link_;
 };
 
 // Collects the events of a chat into one response.
 class ChatUnaryReactor final : public grpc::ServerUnaryReactor, public ChatSink {
  public:
-  explicit ChatUnaryReactor(v1::ChatResponse* response) : response_(response) {}
+  ChatUnaryReactor(const grpc::CallbackServerContext& context, v1::ChatResponse* response)
+      : response_(response), link_(context) {}
 
-  void Attach(std::shared_ptr<ChatSession> session) { link_.Attach(std::move(session)); }
+  void Attach(std::shared_ptr<ChatReader> reader) { link_.Attach(std::move(reader)); }
 
   absl::Status Emit(v1::ChatEvent event) override {
     if (event.has_started()) *response_->mutable_started() = std::move(*event.mutable_started());
@@ -112,7 +143,7 @@ class ChatUnaryReactor final : public grpc::ServerUnaryReactor, public ChatSink 
   void OnDone() override { delete this; }
 
   v1::ChatResponse* const response_;
-  SessionLink link_;
+  ReaderLink link_;
 };
 
 // Takes a file in chunks and keeps it.
@@ -209,54 +240,69 @@ RouterService::RouterService(const RouterParts* parts)
       created_unix_s_(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(
                                                 std::chrono::system_clock::now().time_since_epoch())
                                                 .count())),
-      sessions_(parts),
+      sessions_(parts, incarnation_),
       idle_watch_("upload-idle", parts->options->upload_idle) {}
 
 SteadyTime RouterService::ChatDeadline(const grpc::CallbackServerContext& context) const {
   return EarlierOf(DeadlineOf(context), Clock::Real().Now(), parts_->options->request_timeout);
 }
 
-absl::StatusOr<std::shared_ptr<ChatSession>> RouterService::Admit(const grpc::CallbackServerContext& context,
-                                                                  const v1::ChatRequest& request,
-                                                                  ChatSink* sink) {
+absl::StatusOr<SessionRegistry::Chat> RouterService::Admit(const grpc::CallbackServerContext& context,
+                                                           const v1::ChatRequest& request) {
   parts_->metrics->requests.Increment();
-  if (!request.generation_id().empty() && request.generation_id().size() != 16) {
-    return FieldViolation("generation_id",
-                          absl::StrCat("has ", request.generation_id().size(), " bytes, want 16"));
-  }
   if (const absl::Status ready = parts_->decoders->ready(); !ready.ok()) {
     parts_->metrics->reject_no_replica.Increment();
     return ready;
   }
-  v1::ChatRequest copy = request;
-  if (copy.generation_id().empty()) copy.set_generation_id(NewGenerationId());
-  return sessions_.Add(std::move(copy), ChatDeadline(context), sink);
+  return sessions_.Add(request, ChatDeadline(context), ContinueTrace(TraceparentOf(context)));
+}
+
+template <typename Reactor>
+void RouterService::ServeChat(const grpc::CallbackServerContext& context, const v1::ChatRequest& request,
+                              Reactor* reactor) {
+  absl::StatusOr<SessionRegistry::Chat> chat = Admit(context, request);
+  if (!chat.ok()) return reactor->Done(chat.status());
+  absl::StatusOr<std::shared_ptr<ChatReader>> reader = chat->log->Attach(reactor, 0);
+  PRISM_CHECK(reader.ok());
+  reactor->Attach(*reader);
+  if (chat->session != nullptr) {
+    chat->session->Start();
+  } else {
+    (*reader)->Pump();
+  }
 }
 
 grpc::ServerWriteReactor<v1::ChatEvent>* RouterService::Chat(grpc::CallbackServerContext* context,
                                                              const v1::ChatRequest* request) {
   auto* const reactor = new ChatReactor(context);
-  const absl::StatusOr<std::shared_ptr<ChatSession>> session = Admit(*context, *request, reactor);
-  if (!session.ok()) {
-    reactor->Done(session.status());
-  } else {
-    reactor->Attach(*session);
-    (*session)->Start();
-  }
+  ServeChat(*context, *request, reactor);
   return reactor;
 }
 
 grpc::ServerUnaryReactor* RouterService::ChatUnary(grpc::CallbackServerContext* context,
                                                    const v1::ChatRequest* request,
                                                    v1::ChatResponse* response) {
-  auto* const reactor = new ChatUnaryReactor(response);
-  const absl::StatusOr<std::shared_ptr<ChatSession>> session = Admit(*context, *request, reactor);
-  if (!session.ok()) {
-    reactor->Done(session.status());
-  } else {
-    reactor->Attach(*session);
-    (*session)->Start();
+  auto* const reactor = new ChatUnaryReactor(*context, response);
+  ServeChat(*context, *request, reactor);
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::ChatEvent>* RouterService::Resume(grpc::CallbackServerContext* context,
+                                                               const v1::ResumeRequest* request) {
+  auto* const reactor = new ChatReactor(context);
+  const absl::StatusOr<std::shared_ptr<ChatLog>> log = sessions_.Find(request->generation_id());
+  if (!log.ok()) {
+    reactor->Done(log.status());
+    return reactor;
   }
+  const absl::StatusOr<std::shared_ptr<ChatReader>> reader = (*log)->Attach(reactor, request->from());
+  if (!reader.ok()) {
+    reactor->Done(reader.status());
+    return reactor;
+  }
+  parts_->metrics->reconnects.Increment();
+  reactor->Attach(*reader);
+  (*reader)->Pump();
   return reactor;
 }
 

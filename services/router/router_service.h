@@ -27,6 +27,8 @@ class RouterService final : public v1::Router::CallbackService {
                                                          v1::PutMediaResponse* response) override;
   grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
                                    v1::CancelResponse* response) override;
+  grpc::ServerWriteReactor<v1::ChatEvent>* Resume(grpc::CallbackServerContext* context,
+                                                  const v1::ResumeRequest* request) override;
   grpc::ServerUnaryReactor* CountTokens(grpc::CallbackServerContext* context, const v1::ChatRequest* request,
                                         v1::CountTokensResponse* response) override;
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
@@ -50,8 +52,12 @@ class RouterService final : public v1::Router::CallbackService {
  private:
   // When a chat has to be done: the caller's deadline or --request-timeout-s.
   SteadyTime ChatDeadline(const grpc::CallbackServerContext& context) const;
-  absl::StatusOr<std::shared_ptr<ChatSession>> Admit(const grpc::CallbackServerContext& context,
-                                                     const v1::ChatRequest& request, ChatSink* sink);
+  absl::StatusOr<SessionRegistry::Chat> Admit(const grpc::CallbackServerContext& context,
+                                              const v1::ChatRequest& request);
+  // Admits the chat and has `reactor`, a ChatSink, read it from the start.
+  template <typename Reactor>
+  void ServeChat(const grpc::CallbackServerContext& context, const v1::ChatRequest& request,
+                 Reactor* reactor);
 
   const RouterParts* const parts_;
   const std::string incarnation_;  // 16 bytes

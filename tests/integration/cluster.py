@@ -28,7 +28,8 @@ SLOW = float(os.environ.get("PRISM_TEST_SLOWDOWN", "1"))
 class Cluster:
     """`prism up` with a micro checkpoint, or with the demo model where that is None; use as a context manager."""
 
-    def __init__(self, model="moe-micro", encoders=1, decoders=1, tensor_parallel=1, extra=()):
+    def __init__(self, model="moe-micro", encoders=1, decoders=1, tensor_parallel=1, extra=(), result_cache_bytes=0):
+        # No result cache unless a test is about it: the same question is asked twice to be computed twice.
         self.log_dir = tempfile.TemporaryDirectory(prefix="prism_test_")
         self.state_file = Path(self.log_dir.name) / "state.json"
         if model is not None:
@@ -38,7 +39,7 @@ class Cluster:
         command = [str(BIN / "prism"), "up", *which,
                    "--port", str(free_port()), "--vision-encoders", str(encoders), "--decoders", str(decoders),
                    "--tensor-parallel-size", str(tensor_parallel), "--log-dir", self.log_dir.name,
-                   "--state-file", str(self.state_file), *extra]
+                   "--state-file", str(self.state_file), "--result-cache-bytes", str(result_cache_bytes), *extra]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.stderr = []
         self.reader = threading.Thread(target=lambda: self.stderr.extend(self.process.stderr), daemon=True)

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/base64.h"
@@ -51,6 +52,10 @@ class FakeRouter final : public v1::Router::Service {
     {
       MutexLock lock(&mutex_);
       last_request_ = *request;
+      const auto trace = context->client_metadata().find("traceparent");
+      if (trace != context->client_metadata().end()) {
+        last_traceparent_ = std::string(trace->second.data(), trace->second.size());
+      }
     }
     ++num_chats_;
     std::string says;
@@ -65,19 +70,36 @@ class FakeRouter final : public v1::Router::Service {
           ErrorWithReason(absl::StatusCode::kResourceExhausted, "too many chats wait", kReasonQueueFull),
           2000));
     }
+    if (says == "key reused") {
+      return ToGrpc(ErrorWithReason(absl::StatusCode::kAlreadyExists, "was used for another request",
+                                    kReasonIdempotencyKeyReused));
+    }
     if (says == "broken") return ToGrpc(absl::InternalError("segment 0x7fff00001111"));
 
     const uint32_t num_choices = std::max(1u, request->num_choices());
+    uint64_t number = 0;
+    const auto say = [&](v1::ChatEvent& event) {
+      event.set_number(number++);
+      {
+        MutexLock lock(&mutex_);
+        if (event.has_started()) said_.clear();
+        said_.push_back(event);
+      }
+      return writer->Write(event);
+    };
     v1::ChatEvent event;
     event.mutable_started()->set_model("micro");
     event.mutable_started()->set_prompt_tokens(4);
+    event.mutable_started()->set_generation_id(std::string(16, '\xab'));
+    event.mutable_started()->set_num_choices(num_choices);
+    event.mutable_started()->set_resumable(request->resumable());
     if (request->return_token_ids()) event.mutable_started()->add_prompt_token_ids(42);
-    writer->Write(event);
+    say(event);
     if (says == "silent after start") return WaitForCancel(context);
     if (says == "slow") std::this_thread::sleep_for(milliseconds(400));
     if (says == "flood") {
       event.mutable_delta()->set_text(std::string(8 << 10, 'w'));
-      while (writer->Write(event)) ++num_flooded_;
+      while (say(event)) ++num_flooded_;
       ++num_cancelled_;
       return grpc::Status::CANCELLED;
     }
@@ -94,7 +116,7 @@ class FakeRouter final : public v1::Router::Service {
           token.set_logprob(-0.25);
           for (uint32_t i = 0; i < request->sampling().top_logprobs(); ++i) token.add_top()->set_text("alt");
         }
-        writer->Write(event);
+        say(event);
       }
       if (says == "late fail") return ToGrpc(absl::UnavailableError("decoder at 10.1.2.3:50071 died"));
     }
@@ -103,13 +125,32 @@ class FakeRouter final : public v1::Router::Service {
       event.Clear();
       event.mutable_choice_finished()->set_choice(choice);
       event.mutable_choice_finished()->set_finish_reason("stop");
-      writer->Write(event);
+      say(event);
     }
     event.Clear();
     v1::ChatUsage& usage = *event.mutable_finished()->mutable_usage();
     usage.set_prompt_tokens(4);
     usage.set_completion_tokens(2);
-    writer->Write(event);
+    say(event);
+    return grpc::Status::OK;
+  }
+
+  // The last chat's events again.
+  grpc::Status Resume(grpc::ServerContext*, const v1::ResumeRequest* request,
+                      grpc::ServerWriter<v1::ChatEvent>* writer) override {
+    if (request->generation_id() != std::string(16, '\xab')) {
+      return ToGrpc(absl::NotFoundError("generation is not known"));
+    }
+    MutexLock lock(&mutex_);
+    for (const v1::ChatEvent& event : said_) {
+      if (event.number() >= request->from()) writer->Write(event);
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Cancel(grpc::ServerContext*, const v1::CancelRequest* request, v1::CancelResponse*) override {
+    MutexLock lock(&mutex_);
+    cancelled_id_ = request->generation_ids(0);
     return grpc::Status::OK;
   }
 
@@ -142,6 +183,14 @@ class FakeRouter final : public v1::Router::Service {
     MutexLock lock(&mutex_);
     return last_request_;
   }
+  std::string last_traceparent() {
+    MutexLock lock(&mutex_);
+    return last_traceparent_;
+  }
+  std::string cancelled_id() {
+    MutexLock lock(&mutex_);
+    return cancelled_id_;
+  }
   std::map<std::string, std::string> media() {
     MutexLock lock(&mutex_);
     return media_;
@@ -159,6 +208,9 @@ class FakeRouter final : public v1::Router::Service {
   }
   Mutex mutex_;
   v1::ChatRequest last_request_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::ChatEvent> said_ ABSL_GUARDED_BY(mutex_);
+  std::string cancelled_id_ ABSL_GUARDED_BY(mutex_);
+  std::string last_traceparent_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::string> media_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -252,6 +304,106 @@ TEST_F(GatewayTest, StreamsEveryChoiceWithItsIndexAndIds) {
   EXPECT_EQ(Json::parse(events[1])["choices"][0]["index"], 1);
   EXPECT_EQ(Json::parse(events[3])["choices"][0]["token_ids"].dump(), "[101]");
   EXPECT_EQ(Json::parse(events[7])["choices"][0]["finish_reason"], "stop");
+}
+
+// The SSE ids of a stream's events; -1 for those without.
+std::vector<int> SseIds(const std::string& body) {
+  std::vector<int> ids;
+  for (const absl::string_view event : absl::StrSplit(body, "\n\n", absl::SkipEmpty())) {
+    int id = -1;
+    if (absl::StartsWith(event, "id: ")) {
+      EXPECT_TRUE(absl::SimpleAtoi(event.substr(4, event.find('\n') - 4), &id)) << event;
+    }
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+constexpr char kFakeId[] = "abababababababababababababababab";
+
+TEST_F(GatewayTest, AResumableStreamNumbersItsEvents) {
+  Start();
+  const RawResponse plain = Chat(Body("hi", R"(,"stream":true)"));
+  EXPECT_THAT(SseIds(plain.body), ElementsAre(-1, -1, -1, -1, -1));
+  const RawResponse response = Chat(Body("hi", R"(,"stream":true,"resumable":true,"n":2)"));
+  EXPECT_TRUE(router_.last_request().resumable());
+  // Two roles for one event, four texts, two ends, [DONE].
+  EXPECT_THAT(SseIds(response.body), ElementsAre(-1, 0, 1, 2, 3, 4, 5, 6, -1)) << response.body;
+  EXPECT_THAT(response.body, HasSubstr(absl::StrCat(R"("prism":{"generation_id":")", kFakeId, "\"}")));
+  EXPECT_THAT(response.body, HasSubstr(absl::StrCat(R"("id":"chatcmpl-)", kFakeId)));
+  EXPECT_EQ(Chat(Body("hi", R"(,"resumable":true)")).status, 400);
+}
+
+TEST_F(GatewayTest, AClientComesBackWithTheLastIdItSaw) {
+  Start();
+  const RawResponse whole =
+      Chat(Body("hi", R"(,"stream":true,"resumable":true,"logprobs":true,"return_token_ids":true)"));
+  const std::string path = absl::StrCat("/v1/generations/", kFakeId, "/events");
+  const auto get = [&](const std::string& query, const std::string& headers = "") {
+    return Ask(
+        absl::StrCat("GET ", path, query, " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", headers, "\r\n"));
+  };
+  // But for the prompt's ids, which nobody asked for again, it is the same stream.
+  const RawResponse again = get("");
+  EXPECT_EQ(again.status, 200);
+  EXPECT_THAT(again.head, HasSubstr("text/event-stream"));
+  EXPECT_THAT(SseIds(again.body), ElementsAre(0, 1, 2, 3, -1));
+  for (const RawResponse& rest : {get("?from=2"), get("?from=0", "Last-Event-ID: 1\r\n")}) {
+    EXPECT_THAT(SseIds(rest.body), ElementsAre(2, 3, -1));
+    const size_t tail = whole.body.find("id: 2\n");
+    ASSERT_NE(tail, std::string::npos);
+    EXPECT_EQ(rest.body, whole.body.substr(tail));
+  }
+  EXPECT_THAT(SseIds(get("?from=4&include_usage=true").body), ElementsAre(-1, -1));
+  EXPECT_THAT(get("?include_usage=true").body, HasSubstr(R"("usage":{"prompt_tokens":4)"));
+}
+
+TEST_F(GatewayTest, RefusesToResumeWhatThereIsNot) {
+  Start();
+  Chat(Body("hi", R"(,"stream":true,"resumable":true)"));
+  const auto status = [&](const std::string& id, const std::string& query, const std::string& headers = "") {
+    return Ask(absl::StrCat("GET /v1/generations/", id, "/events", query,
+                            " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", headers, "\r\n"))
+        .status;
+  };
+  EXPECT_EQ(status(kFakeId, ""), 200);
+  EXPECT_EQ(status(absl::StrCat("chatcmpl-", kFakeId), "?from=1"), 200);
+  EXPECT_EQ(status("0123456789abcdef0123456789abcdef", ""), 404);
+  EXPECT_EQ(status("short", ""), 404);
+  EXPECT_EQ(status(kFakeId, "?from=x"), 400);
+  EXPECT_EQ(status(kFakeId, "?from=6"), 400) << "there are 5 events";
+  EXPECT_EQ(status(kFakeId, "", "Last-Event-ID: 18446744073709551615\r\n"), 400);
+}
+
+TEST_F(GatewayTest, AGenerationIsCancelledByItsId) {
+  Start();
+  const auto remove = [&](const std::string& id) {
+    return Ask(absl::StrCat("DELETE /v1/generations/", id,
+                            " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+        .status;
+  };
+  EXPECT_EQ(remove(kFakeId), 200);
+  EXPECT_EQ(router_.cancelled_id(), std::string(16, '\xab'));
+  EXPECT_EQ(remove("nonsense"), 404);
+}
+
+TEST_F(GatewayTest, PassesTheIdempotencyKeyOn) {
+  Start();
+  EXPECT_EQ(Chat(Body("hi"), "Idempotency-Key: order-66\r\n").status, 200);
+  EXPECT_EQ(router_.last_request().idempotency_key(), "order-66");
+  const RawResponse refused = Chat(Body("key reused"), "Idempotency-Key: order-66\r\n");
+  EXPECT_EQ(refused.status, 409);
+  EXPECT_EQ(Json::parse(refused.body)["error"]["type"], "ConflictError");
+}
+
+TEST_F(GatewayTest, TheRouterGoesOnWithTheClientsTrace) {
+  Start();
+  const std::string trace = "0af7651916cd43dd8448eb211c80319c";
+  Chat(Body("hi"), "traceparent: 00-" + trace + "-b7ad6b7169203331-01\r\n");
+  EXPECT_THAT(router_.last_traceparent(), testing::StartsWith("00-" + trace + "-"));
+  EXPECT_THAT(router_.last_traceparent(), testing::Not(HasSubstr("b7ad6b7169203331"))) << "a span of our own";
+  Chat(Body("hi"), "traceparent: \x01nonsense\r\n");
+  EXPECT_EQ(router_.last_traceparent().size(), 55u);
 }
 
 TEST_F(GatewayTest, BeginsAStreamAfterAWhileEvenWithoutAToken) {

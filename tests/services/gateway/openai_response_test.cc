@@ -83,12 +83,21 @@ TEST(ChunkTest, FinishesWithAReasonOfItsOwn) {
 }
 
 TEST(ChunkTest, TellsTheUsageWithoutChoices) {
-  v1::ChatUsage usage;
+  v1::ChatEvent::Finished finished;
+  v1::ChatUsage& usage = *finished.mutable_usage();
   usage.set_prompt_tokens(10);
   usage.set_completion_tokens(3);
   usage.set_cached_tokens(4);
   usage.set_image_tokens(6);
-  const Json chunk = Json::parse(UsageChunk(Head(), usage));
+  finished.set_attempts(2);
+  v1::ImageReceipt& receipt = *finished.add_receipts();
+  receipt.set_content_key("\x01\x02");
+  receipt.set_num_tokens(6);
+  receipt.set_digest("\xff");
+  const Json chunk = Json::parse(UsageChunk(Head(), finished));
+  EXPECT_EQ(
+      chunk["prism"].dump(),
+      R"({"from_result_cache":false,"attempts":2,"receipts":[{"content_key":"0102","num_tokens":6,"digest":"ff","cached":false}]})");
   EXPECT_EQ(chunk["choices"].dump(), "[]");
   EXPECT_EQ(
       chunk["usage"].dump(),

@@ -154,6 +154,8 @@ class FakeEncoder final : public v1::VisionEncoder::CallbackService {
       handle->set_hidden_size(kFakeHidden);
       handle->set_num_deepstack(kFakeDeepstack);
       response->set_media_sha256(FakeSha(bytes));
+      response->mutable_times()->set_decode_s(0.5);
+      response->mutable_times()->set_encode_s(0.125);
       return absl::OkStatus();
     });
   }

@@ -76,6 +76,7 @@ class RouterServiceTest : public testing::Test {
     options_.served_model_name = "micro";
     options_.poll_interval = milliseconds(20);
     options_.silence_timeout = Patient(milliseconds(5000));
+    options_.result_cache_bytes = 0;
   }
 
   void SetUp() override {
@@ -124,6 +125,11 @@ class RouterServiceTest : public testing::Test {
     media_ = std::make_unique<MediaStore>(options_.media_bytes, options_.media_idle, &Clock::Real(),
                                           metrics_.get());
     pool_ = std::make_unique<TaskPool>("prompt", 2, 1024);
+    if (options_.result_cache_bytes > 0) {
+      auto store = std::make_unique<MemoryResultStore>(options_.result_cache_bytes, milliseconds(3600000),
+                                                       &Clock::Real());
+      results_ = std::make_unique<ResultCache>(std::move(store), 1 << 20, &Clock::Real(), metrics_.get());
+    }
     parts_ = {.options = &options_,
               .model = &model_,
               .tokenizer = tokenizer_.get(),
@@ -135,6 +141,8 @@ class RouterServiceTest : public testing::Test {
               .gate = gate_.get(),
               .media = media_.get(),
               .pool = pool_.get(),
+              .results = results_.get(),
+              .template_id = "template",
               .metrics = metrics_.get(),
               .clock = &Clock::Real(),
               .draw_seed = [] { return uint64_t{4711}; }};
@@ -202,6 +210,48 @@ class RouterServiceTest : public testing::Test {
     return heard;
   }
 
+  // Events from number `from` on.
+  Heard Resume(const std::string& generation_id, uint64_t from) {
+    grpc::ClientContext context;
+    SetDeadline(&context, Clock::Real().Now() + kSoon);
+    v1::ResumeRequest request;
+    request.set_generation_id(generation_id);
+    request.set_from(from);
+    Heard heard;
+    const std::unique_ptr<grpc::ClientReader<v1::ChatEvent>> reader = stub_->Resume(&context, request);
+    v1::ChatEvent event;
+    while (reader->Read(&event)) {
+      EXPECT_EQ(event.number(), from + heard.events.size()) << "a gap or a repeat";
+      heard.events.push_back(event);
+    }
+    heard.status = FromGrpc(reader->Finish());
+    return heard;
+  }
+  // Reads `count` events of a chat, then vanishes.
+  Heard ChatAndVanish(const v1::ChatRequest& request, size_t count) {
+    grpc::ClientContext context;
+    Heard heard;
+    const std::unique_ptr<grpc::ClientReader<v1::ChatEvent>> reader = stub_->Chat(&context, request);
+    v1::ChatEvent event;
+    while (heard.events.size() < count && reader->Read(&event)) heard.events.push_back(event);
+    context.TryCancel();
+    while (reader->Read(&event)) continue;
+    heard.status = FromGrpc(reader->Finish());
+    return heard;
+  }
+  // Decoders that hold back the answer from token `index` on until `go` is set.
+  void HoldAt(size_t held, std::atomic<bool>* go, std::atomic<bool>* gone = nullptr) {
+    for (const auto& decoder : decoders_) {
+      decoder->Answers(answer_ids_, [=](FakeDecoder::Stream* stream, size_t index) {
+        while (index >= held && !*go && !stream->gone) std::this_thread::sleep_for(milliseconds(1));
+        if (!stream->gone) return true;
+        if (gone != nullptr) *gone = true;
+        stream->Done(absl::CancelledError("gone"));
+        return false;
+      });
+    }
+  }
+
   void ExpectWholeAnswer(const Heard& heard) {
     EXPECT_TRUE(heard.status.ok()) << heard.status;
     EXPECT_EQ(heard.Text(), kAnswer);
@@ -243,6 +293,7 @@ class RouterServiceTest : public testing::Test {
   std::unique_ptr<AdmissionGate> gate_;
   std::unique_ptr<MediaStore> media_;
   std::unique_ptr<TaskPool> pool_;
+  std::unique_ptr<ResultCache> results_;
   RouterParts parts_;
   std::unique_ptr<RouterService> service_;
   std::unique_ptr<RpcServer> server_;
@@ -308,6 +359,10 @@ TEST_F(RouterServiceTest, PicturesStandWhereTheyWereInTheMessage) {
   EXPECT_EQ(heard.Finished().usage().image_tokens(), 7u);
   ASSERT_EQ(heard.Finished().receipts_size(), 2);
   EXPECT_EQ(heard.Finished().receipts(0).content_key(), FakeSha("keya picture"));
+  EXPECT_EQ(heard.Finished().times().image_decode_s(), 0.5);
+  EXPECT_EQ(heard.Finished().times().tower_s(), 0.125);
+  EXPECT_EQ(heard.Finished().times().preprocess_s(), 0);
+  EXPECT_GT(heard.Finished().times().fetch_s(), 0);
   EXPECT_EQ(NumEncodes(), 2);
   const FakeEncoder& used = encoders_[0]->num_encodes > 0 ? *encoders_[0] : *encoders_[1];
   EXPECT_EQ(used.last_options.max_pixels(), 1000000u);
@@ -1071,6 +1126,388 @@ TEST_F(RouterServiceTest, AnEmbeddingThatIsAlwaysLostEndsInAnErrorToRetry) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr("crc differs"));
   EXPECT_EQ(NumEncodes(), 1 + AttemptLimits().reencodes_max);
+}
+
+TEST_F(RouterServiceTest, APictureThatIsAnotherOneForTheNextDecoderIsAnError) {
+  std::atomic<int> attempts = 0;
+  for (const auto& decoder : decoders_) {
+    decoder->Plays([&](FakeDecoder::Stream* stream) {
+      const bool first = attempts++ == 0;
+      v1::GenerateEvent event;
+      v1::ImageReceipt* receipt = event.mutable_started()->add_receipts();
+      receipt->set_content_key(stream->request.handles(0).content_key());
+      receipt->set_num_tokens(stream->request.handles(0).num_tokens());
+      receipt->set_digest(first ? "a" : "b");
+      stream->Emit(std::move(event)).IgnoreError();
+      if (first) {
+        stream->Token(0, 0, answer_ids_[0]);
+        return stream->Done(absl::UnavailableError("killed"));
+      }
+      stream->Finished();
+    });
+  }
+  const Heard heard = Chat(Ask("What?", {"picture"}));
+  EXPECT_EQ(heard.Started().receipts_size(), 1);
+  EXPECT_EQ(heard.status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(heard.status.message()), HasSubstr("as 62, an earlier attempt as 61"));
+}
+
+// Clients that come back.
+
+TEST_F(RouterServiceTest, AClientThatLostItsConnectionReadsOnFromAnyEvent) {
+  std::atomic<bool> go = false;
+  HoldAt(4, &go);
+  v1::ChatRequest request = Ask("Hello");
+  request.set_resumable(true);
+  request.set_return_token_ids(true);
+  request.mutable_sampling()->set_top_logprobs(1);
+  const Heard before = ChatAndVanish(request, 3);
+  const std::string id = before.Started().generation_id();
+  EXPECT_TRUE(before.Started().resumable());
+  Heard rest;
+  std::thread client([&] { rest = Resume(id, 3); });
+  go = true;
+  client.join();
+  Heard all = before;
+  all.events.insert(all.events.end(), rest.events.begin(), rest.events.end());
+  all.status = rest.status;
+  ExpectWholeAnswer(all);
+  std::vector<uint32_t> ids;
+  size_t logprobs = 0;
+  for (const v1::ChatEvent& event : all.events) {
+    ids.insert(ids.end(), event.delta().token_ids().begin(), event.delta().token_ids().end());
+    logprobs += static_cast<size_t>(event.delta().logprobs_size());
+  }
+  EXPECT_EQ(ids, answer_ids_);
+  EXPECT_EQ(logprobs, answer_ids_.size());
+  // Also after the end, all of it or nothing but the end.
+  ExpectWholeAnswer(Resume(id, 0));
+  EXPECT_TRUE(Resume(id, all.events.size()).events.empty());
+  EXPECT_EQ(Resume(id, all.events.size() + 1).status.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(Requests().size(), 1u);
+  EXPECT_GE(metrics_->reconnects.value(), 3);
+}
+
+TEST_F(RouterServiceTest, AResumableChatSurvivesItsDecoderWhileNobodyReads) {
+  std::atomic<bool> go = false;
+  std::atomic<int> deaths = 0;
+  for (const auto& decoder : decoders_) {
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+      while (index == 4 && !go) std::this_thread::sleep_for(milliseconds(1));
+      if (index != 4 || deaths++ > 0) return true;
+      stream->Done(absl::UnavailableError("killed"));
+      return false;
+    });
+  }
+  v1::ChatRequest request = Ask("Hello");
+  request.set_resumable(true);
+  const std::string id = ChatAndVanish(request, 2).Started().generation_id();
+  go = true;
+  ASSERT_TRUE(Eventually([&] { return metrics_->running.value() + metrics_->waiting.value() == 0; }));
+  ExpectWholeAnswer(Resume(id, 0));
+  EXPECT_EQ(metrics_->resumes.value(), 1);
+}
+
+TEST_F(RouterServiceTest, AChatThatNobodyComesBackToIsCancelled) {
+  options_.orphan_timeout = milliseconds(100);
+  Restart();
+  std::atomic<bool> go = false, gone = false;
+  HoldAt(4, &go, &gone);
+  v1::ChatRequest request = Ask("Hello");
+  request.set_resumable(true);
+  const std::string id = ChatAndVanish(request, 2).Started().generation_id();
+  EXPECT_TRUE(Eventually([&] { return gone.load(); }));
+  const absl::Status status = Resume(id, 0).status;
+  EXPECT_EQ(status, absl::CancelledError("the client did not come back"));
+}
+
+TEST_F(RouterServiceTest, APlainChatEndsWithItsClientAndCannotBeResumed) {
+  std::atomic<bool> go = false, gone = false;
+  HoldAt(4, &go, &gone);
+  const Heard heard = ChatAndVanish(Ask("Hello"), 2);
+  EXPECT_FALSE(heard.Started().resumable());
+  EXPECT_TRUE(Eventually([&] { return gone.load(); }));
+  EXPECT_TRUE(
+      Eventually([&] { return absl::IsNotFound(Resume(heard.Started().generation_id(), 0).status); }));
+}
+
+TEST_F(RouterServiceTest, TheJournalForgetsAfterItsTime) {
+  options_.journal_ttl = milliseconds(150);
+  Restart();
+  v1::ChatRequest request = Ask("Hello");
+  request.set_resumable(true);
+  const std::string id = Chat(request).Started().generation_id();
+  EXPECT_GT(metrics_->journal_bytes.value(), 0);
+  EXPECT_TRUE(Eventually([&] { return metrics_->journal_bytes.value() == 0; }));
+  const absl::Status status = Resume(id, 0).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("is not known"));
+}
+
+TEST_F(RouterServiceTest, AGenerationIdNamesItsRouter) {
+  v1::ChatRequest request = Ask("Hello");
+  request.set_resumable(true);
+  const std::string id = Chat(request).Started().generation_id();
+  Restart();
+  const absl::Status status = Resume(id, 0).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("is of another router"));
+  EXPECT_EQ(Resume("short", 0).status.code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(RouterServiceTest, AFullJournalRefusesResumableWorkOnly) {
+  options_.journal_bytes = 500;
+  Restart();
+  v1::ChatRequest request = Ask("Hello");
+  request.mutable_sampling()->set_max_tokens(2);
+  request.set_resumable(true);
+  ASSERT_TRUE(Chat(request).status.ok());
+  const absl::Status status = Chat(request).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(status), kReasonQueueFull);
+  EXPECT_TRUE(RetryDelayMsOf(status).has_value());
+  EXPECT_EQ(metrics_->reject_journal_full.value(), 1);
+  ExpectWholeAnswer(Chat(Ask("Hello")));
+}
+
+TEST_F(RouterServiceTest, AnAnswerBeyondTwiceTheJournalEnds) {
+  options_.journal_bytes = 500;
+  Restart();
+  v1::ChatRequest request = Ask("Hello");
+  request.set_resumable(true);
+  const absl::Status status = Chat(request).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("at most twice 500"));
+}
+
+TEST_F(RouterServiceTest, TheSameKeyAndRequestAttachToTheSameChat) {
+  std::atomic<bool> go = false;
+  HoldAt(4, &go);
+  v1::ChatRequest request = Ask("Hello", {"picture"});
+  request.set_idempotency_key("once");
+  const Heard before = ChatAndVanish(request, 3);
+  go = true;
+  const Heard again = Chat(request);
+  ExpectWholeAnswer(again);
+  EXPECT_EQ(again.Started().generation_id(), before.Started().generation_id());
+  ExpectWholeAnswer(Chat(request));
+  EXPECT_EQ(Requests().size(), 1u);
+  EXPECT_EQ(metrics_->attached.value(), 2);
+  v1::ChatResponse unary;
+  grpc::ClientContext context;
+  ASSERT_TRUE(stub_->ChatUnary(&context, request, &unary).ok());
+  EXPECT_EQ(unary.choices(0).text(), kAnswer);
+  // Another tenant's key is another key.
+  request.set_cache_salt("tenant");
+  ExpectWholeAnswer(Chat(request));
+  EXPECT_EQ(Requests().size(), 2u);
+}
+
+TEST_F(RouterServiceTest, TheSameKeyWithAnotherRequestIsAnError) {
+  v1::ChatRequest request = Ask("Hello");
+  request.set_idempotency_key("once");
+  ExpectWholeAnswer(Chat(request));
+  v1::ChatRequest other = Ask("Goodbye");
+  other.set_idempotency_key("once");
+  const absl::Status status = Chat(other).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(ReasonOf(status), kReasonIdempotencyKeyReused);
+  other.set_idempotency_key(std::string(129, 'k'));
+  EXPECT_EQ(InvalidFieldsOf(Chat(other).status).at(0).path, "idempotency_key");
+}
+
+TEST_F(RouterServiceTest, AFailedChatsKeyMayBeUsedAgain) {
+  for (const auto& decoder : decoders_) {
+    decoder->Plays([](FakeDecoder::Stream* stream) { stream->Done(absl::InternalError("a bad step")); });
+  }
+  v1::ChatRequest request = Ask("Hello");
+  request.set_idempotency_key("once");
+  EXPECT_EQ(Chat(request).status.code(), absl::StatusCode::kInternal);
+  for (const auto& decoder : decoders_) decoder->Answers(answer_ids_);
+  ExpectWholeAnswer(Chat(request));
+}
+
+TEST_F(RouterServiceTest, TokensBehindAStopStringAreNeitherShownNorCountedAfterAResume) {
+  // The stop string ends inside the second attempt, which then goes on until it is cancelled.
+  std::atomic<int> deaths = 0;
+  for (const auto& decoder : decoders_) {
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+      if (index != 3 || deaths++ > 0) return true;
+      stream->Done(absl::UnavailableError("killed"));
+      return false;
+    });
+  }
+  v1::ChatRequest request = Ask("Hello");
+  request.set_return_token_ids(true);
+  request.set_resumable(true);
+  request.add_stop("is blue");
+  const Heard heard = Chat(request);
+  ASSERT_TRUE(heard.status.ok()) << heard.status;
+  EXPECT_EQ(heard.Text(), "The sky ");
+  EXPECT_EQ(heard.Choice().stop_text(), "is blue");
+  size_t ids = 0;
+  for (const v1::ChatEvent& event : heard.events) ids += static_cast<size_t>(event.delta().token_ids_size());
+  EXPECT_EQ(ids, heard.Finished().usage().completion_tokens());
+  EXPECT_EQ(heard.Finished().usage().completion_tokens(), Ids("The sky is blue").size());
+  EXPECT_EQ(heard.Finished().attempts(), 2u);
+  EXPECT_EQ(Resume(heard.Started().generation_id(), 0).Text(), "The sky ");
+}
+
+// The result cache.
+
+class RouterResultsTest : public RouterServiceTest {
+ protected:
+  RouterResultsTest() { options_.result_cache_bytes = 1 << 20; }
+  static v1::ChatRequest Greedy(const std::string& question, const std::vector<std::string>& pictures = {}) {
+    v1::ChatRequest request = Ask(question, pictures);
+    request.mutable_sampling()->set_temperature(0);
+    return request;
+  }
+};
+
+TEST_F(RouterResultsTest, TheSameQuestionIsAnsweredFromTheCache) {
+  v1::ChatRequest request = Greedy("What?", {"picture"});
+  request.set_num_choices(2);
+  request.set_return_token_ids(true);
+  request.mutable_sampling()->set_top_logprobs(1);
+  const Heard first = Chat(request);
+  EXPECT_FALSE(first.Finished().from_result_cache());
+  const Heard second = Chat(request);
+  ASSERT_TRUE(second.status.ok()) << second.status;
+  EXPECT_TRUE(second.Finished().from_result_cache());
+  EXPECT_EQ(second.Finished().attempts(), 0u);
+  EXPECT_NE(second.Started().generation_id(), first.Started().generation_id());
+  EXPECT_EQ(Requests().size(), 1u);
+  for (uint32_t choice = 0; choice < 2; ++choice) {
+    EXPECT_EQ(second.Text(choice), kAnswer);
+    EXPECT_EQ(second.Choice(choice).finish_reason(), "stop");
+  }
+  ASSERT_EQ(second.events.size(), first.events.size());
+  EXPECT_EQ(second.Finished().usage().completion_tokens(), 2 * answer_ids_.size());
+  ASSERT_EQ(second.Finished().receipts_size(), 1);
+  EXPECT_EQ(second.Finished().receipts(0).content_key(), first.Finished().receipts(0).content_key());
+  EXPECT_EQ(metrics_->result_cache_hit.value(), 1);
+  EXPECT_EQ(metrics_->result_cache_miss.value(), 1);
+}
+
+TEST_F(RouterResultsTest, OnlyWhatARepetitionWouldGiveAgainIsKept) {
+  for (int i = 0; i < 2; ++i) ExpectWholeAnswer(Chat(Ask("sampled, with a seed that we draw")));
+  EXPECT_EQ(Requests().size(), 2u);
+  EXPECT_EQ(metrics_->result_cache_bypass.value(), 2);
+  v1::ChatRequest seeded = Ask("sampled, with a seed");
+  seeded.mutable_sampling()->set_seed(5);
+  for (int i = 0; i < 2; ++i) ExpectWholeAnswer(Chat(seeded));
+  EXPECT_EQ(Requests().size(), 3u);
+  seeded.mutable_sampling()->set_seed(6);
+  ExpectWholeAnswer(Chat(seeded));
+  EXPECT_EQ(Requests().size(), 4u);
+  // A greedy answer is the same with any seed.
+  v1::ChatRequest greedy = Greedy("Hello");
+  ExpectWholeAnswer(Chat(greedy));
+  greedy.mutable_sampling()->set_seed(9);
+  EXPECT_TRUE(Chat(greedy).Finished().from_result_cache());
+  greedy.set_cache_salt("tenant");
+  EXPECT_FALSE(Chat(greedy).Finished().from_result_cache()) << "nobody hits another tenant's answers";
+  greedy.set_no_result_cache(true);
+  EXPECT_FALSE(Chat(greedy).Finished().from_result_cache());
+}
+
+TEST_F(RouterResultsTest, AnswersAskedForAtTheSameTimeAreComputedOnce) {
+  std::atomic<bool> go = false;
+  HoldAt(4, &go);
+  std::vector<std::thread> clients;
+  std::vector<Heard> heard(8);
+  for (Heard& each : heard) {
+    clients.emplace_back([&] { each = Chat(Greedy("Hello")); });
+  }
+  ASSERT_TRUE(Eventually([&] { return metrics_->result_cache_hit.value() == 7; }));
+  go = true;
+  for (std::thread& client : clients) client.join();
+  int cached = 0;
+  for (const Heard& each : heard) {
+    ExpectWholeAnswer(each);
+    cached += each.Finished().from_result_cache() ? 1 : 0;
+  }
+  EXPECT_EQ(cached, 7);
+  EXPECT_EQ(Requests().size(), 1u);
+}
+
+TEST_F(RouterResultsTest, ALeaderThatLeavesEndsNoFollower) {
+  std::atomic<bool> go = false;
+  HoldAt(4, &go);
+  grpc::ClientContext context;
+  Heard first, second, third;
+  std::thread leader([&] { first = Chat(Greedy("Hello"), &context); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->running.value() == 1; }));
+  std::thread follower([&] { second = Chat(Greedy("Hello")); });
+  std::thread another([&] { third = Chat(Greedy("Hello")); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->running.value() == 3; }));
+  context.TryCancel();
+  leader.join();
+  ASSERT_TRUE(Eventually([&] { return Requests().size() == 2; }));
+  go = true;
+  follower.join();
+  another.join();
+  ExpectWholeAnswer(second);
+  ExpectWholeAnswer(third);
+  EXPECT_EQ(Requests().size(), 2u) << "one of them leads now, the other follows it";
+  int emitted = 0;
+  for (const v1::GenerateRequest& request : Requests()) {
+    if (request.emitted_size() == 1) emitted += request.emitted(0).token_ids_size();
+  }
+  EXPECT_EQ(emitted, 4) << "and goes on where the leader was";
+  EXPECT_TRUE(Chat(Greedy("Hello")).Finished().from_result_cache());
+}
+
+TEST_F(RouterResultsTest, ALeadersErrorEndsNoFollowerAndIsNotKept) {
+  std::atomic<bool> go = false;
+  std::atomic<int> failed = 0;
+  for (const auto& decoder : decoders_) {
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+      while (index == 2 && !go) std::this_thread::sleep_for(milliseconds(1));
+      if (index != 2 || failed++ > 0) return true;
+      stream->Done(absl::InternalError("a bad step"));
+      return false;
+    });
+  }
+  Heard first, second;
+  std::thread leader([&] { first = Chat(Greedy("Hello")); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->running.value() == 1; }));
+  std::thread follower([&] { second = Chat(Greedy("Hello")); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->running.value() == 2; }));
+  go = true;
+  leader.join();
+  follower.join();
+  EXPECT_EQ(first.status.code(), absl::StatusCode::kInternal);
+  ExpectWholeAnswer(second);
+  EXPECT_EQ(Requests().size(), 2u);
+}
+
+TEST_F(RouterResultsTest, AFollowerMayLeaveAndAStopStringEndsItsAnswerToo) {
+  std::atomic<bool> go = false;
+  HoldAt(4, &go);
+  v1::ChatRequest request = Greedy("Hello");
+  request.add_stop("blue");
+  Heard first, third;
+  std::thread leader([&] { first = Chat(request); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->running.value() == 1; }));
+  grpc::ClientContext context;
+  std::thread follower([&] { Chat(request, &context); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->running.value() == 2; }));
+  context.TryCancel();
+  follower.join();
+  std::thread another([&] { third = Chat(request); });
+  ASSERT_TRUE(Eventually([&] { return metrics_->running.value() == 2; }));
+  go = true;
+  leader.join();
+  another.join();
+  for (const Heard& heard : {first, third, Chat(request)}) {
+    EXPECT_TRUE(heard.status.ok()) << heard.status;
+    EXPECT_EQ(heard.Text(), "The sky is ");
+    EXPECT_EQ(heard.Choice().stop_text(), "blue");
+    EXPECT_EQ(heard.Finished().usage().completion_tokens(), Ids("The sky is blue").size());
+  }
+  EXPECT_EQ(Requests().size(), 1u);
 }
 
 // Cancellation and deadlines.
