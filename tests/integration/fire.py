@@ -52,7 +52,9 @@ class Stream:
         self.last = -1            # number of the last event
         self.ids, self.text, self.logprobs, self.finish = {}, {}, {}, {}
         self.heard = []           # times of chunks
+        self.prompt_tokens = 0
         self.reconnects = 0
+        self.refusals = 0         # before it was taken in
         self.error = None
         self.done = False
 
@@ -61,7 +63,8 @@ class Stream:
 
     def run(self):
         try:
-            self._read("POST", "/v1/chat/completions", json.dumps(self.request))
+            while self.last < 0 and not self.done:
+                self._read("POST", "/v1/chat/completions", json.dumps(self.request))
             while not self.done:
                 self.reconnects += 1
                 self._read("GET", f"/v1/generations/{self.generation}/events", None)
@@ -76,6 +79,10 @@ class Stream:
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
+            if response.status == 429 and self.last < 0:
+                self.refusals += 1
+                time.sleep(int(response.getheader("retry-after-ms", "1000")) / 1000)
+                return
             if response.status != 200:
                 raise StreamError(response.status, response.read().decode())
             number = None
@@ -102,6 +109,7 @@ class Stream:
         self.heard.append(time.monotonic())
         if "prism" in chunk and "generation_id" in chunk["prism"]:
             self.generation = chunk["prism"]["generation_id"]
+        self.prompt_tokens = len(chunk.get("prompt_token_ids") or []) or self.prompt_tokens
         if number is not None:
             # Every event of ours makes a chunk but the very last one.
             if number != self.last + 1:
@@ -146,7 +154,7 @@ class Fire:
     def __init__(self, cluster, streams, max_tokens, schema=False):
         self.cluster, self.max_tokens = cluster, max_tokens
         self.questions = [question(i, max_tokens, schema) for i in range(streams)]
-        self.faults = []  # (name, time, streams running then)
+        self.faults = []
 
     def start(self, drops, **fields):
         streams = [Stream(self.cluster.port, dict(request, **fields), drops(i))
@@ -180,31 +188,44 @@ class Fire:
             said = sum(stream.last for stream in streams)
             if plan and said >= plan[0][0] * total:
                 _, name, strike = plan.pop(0)
-                running = [i for i, thread in enumerate(threads) if thread.is_alive()]
-                self.faults.append((name, time.monotonic(), running))
+                running = {i: streams[i].last for i, thread in enumerate(threads) if thread.is_alive()}
+                self.faults.append(Fault(name, time.monotonic(), running, self.moves()))
                 strike()
             time.sleep(0.005)
-        for name in (fault[1] for fault in plan):
+        for _, name, _ in plan:
             raise AssertionError(f"all streams had ended before {name!r} struck")
         if any(thread.is_alive() for thread in threads):
             raise AssertionError(f"{sum(t.is_alive() for t in threads)} streams hang after {timeout} s")
         return streams
+
+    def moves(self):
+        """The generations that went on from another decoder so far, in order."""
+        log = Path(self.cluster.log_dir.name, "router.log").read_text(errors="replace")
+        lines = [line for line in log.splitlines() if '"another decoder goes on"' in line]
+        return [json.loads(line)["generation"] for line in lines]
 
     def processes(self, program):
         """The process ids of the cluster's `program`, ascending."""
         return sorted(pid for pid, name in self.cluster.children().items() if name == program)
 
 
-def silences(streams, fault):
-    """Seconds from a fault to the next chunk of each stream that ran then and had begun, ascending."""
-    _, struck, running = fault
-    gaps = []
-    for i in running:
-        heard = streams[i].heard
-        later = [t for t in heard if t >= struck]
-        if heard and heard[0] < struck and later:
-            gaps.append(later[0] - struck)
-    return sorted(gaps)
+class Fault:
+    def __init__(self, name, struck, running, moves_before):
+        self.name, self.struck = name, struck
+        self.running = running            # stream -> number of its last event then
+        self.moves_before = moves_before  # as Fire.moves()
+
+    def silences(self, streams, among=None):
+        """Seconds from the fault to the next chunk of each stream that ran then and had begun, ascending; of those
+        whose generations are `among` where that is given."""
+        gaps = []
+        for i in self.running:
+            stream = streams[i]
+            later = [t for t in stream.heard if t >= self.struck]
+            chosen = among is None or stream.generation in among
+            if chosen and later and stream.heard[0] < self.struck:
+                gaps.append(later[0] - self.struck)
+        return sorted(gaps)
 
 
 def kill(pid):

@@ -4,7 +4,7 @@ clients that come back, with the same tokens as undisturbed."""
 import unittest
 
 from cluster import SLOW, Cluster
-from fire import Fire, Redis, drain, kill, silences, stop_for
+from fire import Fire, Redis, drain, kill, stop_for
 
 STREAMS = 40
 TOKENS = 150
@@ -30,8 +30,9 @@ class UnderFireTest(unittest.TestCase):
             for timer in timers:
                 timer.join()
             for fault in fire.faults:
-                gaps = silences(streams, fault)
-                print(f"{fault[0]}: {len(gaps)} streams, longest silence {gaps[-1] if gaps else 0:.2f} s", flush=True)
+                gaps = fault.silences(streams)
+                print(f"{fault.name}: {len(gaps)} streams, longest silence {gaps[-1] if gaps else 0:.2f} s", flush=True)
+            self.assertTrue(fire.moves(), "no stream had to go on elsewhere")
             for i, stream in enumerate(streams):
                 self.assertIsNone(stream.error, f"stream {i}: {stream.error!r}")
                 self.assertEqual(stream.reconnects, 1, f"stream {i}")
