@@ -333,8 +333,8 @@ v1::GenerateRequest ChatSession::AttemptRequest(uint32_t attempt) const {
   for (const v1::EmbeddingHandle& handle : prompt_.handles) *request.add_handles() = handle;
   *request.mutable_sampling() = sampling_;
   request.set_num_choices(journal_->num_choices());
+  request.set_resumed(started_);
   if (journal_->any_token()) {
-    request.set_resumed(true);
     for (uint32_t i = 0; i < journal_->num_choices(); ++i) {
       const std::vector<uint32_t>& ids = journal_->token_ids(i);
       request.add_emitted()->mutable_token_ids()->Add(ids.begin(), ids.end());

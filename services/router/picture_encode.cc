@@ -247,7 +247,9 @@ void PictureEncode::Answered(const AttemptPtr& attempt, const absl::Status& stat
   const SteadyTime now = parts_->clock->Now();
   if (absl::IsResourceExhausted(outcome)) {
     if (!full_since_.has_value()) full_since_ = now;
-    if (now - *full_since_ >= parts_->options->full_encoder_wait) {
+    // A stream that has begun is not shed: it waits as long as its deadline lets it.
+    const bool waits_on = request_.share.urgent || now - *full_since_ < parts_->options->full_encoder_wait;
+    if (!waits_on || now >= request_.deadline) {
       return Finish(RetryDelayMsOf(error).has_value() ? error : RetryAfter(error, kRetryMs));
     }
     parts_->metrics->encode_retries.Increment();

@@ -889,6 +889,23 @@ TEST_F(RouterServiceTest, ADecoderThatDiesBeforeTheFirstTokenIsReplaced) {
   EXPECT_EQ(metrics_->resumes.value(), 0);
 }
 
+// Found by prism-sim: its client had been told Started, and then a full decoder sent it away.
+TEST_F(RouterServiceTest, AChatThatHadStartedIsSentAwayByNoFullDecoder) {
+  std::atomic<int> deaths = 0;
+  for (const auto& decoder : decoders_) {
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t) {
+      if (deaths++ > 0) return true;
+      stream->Done(absl::UnavailableError("killed"));
+      return false;
+    });
+  }
+  ExpectWholeAnswer(Chat(Ask("Hello")));
+  const std::vector<v1::GenerateRequest> requests = Requests();
+  ASSERT_EQ(requests.size(), 2u);
+  EXPECT_EQ(requests[0].attempt() == 1, requests[0].resumed());
+  EXPECT_EQ(requests[1].attempt() == 1, requests[1].resumed());
+}
+
 TEST_F(RouterServiceTest, TwoDeathsInARowEndTheGeneration) {
   for (const auto& decoder : decoders_) {
     decoder->Plays([](FakeDecoder::Stream* stream) { stream->Done(absl::UnavailableError("killed")); });
@@ -1114,6 +1131,34 @@ TEST_F(RouterServiceTest, ALostEmbeddingIsEncodedAgain) {
   EXPECT_EQ(metrics_->reencodes.value(), 2);
   EXPECT_GT(encoders_[0]->num_encodes, 0) << "the second time another encoder is asked";
   EXPECT_GT(encoders_[1]->num_encodes, 0);
+}
+
+// Found by prism-sim: a stream in the middle of its answer ended because encoders were full.
+TEST_F(RouterServiceTest, ALostEmbeddingIsEncodedAgainHoweverLongEncodersAreFull) {
+  options_.full_encoder_wait = milliseconds(1);
+  Restart();
+  const auto set_full = [this](bool full) {
+    for (const auto& encoder : encoders_) {
+      MutexLock lock(&encoder->mutex);
+      encoder->error = full ? absl::ResourceExhaustedError("queue is full") : absl::OkStatus();
+    }
+  };
+  std::atomic<int> losses = 0;
+  for (const auto& decoder : decoders_) {
+    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+      if (index != 3 || losses++ > 0) return true;
+      set_full(true);
+      stream->Done(
+          ErrorWithReason(absl::StatusCode::kFailedPrecondition, "handle is gone", kReasonEmbeddingLost));
+      return false;
+    });
+  }
+  Heard heard;
+  std::thread client([&] { heard = Chat(Ask("What?", {"picture"})); });
+  EXPECT_TRUE(Eventually([&] { return metrics_->encode_retries.value() >= 3; }));
+  set_full(false);
+  client.join();
+  ExpectWholeAnswer(heard);
 }
 
 TEST_F(RouterServiceTest, AnEmbeddingThatIsAlwaysLostEndsInAnErrorToRetry) {
