@@ -48,6 +48,8 @@ const char* NameOf(EventKind kind) {
       return "finished";
     case EventKind::kHeartbeat:
       return "heartbeat";
+    case EventKind::kDraining:
+      return "draining";
     case EventKind::kEncoded:
       return "encoded";
     case EventKind::kFetched:

@@ -16,7 +16,9 @@ inline constexpr SimTime kMillisecond = 1000;
 inline constexpr SimTime kSecond = 1'000'000;
 inline constexpr SimTime kNever = int64_t{1} << 60;
 
-inline SteadyTime SteadyOf(SimTime time) { return SteadyTime(std::chrono::microseconds(time)); }
+inline SteadyTime SteadyOf(SimTime time) {
+  return time >= kNever ? SteadyTime::max() : SteadyTime(std::chrono::microseconds(time));
+}
 
 // Processes of a simulation: all clients are one, then the router, decoders and encoders.
 using ProcessId = uint32_t;
@@ -51,6 +53,7 @@ enum class EventKind : uint8_t {
   kChoiceFinished,
   kFinished,
   kHeartbeat,
+  kDraining,  // the decoder leaves
   kEncoded,
   kFetched,
   kLoad,

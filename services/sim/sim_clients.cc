@@ -30,9 +30,18 @@ size_t StopPlace(const std::string& text, const std::vector<std::string>& stops)
 
 }  // namespace
 
-SimClients::SimClients(const WorkloadOptions& options, bool faults, World* world, Network* network)
-    : workload_(options, &world->random()), faults_(faults), world_(world), network_(network) {
-  world_->After(0, {.kind = EventKind::kArrival, .to = kClients});
+SimClients::SimClients(std::unique_ptr<ChatSource> source, bool faults, World* world, Network* network)
+    : source_(std::move(source)), faults_(faults), world_(world), network_(network) {
+  ScheduleNext();
+}
+
+void SimClients::ScheduleNext() {
+  const std::optional<SimTime> gap = source_->NextGap();
+  arrivals_ = gap.has_value();
+  if (!arrivals_) return;
+  // Who is sent away comes back later.
+  world_->After(*gap * (1 + std::min(sent_away_, sent_away_max_)),
+                {.kind = EventKind::kArrival, .to = kClients});
 }
 
 void SimClients::Handle(const Event& event) {
@@ -56,9 +65,9 @@ void SimClients::Broken(const Chat& chat, const std::string& what) {
 
 void SimClients::Begin() {
   if (!arrivals_) return;
-  world_->After(workload_.NextGap(), {.kind = EventKind::kArrival, .to = kClients});
   Chat chat;
-  chat.spec = workload_.Next(world_->now());
+  chat.spec = source_->Next(world_->now());
+  ScheduleNext();
   chat.began = world_->now();
   chat.choices.reserve(chat.spec->num_choices);
   const ReferenceChoice first(chat.spec.get(), 0);
@@ -140,7 +149,7 @@ void SimClients::CheckEvent(Chat& chat, const ChatEvent& event) {
   }
 }
 
-void SimClients::CheckDelta(const Chat& chat, Choice& choice, const ChatEvent& event) {
+void SimClients::CheckDelta(Chat& chat, Choice& choice, const ChatEvent& event) {
   const std::string where = absl::StrCat("choice ", event.choice, " token ", choice.num_tokens, ": ");
   if (choice.finished) return Broken(chat, where + "it came after the choice's end");
   if (event.token_id >= 0) {
@@ -150,6 +159,7 @@ void SimClients::CheckDelta(const Chat& chat, Choice& choice, const ChatEvent& e
     }
     ++choice.num_tokens;
     ++tokens_;
+    chat.first_token = std::min(chat.first_token, world_->now());
     choice.last_token = event.token_id;
     choice.raw += FakeModel::TextOf(event.token_id);
   }
@@ -164,7 +174,8 @@ void SimClients::CheckChoiceFinished(const Chat& chat, Choice& choice, const Cha
   choice.finished = true;
   const size_t stop = StopPlace(choice.raw, chat.spec->stops);
   const bool stopped = stop != std::string::npos;
-  const bool by_token = choice.num_tokens > 0 && FakeModel::IsEnd(choice.last_token);
+  const bool by_token =
+      choice.num_tokens > 0 && FakeModel::IsEnd(choice.last_token) && !chat.spec->ignore_ends;
   const bool full = choice.num_tokens == chat.spec->max_tokens;
   if (!stopped && !by_token && !full) return Broken(chat, where + "it ended before its end");
   const FinishReason expected = stopped || by_token ? FinishReason::kStop : FinishReason::kLength;
@@ -185,6 +196,14 @@ void SimClients::OnEnd(const Event& event) {
   switch (event.code) {
     case EndCode::kOk:
       if (!chat.said_finished) Broken(chat, "its stream ended well before Finished");
+      if (keep_records_) {
+        int64_t num_tokens = 0;
+        for (const Choice& choice : chat.choices) num_tokens += choice.num_tokens;
+        records_.push_back({.began = chat.began,
+                            .first_token = chat.first_token,
+                            .ended = world_->now(),
+                            .num_tokens = num_tokens});
+      }
       return Close(id, Outcome::kFinished);
     case EndCode::kConnectionLost:
       if (chat.spec->disconnect_at_event == kNever) return Close(id, Outcome::kLost);
@@ -198,7 +217,7 @@ void SimClients::OnEnd(const Event& event) {
           world_->now() - chat.began < kOwnDeadlineMin) {
         Broken(chat, "its deadline is said to have passed");
       }
-      return Close(id, Outcome::kFailed);
+      return Close(id, Outcome::kLate);
     case EndCode::kExhausted:
     case EndCode::kInvalid:
       if (chat.next_number > 0) Broken(chat, "it was refused after it had begun");
@@ -221,6 +240,8 @@ void SimClients::Close(uint64_t id, Outcome outcome) {
   const auto found = chats_.find(id);
   if (found == chats_.end()) return world_->Violate(absl::StrCat("chat ", id, " has two outcomes"));
   ++counts_[static_cast<size_t>(outcome)];
+  const bool sent_away = outcome == Outcome::kRefused || outcome == Outcome::kFailed;
+  sent_away_ = sent_away ? sent_away_ + 1 : 0;
   streams_.erase(found->second.stream);
   chats_.erase(found);
 }

@@ -27,16 +27,31 @@ namespace prism::sim {
 
 class SimClients {
  public:
-  enum class Outcome { kFinished, kRefused, kFailed, kCancelled, kLost };
-  static constexpr size_t kNumOutcomes = 5;
+  enum class Outcome { kFinished, kRefused, kLate, kFailed, kCancelled, kLost };
+  static constexpr size_t kNumOutcomes = 6;
   using Counts = std::array<int64_t, kNumOutcomes>;
 
+  // What a client saw of a chat that finished.
+  struct Record {
+    SimTime began = 0;
+    SimTime first_token = 0;
+    SimTime ended = 0;
+    int64_t num_tokens = 0;
+  };
+
   // `faults`: errors that only faults explain are allowed.
-  SimClients(const WorkloadOptions& options, bool faults, World* world, Network* network);
+  SimClients(std::unique_ptr<ChatSource> source, bool faults, World* world, Network* network);
 
   void Handle(const Event& event);
   // No chat begins from now on.
   void StopArrivals() { arrivals_ = false; }
+  // Keeps a record of each chat that finishes.
+  void KeepRecords() { keep_records_ = true; }
+  // How much later others come while chats are sent away; 0: not.
+  void SetSentAwayMax(int64_t times) { sent_away_max_ = times; }
+  const std::vector<Record>& records() const { return records_; }
+  // Whether chats are still to begin.
+  bool arrivals() const { return arrivals_; }
   // Chats without an outcome.
   size_t num_open() const { return chats_.size(); }
   // The one that waits longest; 0 if none waits.
@@ -61,31 +76,37 @@ class SimClients {
     std::shared_ptr<const ChatSpec> spec;
     StreamId stream = 0;  // 0: no connection
     SimTime began = 0;
+    SimTime first_token = kNever;
     int64_t next_number = 0;
     std::vector<Choice> choices;
     bool said_finished = false;
     bool dropped = false;  // it has dropped its connection once
   };
 
+  void ScheduleNext();
   void Begin();
   void OnTimer(const Event& event);
   void OnChatEvent(const Event& event);
   void CheckEvent(Chat& chat, const ChatEvent& event);
-  void CheckDelta(const Chat& chat, Choice& choice, const ChatEvent& event);
+  void CheckDelta(Chat& chat, Choice& choice, const ChatEvent& event);
   void CheckChoiceFinished(const Chat& chat, Choice& choice, const ChatEvent& event);
   void OnEnd(const Event& event);
   void Close(uint64_t id, Outcome outcome);
   void Resume(Chat& chat);
   void Broken(const Chat& chat, const std::string& what);
 
-  Workload workload_;
+  const std::unique_ptr<ChatSource> source_;
   const bool faults_;
   World* const world_;
   Network* const network_;
   bool arrivals_ = true;
+  bool keep_records_ = false;
+  std::vector<Record> records_;
   std::map<uint64_t, Chat> chats_;  // by id; oldest first
   std::unordered_map<StreamId, uint64_t> streams_;
   Counts counts_{};
+  int64_t sent_away_ = 0;  // in a row
+  int64_t sent_away_max_ = 20;
   int64_t tokens_ = 0;
   int64_t reconnects_ = 0;
 };

@@ -127,6 +127,11 @@ void SimDecoder::OnFetchFailed(const Event& event) {
   if (!stepping_) Wake();
 }
 
+void SimDecoder::Drain() {
+  draining_ = true;
+  for (Active& active : actives_) Emit(active, {.kind = EventKind::kDraining});
+}
+
 void SimDecoder::OnTick() {
   for (Active& active : actives_) {
     if (world_->now() - active.last_event >= options_.heartbeat) {
@@ -262,7 +267,7 @@ bool SimDecoder::finished(const Active& active) const {
 }
 
 FinishReason SimDecoder::EndAfter(const Active& active, int64_t num_tokens, int32_t last) const {
-  if (FakeModel::IsEnd(last)) return FinishReason::kStop;
+  if (FakeModel::IsEnd(last) && !active.request->chat->ignore_ends) return FinishReason::kStop;
   return num_tokens >= active.request->chat->max_tokens ? FinishReason::kLength : FinishReason::kNone;
 }
 
@@ -281,8 +286,9 @@ void SimDecoder::BeginStep() {
                                    ": cancelled in step ", *active.told_at_step + 1, " and computed in step ",
                                    steps_ + 1));
     }
-    if (planned.begin == scheduler_.Find(planned.id)->cached()) cached_tokens_ += planned.begin;
-    computed_tokens_ += planned.count;
+    const Sequence& sequence = *scheduler_.Find(planned.id);
+    if (planned.begin == sequence.cached()) cached_tokens_ += planned.begin;
+    computed_tokens_ += std::clamp<int64_t>(sequence.prompt_length() - planned.begin, 0, planned.count);
     if (active.planned) continue;
     active.planned = true;
     --waiting_;

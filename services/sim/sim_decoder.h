@@ -39,8 +39,8 @@ class SimDecoder {
   SimDecoder(ProcessId id, const SimDecoderOptions& options, World* world, Network* network);
 
   void Handle(const Event& event);
-  // It takes nothing new and finishes what it has.
-  void Drain() { draining_ = true; }
+  // It takes nothing new, says so, and finishes what is left to it.
+  void Drain();
   bool draining() const { return draining_; }
   bool idle() const { return actives_.empty(); }
 
@@ -51,7 +51,7 @@ class SimDecoder {
 
   int64_t preemptions() const { return scheduler_.preemptions(); }
   int64_t steps() const { return steps_; }
-  // Tokens of prompts that were computed, and those that came out of the prefix cache.
+  // Tokens of prompts that were computed, and tokens that came out of the prefix cache.
   int64_t computed_tokens() const { return computed_tokens_; }
   int64_t cached_tokens() const { return cached_tokens_; }
 

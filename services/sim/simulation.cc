@@ -1,333 +1,157 @@
 #include "services/sim/simulation.h"
 
-#include <algorithm>
-#include <array>
 #include <memory>
-#include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "services/sim/cluster.h"
+#include "services/sim/draw.h"
 #include "services/sim/faults.h"
-#include "services/sim/network.h"
-#include "services/sim/sim_decoder.h"
-#include "services/sim/sim_encoder.h"
-#include "services/sim/sim_router.h"
 
 namespace prism::sim {
 namespace {
 
 // Everything must have ended so long after faults stop; no chat may take longer undisturbed.
 constexpr SimTime kEndBound = 100 * kSecond;
-// A chat that dropped its connection is kept by the router for so long.
-constexpr SimTime kKeep = 120 * kSecond;
-// Events shown before a violation.
-constexpr size_t kShownEvents = 40;
+// Keeps what a seed draws apart from what happens in its run.
+constexpr uint64_t kDrawSalt = 0x517A1E5;
 
-struct Sizes {
-  int64_t num_decoders;
-  int64_t num_encoders;
-  SimDecoderOptions decoder;
-  SimEncoderOptions encoder;
-  SimRouterOptions router;
-  NetworkOptions network;
-  WorkloadOptions workload;
-  FaultOptions faults;
-};
-
-// A different cluster for each seed: roomy and scarce ones, quick and slow ones.
-Sizes DrawSizes(Random& random) {
-  Sizes sizes{};
-  sizes.faults = DrawFaults(random);
-  sizes.num_decoders = random.Between(1, 4);
-  sizes.num_encoders = random.Between(1, 3);
-
-  SimDecoderOptions& decoder = sizes.decoder;
-  decoder.scheduler.max_num_seqs = random.Between(2, 12);
-  decoder.scheduler.max_num_batched_tokens =
-      decoder.scheduler.max_num_seqs + random.Between(1, random.Chance(0.5) ? 64 : 512);
-  decoder.scheduler.growth_tokens = random.Chance(0.3) ? 0 : random.Between(0, 64);
-  decoder.scheduler.waiting_max = 1024;  // chats are bounded at the door
-  decoder.kv_pages = random.Between(10, random.Chance(0.5) ? 16 : 64);
-  decoder.prefix_caching = random.Chance(0.8);
-  decoder.max_waiting = random.Between(2, 24);
-  decoder.embedding_tokens_max = random.Between(40, 200);
-  decoder.heartbeat = random.Chance(0.5) ? kSecond : 200 * kMillisecond;
-  decoder.step_base = random.Between(2, 30) * kMillisecond;
-  decoder.step_row = random.Between(10, 200);
-  if (sizes.faults.mean_gap_s > 0 && random.Chance(0.2)) decoder.step_failure_chance = 0.002;
-
-  SimEncoderOptions& encoder = sizes.encoder;
-  encoder.store_tokens_max = random.Between(24, 200);
-  encoder.batch_tokens_max = random.Between(12, 64);
-  encoder.pictures_max = random.Between(1, 16);
-  encoder.lease = random.Between(100, 8000) * kMillisecond;
-  encoder.pass_base = random.Between(2, 50) * kMillisecond;
-  if (sizes.faults.mean_gap_s > 0 && random.Chance(0.2)) encoder.corrupt_chance = 0.02;
-
-  SimRouterOptions& router = sizes.router;
-  router.waiting_max = random.Between(8, 64);
-  router.keep = kKeep;
-  if (random.Chance(0.5)) {
-    router.attempts.silence = std::chrono::milliseconds(3 * decoder.heartbeat / kMillisecond);
-  }
-
-  sizes.network.delay_mean_us = static_cast<double>(random.Between(50, 3000));
-  sizes.network.spike_chance = random.Chance(0.5) ? 0 : 0.005;
-  sizes.network.detect_mean_us = static_cast<double>(random.Between(1, 200) * kMillisecond);
-  sizes.network.late_chance = random.Uniform();
-
-  WorkloadOptions& workload = sizes.workload;
-  workload.arrivals_per_s = 2 + 20 * random.Uniform();
-  workload.prompt_max = random.Between(8, 320);
-  workload.max_tokens_max = random.Between(4, 80);
-  workload.picture_chance = random.Chance(0.2) ? 0 : random.Uniform();
-  workload.num_pictures = random.Between(2, 24);
-  workload.prefix_chance = random.Uniform();
-  workload.cancel_chance = random.Chance(0.3) ? 0 : 0.3 * random.Uniform();
-  workload.disconnect_chance = random.Chance(0.3) ? 0 : 0.4 * random.Uniform();
-  workload.deadline_chance = random.Chance(0.3) ? 0 : 0.3 * random.Uniform();
-  return sizes;
+Drawn DrawOf(const SimulationOptions& options) {
+  Random random(options.seed ^ kDrawSalt);
+  Drawn drawn = Draw(random);
+  drawn.cluster.seed = options.seed;
+  drawn.cluster.plant = options.plant;
+  drawn.cluster.show_chat = options.show_chat;
+  return drawn;
 }
 
-class Cluster {
+class Run {
  public:
-  explicit Cluster(const SimulationOptions& options)
-      : options_(options),
-        sizes_([&options] {
-          Random random(options.seed ^ 0x517A1E5u);
-          return DrawSizes(random);
-        }()),
-        world_(options.seed, static_cast<size_t>(2 + sizes_.num_decoders + sizes_.num_encoders),
-               options.plant),
-        network_(sizes_.network, &world_) {
-    for (int64_t i = 0; i < sizes_.num_decoders; ++i) {
-      sizes_.router.decoders.push_back(static_cast<ProcessId>(2 + i));
-      decoders_.push_back(MakeDecoder(sizes_.router.decoders.back()));
-    }
-    for (int64_t i = 0; i < sizes_.num_encoders; ++i) {
-      sizes_.router.encoders.push_back(static_cast<ProcessId>(2 + sizes_.num_decoders + i));
-      encoders_.push_back(MakeEncoder(sizes_.router.encoders.back()));
-    }
-    router_ = std::make_unique<SimRouter>(sizes_.router, &world_, &network_);
-    clients_ =
-        std::make_unique<SimClients>(sizes_.workload, sizes_.faults.mean_gap_s > 0, &world_, &network_);
-    if (sizes_.faults.mean_gap_s > 0) ScheduleFault();
+  explicit Run(const SimulationOptions& options)
+      : options_(options), drawn_(DrawOf(options)), cluster_(drawn_.cluster, [this](Random* random) {
+          return std::make_unique<Workload>(drawn_.workload, random);
+        }) {
+    if (drawn_.faults.mean_gap_s > 0) ScheduleFault();
   }
 
-  SimulationResult Run() {
-    while (events_ < options_.events && Healthy()) Next();
+  SimulationResult ToTheEnd() {
+    const auto on_fault = [this](const Event&) { Fault(); };
+    while (cluster_.events() < options_.events && cluster_.healthy()) cluster_.Next(on_fault);
     Calm();
-    const SimTime calm_since = world_.now();
-    while (Healthy() && !AllIdle()) {
-      if (world_.now() - calm_since > kEndBound) {
-        world_.Violate(absl::StrCat(
-            "not all has ended ", kEndBound / kSecond, " s after the last fault; ", clients_->num_open(),
-            " chats have no outcome, the oldest: ", clients_->DescribeChat(clients_->oldest()),
-            "; at the router: ", router_->DescribeChat(clients_->oldest())));
+    const SimTime calm_since = cluster_.world().now();
+    while (cluster_.healthy() && !cluster_.AllIdle()) {
+      if (cluster_.world().now() - calm_since > kEndBound) {
+        const uint64_t oldest = cluster_.clients().oldest();
+        cluster_.world().Violate(
+            absl::StrCat("not all has ended ", kEndBound / kSecond, " s after the last fault; ",
+                         cluster_.clients().num_open(),
+                         " chats have no outcome, the oldest: ", cluster_.clients().DescribeChat(oldest),
+                         "; at the router: ", cluster_.router().DescribeChat(oldest)));
       }
-      Next();
+      cluster_.Next(on_fault);
     }
-    if (Healthy()) CheckIdle();
+    if (cluster_.healthy()) cluster_.CheckIdle();
     return Result();
   }
 
  private:
-  bool Healthy() const { return world_.violation().empty(); }
-  bool IsDecoder(ProcessId id) const { return id >= 2 && id < 2 + decoders_.size(); }
-  SimDecoder& Decoder(ProcessId id) { return *decoders_[id - 2]; }
-  SimEncoder& Encoder(ProcessId id) { return *encoders_[id - 2 - decoders_.size()]; }
-  std::unique_ptr<SimDecoder> MakeDecoder(ProcessId id) {
-    return std::make_unique<SimDecoder>(id, sizes_.decoder, &world_, &network_);
-  }
-  std::unique_ptr<SimEncoder> MakeEncoder(ProcessId id) {
-    return std::make_unique<SimEncoder>(id, sizes_.encoder, &world_, &network_);
-  }
-
-  void Next() {
-    const SimTime time = world_.queue().next_time();
-    Event event = world_.queue().Pop();
-    world_.AdvanceTo(std::max(time, world_.now()));
-    if (event.kind == EventKind::kFault) return Fault();
-    if (event.kind == EventKind::kRecover) return Recover(static_cast<ProcessId>(event.index));
-    if (world_.stopped(event.to)) return world_.Hold(std::move(event));
-    if (event.stream != 0) {
-      if (!network_.Arrives(event)) return;
-    } else if (!world_.alive(event.to) || event.incarnation != world_.incarnation(event.to)) {
-      return;
-    }
-    ++events_;
-    Note(event);
-    Handle(event);
-    Check(event.to);
-  }
-
-  void Note(const Event& event) {
-    const auto mix = [this](uint64_t value) { hash_ = SplitMix64(hash_ * 0x9E3779B97F4A7C15u + value); };
-    mix(static_cast<uint64_t>(world_.now()));
-    mix(uint64_t{event.to} << 48 | uint64_t{static_cast<uint8_t>(event.kind)} << 40 |
-        uint64_t{static_cast<uint8_t>(event.code)} << 32 | event.choice);
-    mix(event.stream);
-    mix(static_cast<uint64_t>(event.index) << 32 ^ static_cast<uint64_t>(event.value));
-    recent_[static_cast<size_t>(events_) % kShownEvents] = {.time = world_.now(), .event = event};
-    recent_[static_cast<size_t>(events_) % kShownEvents].event.request.reset();
-    recent_[static_cast<size_t>(events_) % kShownEvents].event.handle.reset();
-  }
-
-  void Handle(const Event& event) {
-    if (event.to == kClients) return clients_->Handle(event);
-    if (event.to == kRouter) return router_->Handle(event);
-    if (IsDecoder(event.to)) {
-      Decoder(event.to).Handle(event);
-      if (Decoder(event.to).draining() && Decoder(event.to).idle()) Kill(event.to);
-      return;
-    }
-    Encoder(event.to).Handle(event);
-  }
-
-  void Check(ProcessId id) {
-    if (id == kRouter) {
-      router_->Check();
-    } else if (IsDecoder(id)) {
-      Decoder(id).Check();
-    } else if (id != kClients) {
-      Encoder(id).Check();
-    }
-  }
-
-  // Faults.
-
   void ScheduleFault() {
-    world_.After(1 + world_.random().Exponential(sizes_.faults.mean_gap_s * kSecond),
-                 {.kind = EventKind::kFault, .to = kClients});
-  }
-
-  void ScheduleRecovery(ProcessId id, double mean_s) {
-    world_.After(1 + world_.random().Exponential(mean_s * kSecond),
-                 {.kind = EventKind::kRecover, .to = kClients, .index = static_cast<int64_t>(id)});
+    World& world = cluster_.world();
+    world.After(1 + world.random().Exponential(drawn_.faults.mean_gap_s * kSecond),
+                {.kind = EventKind::kFault, .to = kClients});
   }
 
   void Fault() {
     if (calm_) return;
     ScheduleFault();
     ++faults_;
-    Random& random = world_.random();
-    const auto id =
-        static_cast<ProcessId>(random.Between(2, static_cast<int64_t>(world_.num_processes()) - 1));
-    const FaultKind kind = DrawKind(sizes_.faults, random);
-    if (kind != FaultKind::kBreak && !world_.alive(id)) return;
+    World& world = cluster_.world();
+    const auto id = static_cast<ProcessId>(
+        world.random().Between(Cluster::first_replica(), cluster_.num_processes() - 1));
+    const FaultKind kind = DrawKind(drawn_.faults, world.random());
+    if (kind == FaultKind::kBreak) return Break(id);
+    if (!world.alive(id)) return;
     switch (kind) {
       case FaultKind::kKill:
-        return Kill(id);
+        return cluster_.Kill(id, drawn_.faults.restart_mean_s);
       case FaultKind::kStop:
-        if (world_.stopped(id)) return;
-        world_.Stop(id);
-        return ScheduleRecovery(id, sizes_.faults.stop_mean_s);
-      case FaultKind::kBreak: {
-        // Between a process and one of those that call it.
-        const ProcessId other = random.Chance(0.2) ? kClients : id;
-        if (other == kClients) return network_.Break(kClients, kRouter);
-        if (!IsDecoder(id) && random.Chance(0.5)) {
-          return network_.Break(id, static_cast<ProcessId>(random.Between(2, 1 + sizes_.num_decoders)));
-        }
-        return network_.Break(kRouter, id);
-      }
+        if (!world.stopped(id)) cluster_.Stop(id, drawn_.faults.stop_mean_s);
+        return;
       case FaultKind::kDrain:
-        if (IsDecoder(id) && !world_.stopped(id)) Decoder(id).Drain();
+        if (cluster_.IsDecoder(id) && !world.stopped(id)) cluster_.Drain(id);
         return;
       case FaultKind::kEvict:
-        if (!IsDecoder(id)) Encoder(id).Evict();
+        if (!cluster_.IsDecoder(id)) cluster_.Evict(id);
+        return;
+      case FaultKind::kBreak:
         return;
     }
   }
 
-  void Kill(ProcessId id) {
-    world_.Kill(id);
-    network_.Died(id);
-    ScheduleRecovery(id, sizes_.faults.restart_mean_s);
-  }
-
-  void Recover(ProcessId id) {
-    if (world_.stopped(id)) return world_.Continue(id);
-    if (world_.alive(id)) return;
-    world_.Start(id);
-    if (IsDecoder(id)) {
-      decoders_[id - 2] = MakeDecoder(id);
-    } else {
-      encoders_[id - 2 - decoders_.size()] = MakeEncoder(id);
-    }
+  // A connection between a process and one of those that call it, or those of all clients.
+  void Break(ProcessId id) {
+    Random& random = cluster_.world().random();
+    if (random.Chance(0.2)) return cluster_.network().Break(kClients, kRouter);
+    if (cluster_.IsDecoder(id) || random.Chance(0.5)) return cluster_.network().Break(kRouter, id);
+    const int64_t decoder = random.Below(drawn_.cluster.num_decoders);
+    cluster_.network().Break(id, Cluster::first_replica() + static_cast<ProcessId>(decoder));
   }
 
   // No more faults, no more chats; what is stopped goes on, what is dead is started.
   void Calm() {
     calm_ = true;
-    clients_->StopArrivals();
-    for (ProcessId id = 2; id < world_.num_processes(); ++id) Recover(id);
-  }
-
-  // The end.
-
-  bool AllIdle() const {
-    if (clients_->num_open() > 0 || !router_->idle()) return false;
-    for (const auto& decoder : decoders_) {
-      if (!decoder->idle()) return false;
-    }
-    return std::all_of(encoders_.begin(), encoders_.end(), [](const auto& each) { return each->idle(); });
-  }
-
-  void CheckIdle() {
-    for (const auto& decoder : decoders_) decoder->CheckIdle();
+    cluster_.clients().StopArrivals();
+    for (ProcessId id = Cluster::first_replica(); id < cluster_.num_processes(); ++id) cluster_.Recover(id);
   }
 
   SimulationResult Result() {
     SimulationResult result{.seed = options_.seed,
-                            .trace_hash = hash_,
-                            .events = events_,
-                            .simulated_s = static_cast<double>(world_.now()) / kSecond,
-                            .violation = world_.violation(),
-                            .outcomes = clients_->counts(),
-                            .tokens = clients_->tokens(),
+                            .trace_hash = cluster_.trace_hash(),
+                            .events = cluster_.events(),
+                            .simulated_s = static_cast<double>(cluster_.world().now()) / kSecond,
+                            .violation = cluster_.world().violation(),
+                            .outcomes = cluster_.clients().counts(),
+                            .tokens = cluster_.clients().tokens(),
                             .faults = faults_,
-                            .resumes = router_->resumes(),
-                            .reencodes = router_->reencodes(),
-                            .reconnects = clients_->reconnects(),
-                            .dropped_events = router_->dropped_events()};
-    for (const auto& decoder : decoders_) {
+                            .resumes = cluster_.router().resumes(),
+                            .reencodes = cluster_.router().reencodes(),
+                            .reconnects = cluster_.clients().reconnects(),
+                            .hedges = cluster_.router().pictures().hedges(),
+                            .dropped_events = cluster_.router().dropped_events()};
+    for (const auto& decoder : cluster_.decoders()) {
       result.preemptions += decoder->preemptions();
       result.computed_tokens += decoder->computed_tokens();
       result.cached_tokens += decoder->cached_tokens();
     }
-    if (result.violation.empty()) return result;
-    const auto first = std::max<int64_t>(1, events_ + 1 - static_cast<int64_t>(kShownEvents));
-    for (int64_t number = first; number <= events_; ++number) {
-      const Shown& shown = recent_[static_cast<size_t>(number) % kShownEvents];
-      absl::StrAppend(&result.last_events, "  event ", number, " at ", shown.time,
-                      " us: ", Describe(shown.event), "\n");
-    }
+    if (!result.violation.empty()) result.last_events = cluster_.DescribeLast();
     return result;
   }
 
-  struct Shown {
-    SimTime time = 0;
-    Event event;
-  };
-
   const SimulationOptions options_;
-  Sizes sizes_;
-  World world_;
-  Network network_;
-  std::vector<std::unique_ptr<SimDecoder>> decoders_;
-  std::vector<std::unique_ptr<SimEncoder>> encoders_;
-  std::unique_ptr<SimRouter> router_;
-  std::unique_ptr<SimClients> clients_;
+  const Drawn drawn_;
+  Cluster cluster_;
   bool calm_ = false;
-  int64_t events_ = 0;
   int64_t faults_ = 0;
-  uint64_t hash_ = 0;
-  std::array<Shown, kShownEvents> recent_;
 };
 
 }  // namespace
 
-SimulationResult Simulate(const SimulationOptions& options) { return Cluster(options).Run(); }
+void SimulationResult::Add(const SimulationResult& other) {
+  trace_hash = SplitMix64(trace_hash * 0x9E3779B97F4A7C15u + other.trace_hash);
+  events += other.events;
+  simulated_s += other.simulated_s;
+  for (size_t i = 0; i < outcomes.size(); ++i) outcomes[i] += other.outcomes[i];
+  tokens += other.tokens;
+  faults += other.faults;
+  resumes += other.resumes;
+  reencodes += other.reencodes;
+  reconnects += other.reconnects;
+  preemptions += other.preemptions;
+  computed_tokens += other.computed_tokens;
+  cached_tokens += other.cached_tokens;
+  hedges += other.hedges;
+  dropped_events += other.dropped_events;
+}
+
+SimulationResult Simulate(const SimulationOptions& options) { return Run(options).ToTheEnd(); }
 
 }  // namespace prism::sim

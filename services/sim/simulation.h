@@ -25,6 +25,7 @@ struct SimulationOptions {
   uint64_t seed = 1;
   int64_t events = 10'000;  // until faults and arrivals stop; what follows is not bounded by it
   Plant plant = Plant::kNone;
+  uint64_t show_chat = 0;  // its events are printed as they happen; 0: none
 };
 
 struct SimulationResult {
@@ -43,7 +44,11 @@ struct SimulationResult {
   int64_t preemptions = 0;
   int64_t computed_tokens = 0;  // by decoders that lived to the end
   int64_t cached_tokens = 0;    // of prompts, taken from prefix caches, likewise
-  int64_t dropped_events = 0;   // of older attempts and ended generations
+  int64_t hedges = 0;
+  int64_t dropped_events = 0;  // of older attempts and ended generations
+
+  // Counts of another run more; the hash is of both in order. REQUIRES: neither has a violation
+  void Add(const SimulationResult& other);
 };
 
 SimulationResult Simulate(const SimulationOptions& options);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "services/sim/fake_model.h"
 
 namespace prism::sim {
@@ -17,7 +18,7 @@ constexpr uint64_t kPrefixOrigin = 0x5052454649580000u;
 
 }  // namespace
 
-SimTime Workload::NextGap() {
+std::optional<SimTime> Workload::NextGap() {
   if (burst_left_ > 0) {
     --burst_left_;
     return 0;
@@ -53,6 +54,8 @@ std::shared_ptr<const ChatSpec> Workload::Next(SimTime now) {
   Random& random = *random_;
   chat->id = ++last_id_;
   chat->seed = random.Next();
+  // The first has most of the chats.
+  chat->tenant = absl::StrCat("tenant-", random.Chance(0.5) ? 0 : random.Below(options_.num_tenants));
   if (random.Chance(options_.salt_chance)) chat->salt = static_cast<uint64_t>(random.Between(1, 2));
   if (random.Chance(options_.prefix_chance)) {
     const auto prefix = static_cast<uint64_t>(random.Below(options_.num_prefixes));

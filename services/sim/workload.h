@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,9 +22,11 @@ struct ChatSpec {
   std::vector<int32_t> token_ids;  // the prompt, placeholders included
   std::vector<VisualSpan> spans;   // one a picture
   std::vector<uint64_t> pictures;  // content of each span's picture
-  uint64_t salt = 0;               // tenant that shares no cache; 0: shared
+  std::string tenant;              // whose limits and share it counts to
+  uint64_t salt = 0;               // told apart in caches; 0: shared
   uint32_t num_choices = 1;
   int64_t max_tokens = 1;
+  bool ignore_ends = false;  // no token ends a choice before max_tokens
   uint64_t seed = 0;
   int32_t priority = 0;
   SimTime deadline = kNever;
@@ -54,16 +57,25 @@ struct WorkloadOptions {
   double disconnect_chance = 0.15;
   double deadline_chance = 0.15;
   double salt_chance = 0.2;
+  int64_t num_tenants = 3;
 };
 
-class Workload {
+// Where chats come from.
+class ChatSource {
+ public:
+  virtual ~ChatSource() = default;
+  // The next chat, which begins at `now`. REQUIRES: NextGap() gave its time
+  virtual std::shared_ptr<const ChatSpec> Next(SimTime now) = 0;
+  // Until the next chat begins; nullopt: there is none.
+  virtual std::optional<SimTime> NextGap() = 0;
+};
+
+class Workload final : public ChatSource {
  public:
   Workload(const WorkloadOptions& options, Random* random) : options_(options), random_(random) {}
 
-  // The next chat, which begins at `now`.
-  std::shared_ptr<const ChatSpec> Next(SimTime now);
-  // Until the chat after it.
-  SimTime NextGap();
+  std::shared_ptr<const ChatSpec> Next(SimTime now) override;
+  std::optional<SimTime> NextGap() override;
 
  private:
   void AddText(int64_t num_tokens, uint64_t origin, ChatSpec& chat) const;

@@ -18,14 +18,7 @@ TEST(SimulationTest, EveryInvariantHolds) {
     const SimulationResult result = Simulate({.seed = seed, .events = kEvents});
     ASSERT_EQ(result.violation, "") << "seed " << seed << " after event " << result.events << "\n"
                                     << result.last_events;
-    sum.faults += result.faults;
-    sum.resumes += result.resumes;
-    sum.reencodes += result.reencodes;
-    sum.reconnects += result.reconnects;
-    sum.preemptions += result.preemptions;
-    sum.cached_tokens += result.cached_tokens;
-    sum.dropped_events += result.dropped_events;
-    for (size_t i = 0; i < sum.outcomes.size(); ++i) sum.outcomes[i] += result.outcomes[i];
+    sum.Add(result);
   }
   // It says nothing if none of it was met.
   EXPECT_GT(sum.faults, 0);
@@ -35,6 +28,7 @@ TEST(SimulationTest, EveryInvariantHolds) {
   EXPECT_GT(sum.preemptions, 0);
   EXPECT_GT(sum.cached_tokens, 0);
   EXPECT_GT(sum.dropped_events, 0);
+  EXPECT_GT(sum.hedges, 0);
   for (const int64_t count : sum.outcomes) EXPECT_GT(count, 0);
 }
 
