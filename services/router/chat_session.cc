@@ -75,8 +75,8 @@ void ChatSession::Tick(SteadyTime now) {
   if (now >= deadline_) {
     Cancel(absl::DeadlineExceededError(
         absl::StrCat("the request is not done after ", SecondsBetween(arrival_, now), " s")));
-    return;
   }
+  EndWait(now);
   std::shared_ptr<Stream> stream;
   {
     MutexLock lock(&mutex_);
@@ -352,6 +352,7 @@ bool ChatSession::Note(uint32_t attempt, const v1::GenerateEvent& event) {
     attempts_.OnStarted(now);
   } else if (event.has_token()) {
     attempts_.OnToken(now);
+    without_decoder_.reset();
   } else if (event.has_heartbeat()) {
     attempts_.OnHeartbeat(event.heartbeat().engine_steps(), event.heartbeat().waiting(), now);
   } else {
@@ -462,7 +463,8 @@ absl::Status ChatSession::OnToken(const v1::GenerateEvent::Token& token) {
                        std::find(stop_ids.begin(), stop_ids.end(), token.token_id()) != stop_ids.end();
   ChoiceText::Output output;
   if (!is_stop || job_->request().include_stop_text()) {
-    output = texts_[token.choice()].Push(static_cast<int32_t>(token.token_id()));
+    const bool may_stop = journal_->token_ids(token.choice()).size() > sampling_.min_tokens();
+    output = texts_[token.choice()].Push(static_cast<int32_t>(token.token_id()), may_stop);
   }
   const bool stopped = output.stopped;
   PRISM_RETURN_IF_ERROR(EmitDelta(token.choice(), std::move(output), &token));
@@ -575,7 +577,12 @@ void ChatSession::OnAttemptDone(uint32_t attempt, const absl::Status& status) {
   if (IsEmbeddingTrouble(why)) return Fail(RetryAfter(absl::UnavailableError(annotated.message()), kRetryMs));
   if (IsCrash(why)) {
     return Fail(RetryAfter(
-        Annotate(annotated, "decoders failed twice in a row at this request without a token"), kRetryMs));
+        ErrorWithReason(
+            absl::StatusCode::kUnavailable,
+            absl::StrCat("two decoders in a row failed at this request without a token, the last: ",
+                         annotated.message()),
+            kReasonDecodersFailed),
+        kRetryMs));
   }
   Fail(absl::IsInvalidArgument(why) ? why : annotated);
 }
@@ -589,6 +596,37 @@ void ChatSession::Reencode(bool elsewhere, const absl::Status& why) {
   });
 }
 
+void ChatSession::EndWait(SteadyTime now) {
+  absl::Status why;
+  bool given_up = false;
+  {
+    MutexLock lock(&mutex_);
+    if (!waits_) return;
+    why = waits_why_;
+    given_up = now - *without_decoder_ >= parts_->options->resume_wait;
+  }
+  absl::Status end = cancellation_->status();
+  std::optional<ReplicaUse> decoder;
+  if (end.ok()) {
+    absl::StatusOr<ReplicaUse> picked = parts_->decoders->PickDecoder({}, false);
+    if (picked.ok()) {
+      decoder = *std::move(picked);
+    } else if (given_up) {
+      end = why;
+    } else {
+      return;
+    }
+  }
+  {
+    MutexLock lock(&mutex_);
+    waits_ = false;
+  }
+  if (!end.ok()) return Fail(end);
+  LogInfo("a decoder that has become ready goes on", {{"generation", Hex(generation_id_)}});
+  parts_->metrics->resumes.Increment();
+  Generate(*std::move(decoder));
+}
+
 void ChatSession::TryAnother(const absl::Status& why) {
   decoder_.End();
   std::optional<ReplicaUse> other;
@@ -600,6 +638,14 @@ void ChatSession::TryAnother(const absl::Status& why) {
   }
   if (!other.has_value()) {
     absl::StatusOr<ReplicaUse> picked = parts_->decoders->PickDecoder(tried, true);
+    if (!picked.ok() && AnyToken()) {
+      // One may be started again soon.
+      MutexLock lock(&mutex_);
+      waits_ = true;
+      waits_why_ = RetryDelayMsOf(why).has_value() ? why : RetryAfter(why, kRetryMs);
+      if (!without_decoder_.has_value()) without_decoder_ = parts_->clock->Now();
+      return;
+    }
     if (!picked.ok()) {
       // The client learns what happened to its decoder, not that no other is left.
       return Fail(RetryDelayMsOf(why).has_value() ? why : RetryAfter(why, kRetryMs));

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "common/base/clock.h"
 #include "common/base/mutex.h"
 #include "common/rpc/client_call.h"
@@ -37,6 +38,9 @@
 #include "services/router/prompt_job.h"
 
 namespace prism {
+
+// ErrorInfo.reason of a chat at which decoders crashed in a row.
+inline constexpr absl::string_view kReasonDecodersFailed = "DECODERS_FAILED";
 
 using ChatLog = EventLog<v1::ChatEvent>;
 using ChatReader = EventReader<v1::ChatEvent>;
@@ -108,6 +112,8 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   absl::Status WhyEnded(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   void Reencode(bool elsewhere, const absl::Status& why);
   void TryAnother(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Goes on from any decoder that has become ready, if the chat waits for one, or gives up.
+  void EndWait(SteadyTime now) ABSL_LOCKS_EXCLUDED(mutex_);
   void Complete();
   v1::StageTimes Times() const;
   void ObserveTimes(const v1::StageTimes& times);
@@ -162,6 +168,10 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   bool given_up_ ABSL_GUARDED_BY(mutex_) = false;                   // its stream is being cancelled by us
   absl::Status given_up_why_ ABSL_GUARDED_BY(mutex_);               // OK: because the next decoder is ready
   std::optional<ReplicaUse> next_decoder_ ABSL_GUARDED_BY(mutex_);  // goes on where the live one leaves
+  // A chat whose client has seen a part waits for a decoder when none is ready:
+  bool waits_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<SteadyTime> without_decoder_ ABSL_GUARDED_BY(mutex_);  // since when, but for brief attempts
+  absl::Status waits_why_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace prism

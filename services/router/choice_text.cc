@@ -4,7 +4,8 @@
 
 namespace prism {
 
-ChoiceText::Output ChoiceText::Push(int32_t id) {
+ChoiceText::Output ChoiceText::Push(int32_t id, bool may_stop) {
+  if (!may_stop) return Split(detokenizer_.Push(id), false);
   const StopMatcher::Output matched = stops_.Push(detokenizer_.Push(id));
   Output output = Split(matched.text, matched.stopped);
   output.stopped = matched.stopped;

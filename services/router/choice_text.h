@@ -24,8 +24,9 @@ class ChoiceText {
     std::string answer;
     bool stopped = false;  // a stop string ended the choice; everything held back is in here
   };
-  // The text that `id` makes certain. REQUIRES: neither stopped nor finished.
-  Output Push(int32_t id);
+  // The text that `id` makes certain. Without `may_stop` the id's text is no part of a stop string;
+  // that holds for the first ids of a choice at most. REQUIRES: neither stopped nor finished.
+  Output Push(int32_t id, bool may_stop);
   // The ids have ended: what was held back.
   Output Finish();
 

@@ -38,6 +38,7 @@ struct Flags {
   int encode_timeout_s = 60;
   int64_t silence_timeout_ms = 5000;
   int64_t stuck_timeout_ms = 60000;
+  int64_t resume_wait_ms = 15000;
   int journal_ttl_s = 120;
   int orphan_timeout_s = 60;
   int result_cache_ttl_s = 86400;
@@ -145,6 +146,7 @@ absl::Status Serve(Flags flags) {
   options.journal_ttl = std::chrono::seconds(flags.journal_ttl_s);
   options.orphan_timeout = std::chrono::seconds(flags.orphan_timeout_s);
   options.result_cache_ttl = std::chrono::seconds(flags.result_cache_ttl_s);
+  options.resume_wait = std::chrono::milliseconds(flags.resume_wait_ms);
   options.stuck_timeout = std::chrono::milliseconds(flags.stuck_timeout_ms);
   if (options.served_model_name.empty()) {
     options.served_model_name = std::filesystem::path(flags.model).lexically_normal().filename().string();

@@ -41,7 +41,9 @@ struct RouterOptions {
   std::chrono::milliseconds full_encoder_wait{10000};  // for one that refuses a picture because it is full
   std::chrono::milliseconds silence_timeout{5000};     // of a decoder's stream, heartbeats included
   std::chrono::milliseconds stuck_timeout{60000};      // of a decoder that says work is due and does none
-  std::chrono::milliseconds poll_interval{250};        // of every replica
+  // A chat that has begun waits so long for a decoder when none is ready.
+  std::chrono::milliseconds resume_wait{15000};
+  std::chrono::milliseconds poll_interval{250};  // of every replica
   std::chrono::milliseconds poll_timeout{2000};
   std::chrono::milliseconds resolve_interval{5000};  // of dns:/// names
   int64_t result_cache_bytes = 64 << 20;             // in memory; 0: no results are kept there

@@ -41,12 +41,16 @@ std::string ResultKey(const ResultIdentity& identity) {
   AddField(identity.weights_digest, &bytes);
   AddField(identity.numerics_id, &bytes);
   AddField(identity.template_id, &bytes);
-  // Of the request only what decides the tokens: not who holds the pictures, nor which attempt it is.
-  v1::GenerateRequest prompt;
-  *prompt.mutable_token_ids() = identity.prompt.token_ids();
-  *prompt.mutable_spans() = identity.prompt.spans();
-  *prompt.mutable_sampling() = identity.prompt.sampling();
-  prompt.set_num_choices(identity.prompt.num_choices());
+  // All of the request but what decides no token: its name, which attempt it is, what was said, when it
+  // is served, and who holds the pictures.
+  v1::GenerateRequest prompt = identity.prompt;
+  prompt.clear_generation_id();
+  prompt.clear_attempt();
+  prompt.clear_emitted();
+  prompt.clear_resumed();
+  prompt.clear_priority();
+  prompt.clear_cache_salt();
+  prompt.clear_handles();
   AddField(Deterministic(prompt), &bytes);
   for (const v1::EmbeddingHandle& handle : identity.prompt.handles()) AddField(handle.content_key(), &bytes);
   AddField("stop", &bytes);

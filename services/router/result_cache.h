@@ -34,7 +34,7 @@ struct ResultIdentity {
   std::string weights_digest;  // of the decoders
   std::string numerics_id;     // likewise
   std::string template_id;     // of chat template and tokenizer
-  v1::GenerateRequest prompt;  // ids, spans, handles, complete sampling and num_choices count
+  v1::GenerateRequest prompt;  // all but what decides no token
   std::vector<std::string> stop;
 };
 // 32 bytes.

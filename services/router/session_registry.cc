@@ -58,11 +58,15 @@ SessionRegistry::~SessionRegistry() {
     }
   }
   watcher_.Join();
-  for (const std::shared_ptr<ChatSession>& session : left) {
-    session->Cancel(absl::UnavailableError("the router is shutting down"));
+  while (true) {
+    for (const std::shared_ptr<ChatSession>& session : left) {
+      session->Cancel(absl::UnavailableError("the router is shutting down"));
+      session->Tick(parts_->clock->Now());  // one that waits for a decoder has nobody else to wake it
+    }
+    MutexLock lock(&mutex_);
+    if (live_ == 0) return;
+    changed_.WaitUntil(&mutex_, Clock::Real().Now() + kTick);
   }
-  MutexLock lock(&mutex_);
-  while (live_ > 0) changed_.Wait(&mutex_);
 }
 
 std::string SessionRegistry::NewGenerationId() const {
@@ -140,6 +144,7 @@ absl::StatusOr<SessionRegistry::Chat> SessionRegistry::Add(v1::ChatRequest reque
   chats_.emplace(id, Entry{.session = session, .log = log, .idempotency_key = std::move(key)});
   ++live_;
   ++waiting_;
+  kept_ += resumable ? 1 : 0;
   SetGaugesLocked();
   return Chat{.session = session, .log = log};
 }
@@ -217,8 +222,7 @@ void SessionRegistry::Ended(const std::string& generation_id, const absl::Status
 void SessionRegistry::SetGaugesLocked() {
   parts_->metrics->waiting.Set(waiting_);
   parts_->metrics->running.Set(live_ - waiting_);
-  parts_->metrics->journal_generations.Set(static_cast<double>(
-      std::count_if(chats_.begin(), chats_.end(), [](const auto& chat) { return chat.second.log->kept(); })));
+  parts_->metrics->journal_generations.Set(kept_);
 }
 
 void SessionRegistry::Sweep(SteadyTime now) {
@@ -237,6 +241,7 @@ void SessionRegistry::Sweep(SteadyTime now) {
         if (!entry.idempotency_key.empty()) keys_.erase(entry.idempotency_key);
         forgotten.push_back(std::move(entry.log));
         chats_.erase(current);
+        --kept_;
       }
     }
     if (!forgotten.empty()) SetGaugesLocked();

@@ -92,6 +92,7 @@ class SessionRegistry {
   std::map<std::string, KeyedRequest> keys_ ABSL_GUARDED_BY(mutex_);  // each of an entry
   int live_ ABSL_GUARDED_BY(mutex_) = 0;                              // chats that have not ended
   int waiting_ ABSL_GUARDED_BY(mutex_) = 0;                           // of them without a first token
+  int kept_ ABSL_GUARDED_BY(mutex_) = 0;                              // chats whose log is kept
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   NamedThread watcher_;
 };

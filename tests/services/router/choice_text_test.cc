@@ -34,7 +34,7 @@ class ChoiceTextTest : public testing::Test {
       all.stopped = output.stopped;
     };
     for (const int32_t id : ids) {
-      take(text->Push(id));
+      take(text->Push(id, true));
       if (all.stopped) return all;
     }
     take(text->Finish());
@@ -59,6 +59,16 @@ TEST_F(ChoiceTextTest, AStopStringEndsTheTextAndIsNotShown) {
 TEST_F(ChoiceTextTest, AStopStringIsShownWhenAskedFor) {
   ChoiceText text = Make({"END"}, true, false);
   EXPECT_EQ(Run(&text, Ids("first END second")).answer, "first END");
+}
+
+TEST_F(ChoiceTextTest, TheTextOfTheFirstTokensIsNoStopString) {
+  ChoiceText text = Make({"END"}, false, false);
+  std::string shown;
+  for (const int32_t id : Ids("one END")) shown += text.Push(id, false).answer;
+  EXPECT_EQ(shown, "one END");
+  const All rest = Run(&text, Ids(" two END three"));
+  EXPECT_TRUE(rest.stopped);
+  EXPECT_EQ(rest.answer, " two ");
 }
 
 TEST_F(ChoiceTextTest, WhatLookedLikeAStopStringIsShownAtTheEnd) {

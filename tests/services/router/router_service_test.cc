@@ -471,6 +471,16 @@ TEST_F(RouterServiceTest, AStopStringEndsTheAnswerAndFreesTheDecoder) {
   EXPECT_TRUE(Eventually([&] { return freed.load(); }));
 }
 
+TEST_F(RouterServiceTest, StopStringsCountFromMinTokensOn) {
+  const size_t until = Ids("The sky is blue").size();
+  v1::ChatRequest request = Ask("Hello");
+  request.add_stop("sky");
+  request.mutable_sampling()->set_min_tokens(static_cast<uint32_t>(until));
+  const Heard heard = Chat(request);
+  EXPECT_EQ(heard.Text(), "The sky is blue, and 天空 is ");
+  EXPECT_EQ(heard.Choice().stop_text(), "sky");
+}
+
 TEST_F(RouterServiceTest, AStopTokenThatWasAskedForIsNotShown) {
   const std::vector<uint32_t> ids = Ids("Red!");
   for (const auto& decoder : decoders_) decoder->Answers(ids);
@@ -916,6 +926,20 @@ TEST_F(RouterServiceTest, TwoDeathsInARowEndTheGeneration) {
   EXPECT_EQ(Requests().size(), 2u);
 }
 
+TEST_F(RouterServiceTest, ARequestThatKillsDecodersDoesNotWalkThroughTheCluster) {
+  for (const auto& decoder : decoders_) {
+    decoder->Plays([](FakeDecoder::Stream* stream) {
+      stream->Start();
+      stream->Done(absl::UnavailableError("killed"));
+    });
+  }
+  const absl::Status status = Chat(Ask("Hello")).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(status), kReasonDecodersFailed);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("two decoders in a row failed at this request"));
+  EXPECT_EQ(Requests().size(), 2u);
+}
+
 TEST_F(RouterServiceTest, WithoutAnotherDecoderTheErrorSaysWhatHappened) {
   decoders_[1]->Kill();
   ASSERT_TRUE(Eventually([&] { return decoder_set_->num_ready() == 1; }));
@@ -929,6 +953,50 @@ TEST_F(RouterServiceTest, WithoutAnotherDecoderTheErrorSaysWhatHappened) {
   EXPECT_THAT(std::string(heard.status.message()), HasSubstr("Socket closed"));
   EXPECT_TRUE(RetryDelayMsOf(heard.status).has_value());
   EXPECT_FALSE(heard.events.empty());
+}
+
+TEST_F(RouterServiceTest, AStreamThatHasBegunWaitsForADecoderToComeBack) {
+  decoders_[1]->Kill();
+  ASSERT_TRUE(Eventually([&] { return decoder_set_->num_ready() == 1; }));
+  std::atomic<int> reached = 0;
+  decoders_[0]->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+    if (index != 3 || reached++ > 0) return true;
+    while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
+    stream->Done(absl::CancelledError("the server is gone"));
+    return false;
+  });
+  Heard heard;
+  std::thread client([&] { heard = Chat(Ask("Hello")); });
+  ASSERT_TRUE(Eventually([&] { return reached > 0; }));
+  decoders_[0]->Kill();
+  ASSERT_TRUE(Eventually([&] { return decoder_set_->num_ready() == 0; }));
+  decoders_[0]->Restart();
+  client.join();
+  ExpectWholeAnswer(heard);
+  EXPECT_EQ(decoders_[0]->requests().size(), 2u);
+}
+
+TEST_F(RouterServiceTest, AStreamDoesNotWaitForeverForADecoder) {
+  options_.resume_wait = milliseconds(200);
+  Restart();
+  decoders_[1]->Kill();
+  ASSERT_TRUE(Eventually([&] { return decoder_set_->num_ready() == 1; }));
+  std::atomic<int> reached = 0;
+  const auto hold = [&](FakeDecoder::Stream* stream, size_t index) {
+    if (index != 3) return true;
+    ++reached;
+    while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
+    stream->Done(absl::CancelledError("the server is gone"));
+    return false;
+  };
+  decoders_[0]->Answers(answer_ids_, hold);
+  Heard heard;
+  std::thread client([&] { heard = Chat(Ask("Hello")); });
+  ASSERT_TRUE(Eventually([&] { return reached == 1; }));
+  decoders_[0]->Kill();
+  client.join();
+  EXPECT_EQ(heard.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(RetryDelayMsOf(heard.status).has_value());
 }
 
 TEST_F(RouterServiceTest, AChoiceThatHasEndedDoesNotComeAgainAfterAResume) {
