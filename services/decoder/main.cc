@@ -60,6 +60,7 @@ struct Flags {
   int64_t max_waiting_tokens = 0;
   int64_t max_waiting_embedding_bytes = 0;
   int objective_ms = 10000;
+  int mixed_step_ms = 200;
   int64_t growth_tokens = 256;
   bool prefix_caching = true;
   int embedding_timeout_s = 30;
@@ -107,6 +108,9 @@ void AddFlags(FlagSet& set, Flags& flags) {
   set.Add("--max-waiting-embedding-bytes", &flags.max_waiting_embedding_bytes,
           "Bytes of embeddings that waiting requests may name; more are refused. 0: not bounded",
           {.unit = "bytes", .min = 0, .max = 1e15});
+  set.Add("--mixed-step-ms", &flags.mixed_step_ms,
+          "Prompts come in smaller chunks while others decode, so that a step takes so long",
+          {.unit = "ms", .min = 1, .max = 60000});
   set.Add("--objective-ms", &flags.objective_ms,
           "Requests that do not say when they want their first token are due so long after they came",
           {.unit = "ms", .min = 1, .max = kObjectiveMsMax});
@@ -245,6 +249,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
                     .max_waiting = flags.max_waiting,
                     .max_waiting_tokens = flags.max_waiting_tokens,
                     .max_waiting_embedding_bytes = flags.max_waiting_embedding_bytes,
+                    .mixed_step = std::chrono::milliseconds(flags.mixed_step_ms),
                     .objective = std::chrono::milliseconds(flags.objective_ms),
                     .step_max = std::chrono::seconds(flags.step_timeout_s),
                     .sampling_threads = sizes.sampling_threads},

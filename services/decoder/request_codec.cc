@@ -171,6 +171,39 @@ absl::Status ParsePrompt(const Proto& proto, const ModelLimits& limits, Generati
   return CheckPlaceholders(request, limits);
 }
 
+absl::Status ParseBans(const v1::SamplingParameters& proto, const ModelLimits& limits,
+                       SamplingParameters& sampling) {
+  PRISM_RETURN_IF_ERROR(CheckCount("sampling.bad_words", proto.bad_words_size(), kBadWordsMax));
+  for (int i = 0; i < proto.bad_words_size(); ++i) {
+    const std::string path = absl::StrCat("sampling.bad_words.", i, ".token_ids");
+    const auto& ids = proto.bad_words(i).token_ids();
+    PRISM_RETURN_IF_ERROR(CheckCount(path, ids.size(), kBadWordIdsMax));
+    if (ids.empty()) return FieldViolation(path, "is empty");
+    PRISM_ASSIGN_OR_RETURN(std::vector<int32_t> word, ParseIds(path, ids, limits.vocab_size));
+    sampling.bad_words.push_back(std::move(word));
+  }
+  PRISM_RETURN_IF_ERROR(
+      CheckCount("sampling.allowed_token_ids", proto.allowed_token_ids_size(), kAllowedIdsMax));
+  PRISM_ASSIGN_OR_RETURN(sampling.allowed_token_ids, ParseIds("sampling.allowed_token_ids",
+                                                              proto.allowed_token_ids(), limits.vocab_size));
+  return absl::OkStatus();
+}
+
+absl::Status ParsePromptLogprobs(const v1::SamplingParameters& proto, GenerationRequest& request) {
+  if (!proto.has_prompt_logprobs()) return absl::OkStatus();
+  PRISM_RETURN_IF_ERROR(
+      CheckRange<uint32_t>("sampling.prompt_logprobs", proto.prompt_logprobs(), 0, kTopLogprobsMax));
+  const int64_t entries = static_cast<int64_t>(request.token_ids.size()) * (1 + proto.prompt_logprobs());
+  if (entries > kPromptLogprobsMax) {
+    return FieldViolation(
+        "sampling.prompt_logprobs",
+        absl::StrCat("of ", request.token_ids.size(), " tokens with ", proto.prompt_logprobs(),
+                     " alternatives are ", entries, " entries, at most ", kPromptLogprobsMax));
+  }
+  request.prompt_logprobs = proto.prompt_logprobs();
+  return absl::OkStatus();
+}
+
 absl::Status ParseSampling(const v1::SamplingParameters& proto, const ModelLimits& limits,
                            GenerationRequest& request) {
   SamplingParameters& sampling = request.sampling;
@@ -199,6 +232,8 @@ absl::Status ParseSampling(const v1::SamplingParameters& proto, const ModelLimit
     PRISM_RETURN_IF_ERROR(CheckRange(path, bias, -100.0, 100.0));
     sampling.logit_bias.emplace_back(static_cast<int32_t>(id), bias);
   }
+  PRISM_RETURN_IF_ERROR(ParseBans(proto, limits, sampling));
+  PRISM_RETURN_IF_ERROR(ParsePromptLogprobs(proto, request));
   if (proto.has_top_logprobs()) {
     PRISM_RETURN_IF_ERROR(
         CheckRange<uint32_t>("sampling.top_logprobs", proto.top_logprobs(), 0, kTopLogprobsMax));
@@ -269,6 +304,15 @@ void FillReceipts(const std::vector<EmbeddingReceipt>& receipts,
   }
 }
 
+void FillTop(const std::vector<TokenProbability>& top,
+             google::protobuf::RepeatedPtrField<v1::TokenLogprob>* protos) {
+  for (const TokenProbability& one : top) {
+    v1::TokenLogprob* entry = protos->Add();
+    entry->set_token_id(static_cast<uint32_t>(one.token_id));
+    entry->set_logprob(one.logprob);
+  }
+}
+
 // One overload an event.
 struct EventWriter {
   v1::GenerateEvent& proto;
@@ -285,11 +329,7 @@ struct EventWriter {
     token->set_token_id(static_cast<uint32_t>(event.token_id));
     if (!event.has_logprobs) return;
     token->set_logprob(event.logprob);
-    for (const TokenProbability& top : event.top) {
-      v1::TokenLogprob* entry = token->add_top();
-      entry->set_token_id(static_cast<uint32_t>(top.token_id));
-      entry->set_logprob(top.logprob);
-    }
+    FillTop(event.top, token->mutable_top());
   }
   void operator()(const ChoiceFinishedEvent& event) const {
     v1::GenerateEvent::ChoiceFinished* finished = proto.mutable_choice_finished();
@@ -306,6 +346,12 @@ struct EventWriter {
     finished->set_prefill_s(event.prefill_s);
     finished->set_decode_s(event.decode_s);
     finished->set_preemptions(static_cast<uint32_t>(event.preemptions));
+    for (const PromptLogprob& prompt : event.prompt_logprobs) {
+      v1::PromptTokenLogprob* entry = finished->add_prompt_logprobs();
+      entry->set_token_id(static_cast<uint32_t>(prompt.token_id));
+      entry->set_logprob(prompt.logprob);
+      FillTop(prompt.top, entry->mutable_top());
+    }
   }
   void operator()(const HeartbeatEvent& event) const {
     proto.mutable_heartbeat()->set_engine_steps(event.engine_steps);

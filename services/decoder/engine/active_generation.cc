@@ -25,11 +25,15 @@ ActiveGeneration::ActiveGeneration(std::shared_ptr<Generation> generation, Stead
     }
   }
   if (request().score) scores_.resize(request().token_ids.size() - 1);
+  if (request().prompt_logprobs.has_value()) prompt_logprobs_.resize(request().token_ids.size() - 1);
 }
 
 std::unique_ptr<Sequence> ActiveGeneration::MakeSequence(SequenceId id, uint32_t index, SequenceId leader,
                                                          const PageKey& prefix_root) const {
   const auto prompt_length = static_cast<int64_t>(request().token_ids.size());
+  // Of the choices, the first computes the logits of the prompt for all. Those after the prompt's last
+  // token are an answer's.
+  const bool scores_prompt = request().score || (request().prompt_logprobs.has_value() && leader == 0);
   Sequence::Options options{.id = id,
                             .token_ids = request().token_ids,
                             .prompt_length = prompt_length,
@@ -39,9 +43,9 @@ std::unique_ptr<Sequence> ActiveGeneration::MakeSequence(SequenceId id, uint32_t
                             .follows = leader,
                             .spans = request().spans,
                             .embedding_states = embeddings_.states(),
-                            .logits_until = request().score ? prompt_length : 0,
+                            .logits_until = !scores_prompt ? 0 : prompt_length - (request().score ? 0 : 1),
                             .prefix_root = prefix_root,
-                            .takes_hits = !request().score};
+                            .takes_hits = !scores_prompt};
   for (const EmbeddingRef& ref : request().embeddings) options.embedding_ids.push_back(IdentityOf(ref));
   if (index < request().emitted.size()) {
     const std::vector<int32_t>& emitted = request().emitted[index];
@@ -71,7 +75,7 @@ void ActiveGeneration::MarkPlanned(int64_t cached_tokens, SteadyTime now) {
   first_plan_ = now;
   const auto prompt = static_cast<int64_t>(request().token_ids.size());
   cached_tokens_ = std::min(cached_tokens, prompt);
-  if (!request().score) {
+  if (!request().score && !request().prompt_logprobs.has_value()) {
     metrics_->prefix_queries.Increment(static_cast<double>(prompt));
     metrics_->prefix_hits.Increment(static_cast<double>(cached_tokens_));
   }
@@ -156,7 +160,8 @@ void ActiveGeneration::End(const absl::Status& status, SteadyTime now) {
                        .pull_s = SecondsBetween(submitted_, pulled),
                        .prefill_s = SecondsBetween(prefill, std::max(prefill, first_token)),
                        .decode_s = SecondsBetween(first_token, last_token_.value_or(first_token)),
-                       .preemptions = preemptions_},
+                       .preemptions = preemptions_,
+                       .prompt_logprobs = std::move(prompt_logprobs_)},
          now);
   }
   embeddings_.LetGo();  // whoever is told the end finds the memory free

@@ -78,6 +78,10 @@ class ActiveGeneration {
 
   // Log-probability of prompt id `index` of a score. REQUIRES: 1 <= index < prompt length
   void SetScore(int64_t index, double logprob) { scores_[static_cast<size_t>(index - 1)] = logprob; }
+  // The same where the log-probabilities of the prompt are wanted besides an answer.
+  void SetPromptLogprob(int64_t index, PromptLogprob logprob) {
+    prompt_logprobs_[static_cast<size_t>(index - 1)] = std::move(logprob);
+  }
 
   void AddPreemptions(int64_t count) { preemptions_ += count; }
 
@@ -97,6 +101,7 @@ class ActiveGeneration {
   std::vector<Choice> choices_;
   std::vector<std::pair<uint32_t, FinishReason>> complete_;
   std::vector<double> scores_;
+  std::vector<PromptLogprob> prompt_logprobs_;
   bool scheduled_ = false;
   bool started_ = false;
   bool awaits_embeddings_ = false;

@@ -49,6 +49,11 @@ int64_t QueuedRowsOf(const GenerationRequest& request) {
   return rows;
 }
 
+// Are the logits after token `index` wanted for the prompt's own next token?
+bool IsPromptRow(const GenerationRequest& request, int64_t index) {
+  return index + 1 < static_cast<int64_t>(request.token_ids.size());
+}
+
 int64_t EmbeddingBytesOf(const GenerationRequest& request) {
   int64_t bytes = 0;
   for (const EmbeddingRef& ref : request.embeddings) bytes += ref.size_bytes;
@@ -380,7 +385,9 @@ PageKey Engine::PrefixRootOf(const GenerationRequest& request) {
 }
 
 bool Engine::Step() {
-  const StepPlan plan = scheduler_.Plan();
+  const double mixed_s = std::chrono::duration<double>(options_.mixed_step).count();
+  const int64_t rows_max = options_.scheduler.max_num_batched_tokens;
+  const StepPlan plan = scheduler_.Plan(times_.RowsWithin(mixed_s, 1, rows_max));
   if (plan.empty()) return false;
   const SteadyTime began = Now();
   const std::vector<VisualRowSource> visual = BeginStep(plan, began);
@@ -483,9 +490,17 @@ SamplingWishes Engine::WishesOf(const StepPlan& plan) const {
     const GenerationRequest& request = owner.generation->request();
     for (int64_t i = 0; i < planned.num_logits; ++i) {
       std::optional<RowSampling>& wish = wishes[static_cast<size_t>(planned.first_logit + i)];
+      const int64_t index = planned.begin + planned.count - planned.num_logits + i;
+      if (IsPromptRow(request, index) && !request.score) {
+        if (*request.prompt_logprobs > kSampleTopMax) continue;
+        wish = RowSampling{.target_id = request.token_ids[static_cast<size_t>(index + 1)],
+                           .with_log_sum_exp = true,
+                           .num_top = static_cast<int32_t>(*request.prompt_logprobs)};
+        continue;
+      }
       if (request.score) {
         // The last row has no id to score; it is looked at for numbers that are not finite.
-        const auto next = static_cast<size_t>(planned.begin + planned.count - planned.num_logits + i + 1);
+        const auto next = static_cast<size_t>(index + 1);
         wish = RowSampling{.target_id = next < request.token_ids.size() ? request.token_ids[next] : 0,
                            .with_log_sum_exp = true};
         continue;
@@ -526,7 +541,7 @@ void Engine::TakeSample(const RowSample& sample, LogitRow& row) const {
   SampledRow& result = row.result;
   if (sample.non_finite_id >= 0) {
     const std::string whose =
-        request.score
+        request.score || IsPromptRow(request, row.token_index)
             ? absl::StrCat("after prompt token ", row.token_index)
             : absl::StrCat("of answer token ", row.generation->choices()[row.choice].sampler.num_accepted());
     result.status = absl::InternalError(
@@ -534,7 +549,7 @@ void Engine::TakeSample(const RowSample& sample, LogitRow& row) const {
     return;
   }
   result.token_id = sample.token_id;
-  if (!request.score && !request.top_logprobs.has_value()) return;
+  if (!request.score && !request.top_logprobs.has_value() && !IsPromptRow(request, row.token_index)) return;
   result.logprob = sample.logit - sample.log_sum_exp;
   for (int32_t i = 0; i < sample.num_top; ++i) {
     const TopLogit& top = sample.top[static_cast<size_t>(i)];
@@ -545,14 +560,16 @@ void Engine::TakeSample(const RowSample& sample, LogitRow& row) const {
 void Engine::SampleRow(absl::Span<const float> logits, LogitRow& row, SamplingScratch& scratch) const {
   const GenerationRequest& request = row.generation->request();
   SampledRow& result = row.result;
-  if (request.score) {
+  if (request.score || IsPromptRow(request, row.token_index)) {
     const auto next = static_cast<size_t>(row.token_index + 1);
     if (const int64_t id = FindNonFinite(logits); id >= 0) {
       result.status = absl::InternalError(
           absl::StrCat("the logit of id ", id, " after prompt token ", row.token_index, " is ", logits[id]));
     } else if (next < request.token_ids.size()) {
       result.token_id = request.token_ids[next];
-      result.logprob = logits[result.token_id] - LogSumExp(logits);
+      const double total = LogSumExp(logits);
+      result.logprob = logits[result.token_id] - total;
+      result.top = TopLogprobs(logits, total, request.prompt_logprobs.value_or(0));
     }
     return;
   }
@@ -590,6 +607,11 @@ void Engine::Apply(LogitRow& row, SteadyTime now) {
     } else {
       RemoveSequence(generation, row.choice);
     }
+    return;
+  }
+  if (IsPromptRow(request, row.token_index)) {
+    generation.SetPromptLogprob(row.token_index + 1,
+                                {row.result.token_id, row.result.logprob, std::move(row.result.top)});
     return;
   }
   ActiveGeneration::Choice& choice = generation.choices()[row.choice];

@@ -41,9 +41,11 @@ struct EngineOptions {
   bool prefix_caching = true;
   std::string numerics_id;  // what, besides ids and embeddings, the bits in a page depend on
   std::string weights_digest;
-  int64_t max_waiting = 128;                   // generations accepted and in no step yet, >= 1
-  int64_t max_waiting_tokens = 0;              // theirs that are known; 0: not bounded
-  int64_t max_waiting_embedding_bytes = 0;     // of their embeddings; 0: not bounded
+  int64_t max_waiting = 128;                // generations accepted and in no step yet, >= 1
+  int64_t max_waiting_tokens = 0;           // theirs that are known; 0: not bounded
+  int64_t max_waiting_embedding_bytes = 0;  // of their embeddings; 0: not bounded
+  // How long a step in which somebody decodes is to take: prompts come in smaller chunks then.
+  std::chrono::milliseconds mixed_step{200};
   std::chrono::milliseconds objective{10000};  // to be started in, for requests that do not say
   std::chrono::milliseconds heartbeat{1000};   // of silence, until a heartbeat is sent
   std::chrono::milliseconds step_max{60000};   // a step under way for longer: not alive

@@ -53,6 +53,13 @@ struct ChoiceFinishedEvent {
   int64_t completion_tokens = 0;  // emitted ones included
 };
 
+// Of a prompt's token, given those before it.
+struct PromptLogprob {
+  int32_t token_id = 0;
+  double logprob = 0;
+  std::vector<TokenProbability> top;  // descending
+};
+
 struct FinishedEvent {
   std::vector<EmbeddingReceipt> receipts;
   double queue_s = 0;    // from admission to the first plan, but for pull_s
@@ -60,6 +67,7 @@ struct FinishedEvent {
   double prefill_s = 0;  // from the first plan to the first token
   double decode_s = 0;   // from there to the last
   int64_t preemptions = 0;
+  std::vector<PromptLogprob> prompt_logprobs;  // of ids 1 .. n-1, or none
 };
 
 struct HeartbeatEvent {

@@ -30,8 +30,10 @@ struct GenerationRequest {
   bool score = false;
 
   SamplingParameters sampling;
-  std::vector<int32_t> end_token_ids;   // any of them ends a choice
-  int64_t max_tokens = 1;               // answer tokens of a choice, emitted ones included; >= 1
+  std::vector<int32_t> end_token_ids;  // any of them ends a choice
+  int64_t max_tokens = 1;              // answer tokens of a choice, emitted ones included; >= 1
+  // 0 .. 20 alternatives for each prompt token but the first; nullopt: no log-probabilities of the prompt
+  std::optional<int64_t> prompt_logprobs;
   std::optional<int64_t> top_logprobs;  // 0 .. 20; nullopt: no log-probabilities
   uint32_t num_choices = 1;             // 1 .. 4
   // Per choice, answer tokens known from an earlier attempt; each at most max_tokens long.

@@ -67,6 +67,7 @@ int64_t FindNonFinite(absl::Span<const float> logits) {
 Sampler::Sampler(SamplingParameters parameters, uint32_t choice, absl::Span<const int32_t> prompt)
     : parameters_(std::move(parameters)),
       choice_(choice),
+      bans_(parameters_.bad_words, parameters_.allowed_token_ids),
       counts_tokens_(parameters_.repetition_penalty != 1 || parameters_.presence_penalty != 0 ||
                      parameters_.frequency_penalty != 0) {
   if (parameters_.repetition_penalty != 1) prompt_ids_.insert(prompt.begin(), prompt.end());
@@ -85,14 +86,17 @@ std::optional<RowSampling> Sampler::ForDevice() const {
 
 void Sampler::Accept(int32_t token_id) {
   ++num_accepted_;
+  bans_.Accept(token_id);
   if (counts_tokens_) ++answer_count_[token_id];
 }
 
 bool Sampler::ChangesLogits() const {
-  return num_accepted_ < parameters_.min_tokens || !parameters_.logit_bias.empty() || counts_tokens_;
+  return num_accepted_ < parameters_.min_tokens || !parameters_.logit_bias.empty() || counts_tokens_ ||
+         bans_.any();
 }
 
 void Sampler::ChangeLogits(absl::Span<float> logits) const {
+  bans_.Apply(logits);
   if (num_accepted_ < parameters_.min_tokens) {
     for (const int32_t id : parameters_.end_token_ids) logits[id] = kMasked;
   }
@@ -181,7 +185,8 @@ absl::StatusOr<int32_t> Sampler::Sample(absl::Span<const float> logits, Sampling
   }
   const int32_t greatest = ArgMax(logits);
   const float maximum = logits[greatest];
-  if (maximum == kMasked) return absl::InternalError("min_tokens masks the whole vocabulary");
+  if (maximum == kMasked)
+    return absl::InternalError("min_tokens, bad words and allowed ids mask the whole vocabulary");
   if (parameters_.temperature < kGreedyBelowTemperature) return greatest;
   if (parameters_.top_k == 0 && parameters_.top_p >= 1 && parameters_.min_p == 0) {
     return DrawFromAll(logits, greatest);

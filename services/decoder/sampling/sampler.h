@@ -1,6 +1,7 @@
 // Sampler chooses the next token of one sequence from its logits.
 //
-// In order (as vLLM): end ids are masked until min_tokens, logit_bias is added, then
+// In order (as vLLM): ids that are not allowed, and those that would complete a bad word, are masked,
+// end ids are masked until min_tokens, logit_bias is added, then
 //   repetition penalty r over ids of prompt and answer:  l > 0 ? l / r : l * r
 //   frequency and presence over ids of the answer:       l -= f * count;  l -= p
 // and, if temperature < 1e-5, the greatest logit wins. Else
@@ -27,6 +28,7 @@
 #include "absl/types/span.h"
 #include "kernels/ops/row_sampling.h"
 #include "kernels/ops/sampling_math.h"
+#include "services/decoder/sampling/token_bans.h"
 
 namespace prism {
 
@@ -42,6 +44,8 @@ struct SamplingParameters {
   std::vector<std::pair<int32_t, double>> logit_bias;  // id -> -100 .. 100; ids distinct
   int64_t min_tokens = 0;                              // answer tokens before an end id may come
   std::vector<int32_t> end_token_ids;                  // what min_tokens holds back
+  std::vector<std::vector<int32_t>> bad_words;         // ids in a row that must not come; none is empty
+  std::vector<int32_t> allowed_token_ids;              // all others are masked; empty: all may come
 };
 
 // Memory that sampling needs; kept from call to call, one a thread.
@@ -85,6 +89,7 @@ class Sampler {
 
   const SamplingParameters parameters_;
   const uint32_t choice_;
+  TokenBans bans_;
   const bool counts_tokens_;                           // a penalty is on
   std::unordered_set<int32_t> prompt_ids_;             // filled if there is a repetition penalty
   std::unordered_map<int32_t, int64_t> answer_count_;  // filled if there is any penalty

@@ -78,12 +78,15 @@ QueuedWork Scheduler::Work() const {
   return work;
 }
 
-StepPlan Scheduler::Plan() {
+StepPlan Scheduler::Plan(int64_t mixed_rows_max) {
   PRISM_CHECK(!in_step_);
   StepPlan plan;
   Budget budget{limits_.max_num_batched_tokens, limits_.score_rows_max};
   const int64_t preemptions = preemptions_;
   PlanDecodes(budget, plan);
+  if (!plan.empty()) {
+    budget.rows = std::min(budget.rows, std::max(kTokensPerPage, mixed_rows_max - plan.num_rows()));
+  }
   PlanPrefills(budget, plan);
   // Pages just taken from one sequence are for the others that run, not for a newcomer.
   if (preemptions_ == preemptions) Admit(budget, plan);

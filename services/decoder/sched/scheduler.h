@@ -26,6 +26,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <set>
 #include <unordered_map>
@@ -67,9 +68,10 @@ class Scheduler {
   // ignored. REQUIRES: not between Plan() and Complete()
   void Remove(SequenceId id);
 
-  // The next step; empty if nothing waits or runs. Every plan that is not empty is followed by
-  // Complete() before the next Plan().
-  StepPlan Plan();
+  // The next step; empty if nothing waits or runs. A step in which some sequence decodes has at most
+  // `mixed_rows_max` rows, but a page's worth of prompt may always come. Every plan that is not empty is
+  // followed by Complete() before the next Plan().
+  StepPlan Plan(int64_t mixed_rows_max = std::numeric_limits<int64_t>::max());
 
   // The step has run.
   void Complete(const StepPlan& plan);

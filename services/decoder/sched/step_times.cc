@@ -39,6 +39,13 @@ double StepTimes::SecondsOfStep(int64_t rows) const {
   return below == nullptr ? 0 : below->seconds;
 }
 
+int64_t StepTimes::RowsWithin(double seconds, int64_t rows_min, int64_t rows_max) const {
+  PRISM_CHECK(rows_min >= 1 && rows_min <= rows_max);
+  int64_t rows = rows_max;
+  while (rows > rows_min && SecondsOfStep(rows) > seconds) rows = std::max(rows_min, rows / 2);
+  return rows;
+}
+
 double StepTimes::SecondsFor(int64_t rows, int64_t rows_max) const {
   PRISM_CHECK(rows >= 0 && rows_max >= 1);
   return static_cast<double>(rows / rows_max) * SecondsOfStep(rows_max) + SecondsOfStep(rows % rows_max);

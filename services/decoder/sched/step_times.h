@@ -19,6 +19,9 @@ class StepTimes {
   void Observe(int64_t rows, double seconds);
   // Of a step of `rows` rows; 0 if nothing was observed or rows is 0. REQUIRES: rows >= 0
   double SecondsOfStep(int64_t rows) const;
+  // The most rows, of rows_max, rows_max / 2, ... and at least rows_min, whose step is expected to take no
+  // longer than `seconds`. REQUIRES: 1 <= rows_min <= rows_max
+  int64_t RowsWithin(double seconds, int64_t rows_min, int64_t rows_max) const;
   // Of `rows` rows in steps of at most `rows_max`. REQUIRES: rows >= 0, rows_max >= 1
   double SecondsFor(int64_t rows, int64_t rows_max) const;
 

@@ -106,6 +106,23 @@ TEST(ParseGenerateTest, IgnoresTheModelsEndIdsButNotTheCallers) {
   EXPECT_THAT(Parse(proto)->end_token_ids, ElementsAre(44));
 }
 
+TEST(ParseGenerateTest, TakesBadWordsAllowedIdsAndPromptLogProbabilities) {
+  v1::GenerateRequest proto = Text();
+  v1::GenerateRequest plain = Text();
+  EXPECT_FALSE(Parse(plain)->prompt_logprobs.has_value());
+  v1::SamplingParameters* sampling = proto.mutable_sampling();
+  sampling->add_bad_words()->add_token_ids(7);
+  sampling->add_bad_words()->add_token_ids(8);
+  sampling->mutable_bad_words(1)->add_token_ids(9);
+  sampling->add_allowed_token_ids(44);
+  sampling->set_prompt_logprobs(3);
+  const auto request = Parse(proto);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_THAT(request->sampling.bad_words, ElementsAre(ElementsAre(7), ElementsAre(8, 9)));
+  EXPECT_THAT(request->sampling.allowed_token_ids, ElementsAre(44));
+  EXPECT_EQ(request->prompt_logprobs, 3);
+}
+
 TEST(ParseGenerateTest, PlacesAPicture) {
   const auto request = Parse(Picture());
   ASSERT_TRUE(request.ok()) << request.status();
@@ -147,6 +164,24 @@ TEST(ParseGenerateTest, NamesTheFieldTheValueAndTheBound) {
   const Case cases[] = {
       {[](auto& r) { r.set_generation_id("x"); }, "generation_id: has 1 bytes, want 16"},
       {[](auto& r) { r.set_objective_ms(3600001); }, "objective_ms: is 3600001, want 0 .. 3600000"},
+      {[](auto& r) { r.mutable_sampling()->add_bad_words(); }, "sampling.bad_words.0.token_ids: is empty"},
+      {[](auto& r) { r.mutable_sampling()->add_bad_words()->add_token_ids(1000); },
+       "sampling.bad_words.0.token_ids.0: is 1000, the vocabulary has 1000 ids"},
+      {[](auto& r) {
+         for (int i = 0; i < 33; ++i) {
+           if (i == 0) r.mutable_sampling()->add_bad_words();
+           r.mutable_sampling()->mutable_bad_words(0)->add_token_ids(1);
+         }
+       },
+       "sampling.bad_words.0.token_ids: has 33 entries, at most 32"},
+      {[](auto& r) {
+         for (int i = 0; i < 129; ++i) r.mutable_sampling()->add_bad_words()->add_token_ids(1);
+       },
+       "sampling.bad_words: has 129 entries, at most 128"},
+      {[](auto& r) { r.mutable_sampling()->add_allowed_token_ids(5000); },
+       "sampling.allowed_token_ids.0: is 5000, the vocabulary has 1000 ids"},
+      {[](auto& r) { r.mutable_sampling()->set_prompt_logprobs(21); },
+       "sampling.prompt_logprobs: is 21, want 0 .. 20"},
       {[](auto& r) { r.set_cache_salt(std::string(257, 's')); }, "cache_salt: has 257 bytes, at most 256"},
       {[](auto& r) { r.set_num_choices(5); }, "num_choices: is 5, want 1 .. 4"},
       {[](auto& r) { r.clear_token_ids(); }, "token_ids: is empty"},
@@ -322,6 +357,12 @@ TEST(ToProtoTest, WritesEveryEvent) {
   EXPECT_EQ(event.finished().prefill_s(), 3);
   EXPECT_EQ(event.finished().decode_s(), 4);
   EXPECT_EQ(event.finished().preemptions(), 5u);
+
+  event = ToProto(FinishedEvent{.prompt_logprobs = {{.token_id = 5, .logprob = -2, .top = {{6, -1}}}}});
+  ASSERT_EQ(event.finished().prompt_logprobs_size(), 1);
+  EXPECT_EQ(event.finished().prompt_logprobs(0).token_id(), 5u);
+  EXPECT_EQ(event.finished().prompt_logprobs(0).logprob(), -2);
+  EXPECT_EQ(event.finished().prompt_logprobs(0).top(0).token_id(), 6u);
 
   EXPECT_EQ(ToProto(HeartbeatEvent{.engine_steps = 12}).heartbeat().engine_steps(), 12u);
   EXPECT_TRUE(ToProto(HeartbeatEvent{.waiting = true}).heartbeat().waiting());

@@ -208,6 +208,117 @@ TEST(EngineTest, EndsACancelledGenerationWhereverItIs) {
   EXPECT_TRUE(rig.AwaitMetric("prism_kv_pages{state=\"reserved\"} 0\n"));
 }
 
+// Queued, pulling, in its prompt, decoding: by the next step it computes nothing more, its pages and its
+// embeddings' memory are back, and the metric says who left.
+TEST(EngineTest, StopsTheWorkOfACallerWhoLeavesInAnyStage) {
+  struct Stage {
+    const char* name;
+    bool seat_is_taken, pull_is_held, stop_in_prompt;
+  };
+  for (const Stage& stage :
+       {Stage{"queued", true, false, false}, Stage{"pulling", false, true, false},
+        Stage{"in its prompt", false, false, true}, Stage{"decoding", false, false, false}}) {
+    SCOPED_TRACE(stage.name);
+    Rig rig({.max_num_seqs = 1, .max_num_batched_tokens = 32});
+    GenerationRequest request = OnePicture();
+    request.token_ids = Prompt(600, 1).token_ids;
+    request.max_tokens = 3000;
+    Call seat(Prompt(10, 4000, 7)), call(request);
+    if (stage.seat_is_taken) {
+      ASSERT_TRUE(seat.Submit(rig).ok());
+      ASSERT_TRUE(seat.sink.WaitFor<TokenEvent>(1));
+    }
+    rig.embeddings().hold = stage.pull_is_held;
+    if (stage.stop_in_prompt) rig.executor().Hold(true);
+    ASSERT_TRUE(call.Submit(rig).ok());
+    if (stage.stop_in_prompt) {
+      ASSERT_TRUE(call.sink.WaitFor<StartedEvent>(1));
+    }
+    if (!stage.seat_is_taken && !stage.pull_is_held && !stage.stop_in_prompt) {
+      ASSERT_TRUE(call.sink.WaitFor<TokenEvent>(2));
+    }
+    rig.engine().Cancel(*call.generation);
+    rig.executor().Hold(false);
+    EXPECT_EQ(call.sink.Wait().code(), absl::StatusCode::kCancelled);
+    if (stage.stop_in_prompt) {
+      EXPECT_EQ(rig.executor().rows_total(), 32) << "the step under way, and no other";
+    }
+    if (stage.seat_is_taken) {
+      rig.engine().Cancel(*seat.generation);
+      EXPECT_EQ(seat.sink.Wait().code(), absl::StatusCode::kCancelled);
+    }
+    EXPECT_TRUE(rig.embeddings().WaitForNoneAlive());
+    EXPECT_TRUE(rig.AwaitMetric("prism_kv_pages{state=\"used\"} 0\n"));
+    EXPECT_TRUE(rig.AwaitMetric("prism_kv_pages{state=\"reserved\"} 0\n"));
+    EXPECT_THAT(rig.MetricsText(),
+                HasSubstr(stage.seat_is_taken ? "prism_stream_abort_total{by=\"client\"} 2\n"
+                                              : "prism_stream_abort_total{by=\"client\"} 1\n"));
+  }
+}
+
+TEST(EngineTest, NeverSaysABadWordNotEvenAcrossAResume) {
+  GenerationRequest request = Prompt(10, 40);
+  request.sampling.temperature = 0.8;
+  const std::vector<int32_t> free = Answer(request);
+  // Two of the answer's own pairs, and one id of it.
+  request.sampling.bad_words = {{free[4], free[5]}, {free[0]}};
+  const std::vector<int32_t> whole = Answer(request);
+  EXPECT_NE(whole, free);
+  EXPECT_EQ(std::count(whole.begin(), whole.end(), free[0]), 0);
+  for (size_t i = 1; i < whole.size(); ++i) EXPECT_FALSE(whole[i - 1] == free[4] && whole[i] == free[5]);
+  for (const size_t emitted : {1, 5, 20}) {
+    GenerationRequest resumed = request;
+    resumed.emitted = {{whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(emitted)}};
+    EXPECT_EQ(Answer(resumed),
+              std::vector<int32_t>(whole.begin() + static_cast<std::ptrdiff_t>(emitted), whole.end()));
+  }
+}
+
+TEST(EngineTest, SaysOnlyWhatIsAllowed) {
+  GenerationRequest request = Prompt(10, 40);
+  request.sampling.temperature = 1;
+  request.sampling.allowed_token_ids = {9, 3, 400};
+  for (const int32_t id : Answer(request)) EXPECT_TRUE(id == 9 || id == 3 || id == 400) << id;
+}
+
+TEST(EngineTest, GivesLogProbabilitiesOfThePromptWithoutChangingTheAnswer) {
+  GenerationRequest request = Prompt(150, 20);
+  request.num_choices = 2;
+  request.sampling.temperature = 1;
+  const Outcome plain = [&] {
+    Rig rig;
+    return RunOn(rig, request);
+  }();
+  GenerationRequest score = Prompt(150, 1);
+  score.score = true;
+  for (const bool executor_samples : {false, true}) {
+    // Pages few enough that the choices lose them and compute the prompt again.
+    for (const int64_t pages : {5, 64}) {
+      Rig rig({.pages = pages, .growth_tokens = 0, .executor_samples = executor_samples});
+      RunOn(rig, request);  // known pages give no hit
+      Call scored(score);
+      ASSERT_TRUE(scored.Submit(rig).ok());
+      ASSERT_TRUE(scored.sink.Wait().ok());
+      const std::vector<double> expected = scored.sink.Of<ScoredEvent>().at(0).logprobs;
+      request.prompt_logprobs = 2;
+      Call call(request);
+      ASSERT_TRUE(call.Submit(rig).ok());
+      const Outcome outcome = OutcomeOf(call);
+      EXPECT_EQ(outcome, plain);
+      EXPECT_EQ(outcome.cached_tokens, 0);
+      const FinishedEvent finished = call.sink.Of<FinishedEvent>().at(0);
+      ASSERT_EQ(finished.prompt_logprobs.size(), 149u);
+      for (size_t i = 0; i < 149; ++i) {
+        EXPECT_EQ(finished.prompt_logprobs[i].token_id, request.token_ids[i + 1]);
+        EXPECT_EQ(finished.prompt_logprobs[i].logprob, expected[i]);
+        ASSERT_EQ(finished.prompt_logprobs[i].top.size(), 2u);
+        EXPECT_GE(finished.prompt_logprobs[i].top[0].logprob, finished.prompt_logprobs[i].top[1].logprob);
+      }
+      request.prompt_logprobs.reset();
+    }
+  }
+}
+
 TEST(EngineTest, EmitsNothingMoreThanAStepAfterTheCancellation) {
   Rig rig;
   Call call(Prompt(10, 2000));

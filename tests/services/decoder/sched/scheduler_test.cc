@@ -93,6 +93,25 @@ TEST(SchedulerTest, LetsDecodesRideWithEveryChunkOfALongPrompt) {
   }
 }
 
+TEST(SchedulerTest, CutsPromptsSmallerWhileOthersDecode) {
+  PagePool pool(64);
+  Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 512}, &pool);
+  const auto step = [&scheduler](int64_t mixed_rows_max) {
+    const StepPlan plan = scheduler.Plan(mixed_rows_max);
+    scheduler.Complete(plan);
+    for (const PlannedSequence& planned : plan.sequences) {
+      if (planned.num_logits > 0) scheduler.Find(planned.id)->Append(7);
+    }
+    return Counts(plan);
+  };
+  ASSERT_TRUE(scheduler.Add(MakeSequence(1, 300, 50)).ok());
+  EXPECT_EQ(step(100).at(1), 300) << "nobody decodes";
+  ASSERT_TRUE(scheduler.Add(MakeSequence(2, 1000, 50)).ok());
+  EXPECT_EQ(step(100).at(2), 99);
+  EXPECT_EQ(step(10).at(2), 64) << "a page of it may always come";
+  EXPECT_EQ(step(1000).at(2), 511);
+}
+
 TEST(SchedulerTest, AdmitsByPriorityThenByArrival) {
   PagePool pool(64);
   Scheduler scheduler({.max_num_seqs = 1, .max_num_batched_tokens = 10}, &pool);
@@ -457,6 +476,13 @@ class Simulation {
     ASSERT_TRUE(std::is_sorted(plan.logit_rows.begin(), plan.logit_rows.end()));
     std::set<int32_t> slots, pages;
     int64_t visual_rows = 0, score_rows = 0;
+    // Whoever decodes and kept its pages has a row in every step: its gap is one step.
+    std::set<SequenceId> decoding;
+    for (const auto& [id, model] : live_) {
+      const Sequence& sequence = *scheduler_.Find(id);
+      const bool decodes = sequence.pending() == 1 && sequence.computed() >= sequence.logits_until();
+      if (sequence.state() == SequenceState::kRunning && decodes) decoding.insert(id);
+    }
     std::set<int32_t> written;
     for (const int32_t slot : plan.slots) written.insert(slot / 64);
     for (size_t s = 0; s < plan.sequences.size(); ++s) {
@@ -492,8 +518,10 @@ class Simulation {
       for (int64_t i = 0; i < planned.begin; ++i) {
         ASSERT_EQ(contents_[table[i / 64] * 64 + i % 64], ContentOf(sequence, i)) << "token " << i;
       }
+      decoding.erase(planned.id);
       visual_rows += CheckVisual(plan, planned, sequence);
     }
+    ASSERT_TRUE(decoding.empty()) << "sequence " << *decoding.begin() << " decodes and has no row";
     ASSERT_EQ(plan.query_starts.back(), plan.num_rows());
     ASSERT_EQ(visual_rows, plan.num_visual_rows);
     ASSERT_LE(score_rows, limits_.score_rows_max);

@@ -31,6 +31,17 @@ TEST(StepTimesTest, TakesLargerStepsThanAnySeenToBeNoSlowerThanThose) {
   EXPECT_DOUBLE_EQ(times.SecondsOfStep(2048), 0.5) << "it is not forgotten meanwhile";
 }
 
+TEST(StepTimesTest, SaysHowManyRowsFitATime) {
+  StepTimes times;
+  EXPECT_EQ(times.RowsWithin(0.1, 1, 2048), 2048) << "nothing speaks against it";
+  times.Observe(1, 0.01);
+  times.Observe(2048, 2.048);
+  EXPECT_EQ(times.RowsWithin(3, 1, 2048), 2048);
+  EXPECT_EQ(times.RowsWithin(0.3, 1, 2048), 256);
+  EXPECT_EQ(times.RowsWithin(0.3, 600, 2048), 600);
+  EXPECT_EQ(times.RowsWithin(0.001, 1, 2048), 1);
+}
+
 TEST(StepTimesTest, FollowsAChangeOfSpeed) {
   StepTimes times;
   times.Observe(64, 1);
