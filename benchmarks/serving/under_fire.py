@@ -7,8 +7,9 @@ Starts `prism up` with two vision encoders, three decoders, the demo model and a
 streams once undisturbed, then again while a decoder is killed with -9, an encoder is killed, a decoder is stopped
 (and goes on after 8 s), Redis is killed and a decoder drains, each at a share of all tokens; every client drops its
 connection once in its middle and comes back. Prints how many streams answered exactly as undisturbed, and for each
-fault how long the streams that had to move, and all that ran, were without a token: median, 95 % and worst, beside
-what moving must cost: the displaced streams' tokens at the prefill rate that the cluster showed before, and 0.5 s.
+fault how many were given to another decoder and when the last of them was, how long those and all that ran were
+without a token: median, 95 % and worst, and what moving must cost: the displaced streams' tokens at the prefill rate
+that the cluster showed before, and 0.5 s.
 
 Exit code 1 if a stream failed or answered differently. Only Python's standard library is used.
 """
@@ -90,14 +91,17 @@ def run(cluster, redis, options):
 
     moves = fire.moves()
     ends = [len(fault.moves_before) for fault in fire.faults[1:]] + [len(moves)]
-    print(f"{'':16} {'ran':>4} {'moved':>5}   {'silent, moved: p50/p95/max s':>28}   {'all: p50/p95/max s':>20}   bound s")
+    print(f"{'':16} {'ran':>4} {'moved':>5} {'last after s':>12}   {'silent, moved: p50/p95/max s':>28}   "
+          f"{'all: p50/p95/max s':>20}   bound s")
     for fault, end in zip(fire.faults, ends):
-        moved = set(moves[len(fault.moves_before):end])
+        these = moves[len(fault.moves_before):end]
+        moved = {generation for generation, _ in these}
+        last_move = max((at - fault.struck_unix for _, at in these), default=float("nan"))
         of_moved, of_all = fault.silences(streams, moved), fault.silences(streams)
         displaced = sum(streams[i].prompt_tokens + max(0, last) for i, last in fault.running.items()
                         if streams[i].generation in moved)
         row = ["/".join(f"{quantile(gaps, share):.2f}" for share in (0.5, 0.95, 1)) for gaps in (of_moved, of_all)]
-        print(f"{fault.name:16} {len(fault.running):4} {len(moved):5}   {row[0]:>28}   {row[1]:>20}   "
+        print(f"{fault.name:16} {len(fault.running):4} {len(moved):5} {last_move:12.2f}   {row[0]:>28}   {row[1]:>20}   "
               f"{displaced / rate + 0.5:.2f}", flush=True)
 
     failed = [(i, stream.error) for i, stream in enumerate(streams) if stream.error is not None]

@@ -638,7 +638,7 @@ void ChatSession::TryAnother(const absl::Status& why) {
   }
   if (!other.has_value()) {
     absl::StatusOr<ReplicaUse> picked = parts_->decoders->PickDecoder(tried, true);
-    if (!picked.ok() && AnyToken()) {
+    if (!picked.ok() && started_) {
       // One may be started again soon.
       MutexLock lock(&mutex_);
       waits_ = true;

@@ -2,6 +2,7 @@
 
 under_fire_test.py runs a reduced form, benchmarks/serving/under_fire.py the whole one.
 """
+import datetime
 import http.client
 import json
 import os
@@ -199,19 +200,23 @@ class Fire:
         return streams
 
     def moves(self):
-        """The generations that went on from another decoder so far, in order."""
+        """(generation, Unix time) of each time that one went on from another decoder so far, in order."""
         log = Path(self.cluster.log_dir.name, "router.log").read_text(errors="replace")
         lines = [line for line in log.splitlines() if '"another decoder goes on"' in line]
-        return [json.loads(line)["generation"] for line in lines]
+        return [(json.loads(line)["generation"], unix_time(json.loads(line)["time"])) for line in lines]
 
     def processes(self, program):
         """The process ids of the cluster's `program`, ascending."""
         return sorted(pid for pid, name in self.cluster.children().items() if name == program)
 
 
+def unix_time(text):
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
 class Fault:
     def __init__(self, name, struck, running, moves_before):
-        self.name, self.struck = name, struck
+        self.name, self.struck, self.struck_unix = name, struck, time.time()
         self.running = running            # stream -> number of its last event then
         self.moves_before = moves_before  # as Fire.moves()
 

@@ -79,6 +79,17 @@ TEST(ChatRequestTest, ReadsEveryFieldItKnows) {
   EXPECT_EQ(parsed->num_unknown_fields, 2);
 }
 
+TEST(ChatRequestTest, ReadsWhatItMayBeKeptFor) {
+  const auto plain = Parse(With(""));
+  EXPECT_FALSE(plain->request.resumable());
+  EXPECT_FALSE(plain->request.no_result_cache());
+  const auto kept = Parse(With(R"(,"stream":true,"resumable":true,"result_cache":false)"));
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_TRUE(kept->request.resumable());
+  EXPECT_TRUE(kept->request.no_result_cache());
+  EXPECT_EQ(kept->num_unknown_fields, 0);
+}
+
 TEST(ChatRequestTest, LeavesWhatIsAbsentOrNullToTheModel) {
   for (const std::string& body :
        {With(""),
@@ -332,6 +343,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "at most 4096"},
         BadBody{"TopLogprobsAlone", With(R"(,"top_logprobs":2)"), "top_logprobs", "needs logprobs"},
         BadBody{"ManyTopLogprobs", With(R"(,"logprobs":true,"top_logprobs":21)"), "top_logprobs", "0 .. 20"},
+        BadBody{"ResumableAlone", With(R"(,"resumable":true)"), "resumable", "needs stream to be true"},
         BadBody{"StreamOptionsAlone", With(R"(,"stream_options":{"include_usage":true})"), "stream_options",
                 "needs stream"},
         BadBody{"JsonFormat", With(R"(,"response_format":{"type":"json_object"})"), "response_format.type",
