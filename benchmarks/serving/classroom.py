@@ -5,7 +5,7 @@
 
 Every user sends one picture of --width x --height that nobody sent before and about --words words, at a moment of
 the first --within-s seconds (evenly spread, in a seeded order), and reads --tokens tokens as they come (temperature
-1, the end of the text ignored). It prints the time to the first token (from the request's sending), the time
+1 over all tokens, the end of the text ignored). It prints the time to the first token (from the request's sending), the time
 between tokens and tokens a second, from the first request to the last token; then --alone users one after another,
 for comparison. The exit status is 1 if an answer fails or is short.
 
@@ -46,7 +46,7 @@ def body_of(seed, options):
     url = "data:image/png;base64," + base64.b64encode(picture(seed, options.width, options.height)).decode()
     question = " ".join(rng.choice(WORDS) for _ in range(options.words))
     return json.dumps({
-        "stream": True, "temperature": 1, "seed": seed, "max_tokens": options.tokens, "ignore_eos": True,
+        "stream": True, "temperature": 1, "top_p": 1, "top_k": -1, "seed": seed, "max_tokens": options.tokens, "ignore_eos": True,
         "return_token_ids": True, "stream_options": {"include_usage": True},
         "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}},
                                                   {"type": "text", "text": question}]}]}).encode()

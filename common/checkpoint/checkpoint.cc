@@ -1,6 +1,7 @@
 #include "common/checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <functional>
@@ -175,6 +176,8 @@ struct Checkpoint::State {
   // Digests of chunks that a read-ahead has read, by their first byte.
   Mutex mutex;
   std::map<const uint8_t*, Sha256Digest> chunk_digests ABSL_GUARDED_BY(mutex);
+  // Whom tensors are waited for; while it reads past the page cache.
+  std::atomic<const ReadAhead*> read_ahead{nullptr};
 
   absl::Status OpenFiles();
   absl::Status OpenShards(const SafetensorsIndex& index);
@@ -194,6 +197,11 @@ struct Checkpoint::State {
     const auto it = match.stored.find(std::string(canonical));
     PRISM_CHECK(it != match.stored.end());
     return placed[it->second];
+  }
+  // Waits for a read-ahead that is about to read the bytes [offset, offset + size_bytes) of the tensor.
+  void Await(const Placed& at, int64_t offset, int64_t size_bytes) const {
+    const ReadAhead* const reading = read_ahead.load();
+    if (reading != nullptr) reading->Await(at.file, at.entry->offset + offset, size_bytes);
   }
   static Bytes BytesOf(const Placed& at) { return {at.file->bytes(*at.entry), at.entry->dtype}; }
 
@@ -305,9 +313,9 @@ LoadedTensor Checkpoint::State::StoredRows(const Placed& at, IndexRange rows, Pa
   const Shape& whole = at.entry->shape;
   std::vector<int64_t> dims(whole.dims().begin(), whole.dims().end());
   dims[0] = rows.size();
-  const Bytes bytes = {at.file->bytes(*at.entry) +
-                           rows.begin * RowElements(whole) * static_cast<int64_t>(SizeOf(at.entry->dtype)),
-                       at.entry->dtype};
+  const int64_t row_bytes = RowElements(whole) * static_cast<int64_t>(SizeOf(at.entry->dtype));
+  Await(at, rows.begin * row_bytes, rows.size() * row_bytes);
+  const Bytes bytes = {at.file->bytes(*at.entry) + rows.begin * row_bytes, at.entry->dtype};
   if (at.entry->dtype != DType::kF16 && at.file->aligned(*at.entry)) {
     return LoadedTensor(TensorView(const_cast<uint8_t*>(bytes.data), bytes.dtype, Shape(dims)));
   }
@@ -323,6 +331,7 @@ ExpertWeights Checkpoint::State::StoredExpert(int64_t layer, int64_t expert, Par
   const auto transposed = [&](const Placed& at, int64_t in, int64_t out) {
     Bytes bytes = BytesOf(at);
     const int64_t size_bytes = in * out * bytes.element_bytes();
+    Await(at, expert * size_bytes, size_bytes);
     bytes.data += expert * size_bytes;
     Tensor tensor = Tensor::Host(bytes.dtype, Shape{out, in});
     Transpose(bytes, in, out, pool, tensor.view().raw());
@@ -520,6 +529,7 @@ absl::StatusOr<LoadedTensor> Checkpoint::GetColumns(absl::string_view name, Inde
     return LoadedTensor(std::move(tensor));
   }
   const State::Placed& at = state_->Stored(spec.name);
+  state_->Await(at, 0, at.entry->size_bytes);
   const Bytes from = State::BytesOf(at);
   Tensor tensor = Tensor::Host(from.dtype, shape);
   auto* const to = static_cast<uint8_t*>(tensor.view().raw());
@@ -560,7 +570,7 @@ absl::StatusOr<ExpertWeights> Checkpoint::GetExpert(int64_t layer, int64_t exper
                            : state_->StoredExpert(layer, expert, pool);
 }
 
-std::unique_ptr<ReadAhead> Checkpoint::StartReadAhead() const {
+std::unique_ptr<ReadAhead> Checkpoint::StartReadAhead(bool direct) const {
   std::vector<ReadAhead::Piece> pieces;
   for (const std::unique_ptr<SafetensorsFile>& file : state_->files) {
     for (const SafetensorsEntry& entry : file->entries()) {
@@ -576,7 +586,14 @@ std::unique_ptr<ReadAhead> Checkpoint::StartReadAhead() const {
     MutexLock lock(&state->mutex);
     state->chunk_digests[data] = digest;
   };
-  return std::make_unique<ReadAhead>(std::move(pieces), kReadAheadThreads, kReadAheadBytes, hash);
+  auto read_ahead = std::make_unique<ReadAhead>(
+      pieces, ReadAhead::Options{.num_threads = kReadAheadThreads,
+                                 .window_bytes = kReadAheadBytes,
+                                 .direct = direct,
+                                 .on_read = hash,
+                                 .on_end = [state = state_.get()] { state->read_ahead.store(nullptr); }});
+  if (direct) state_->read_ahead.store(read_ahead.get());
+  return read_ahead;
 }
 
 void Checkpoint::Release(LoadedTensor tensor) const {

@@ -123,7 +123,9 @@ class Checkpoint {
   // Reads the part's tensors into memory in the order of the files, while the caller loads them, and
   // hashes what it reads, for WeightsDigest(); stop it by destroying it, before the checkpoint. Null if there
   // is nothing to read (synthetic weights).
-  std::unique_ptr<ReadAhead> StartReadAhead() const;
+  // With `direct` it goes past the page cache (ReadAhead), for a caller alone who takes every tensor once and
+  // releases it. Tensors are then waited for; the caller must have ended when it is destroyed.
+  std::unique_ptr<ReadAhead> StartReadAhead(bool direct = false) const;
 
   // Gives back the pages that reading `tensor` brought in; call it when the tensor is packed or
   // uploaded. Its view must not be read afterwards (an owned tensor is freed, a mapped one would

@@ -20,23 +20,35 @@ std::vector<const SafetensorsFile*> FilesOf(const std::vector<ReadAhead::Piece>&
   return {files.begin(), files.end()};
 }
 
+std::vector<ReadAhead::Piece> Cut(const std::vector<ReadAhead::Piece>& pieces) {
+  std::vector<ReadAhead::Piece> chunks;
+  for (const ReadAhead::Piece& piece : pieces) {
+    for (int64_t done = 0; done < piece.size_bytes; done += ReadAhead::kReadBytes) {
+      chunks.push_back(
+          {piece.file, piece.offset + done, std::min(ReadAhead::kReadBytes, piece.size_bytes - done)});
+    }
+  }
+  return chunks;
+}
+
 }  // namespace
 
-ReadAhead::ReadAhead(std::vector<Piece> pieces, int num_threads, int64_t window_bytes, OnRead on_read)
-    : pieces_(std::move(pieces)),
-      files_(FilesOf(pieces_)),
-      window_bytes_(window_bytes),
-      on_read_(std::move(on_read)),
-      released_before_(BytesReleased()) {
-  PRISM_CHECK(num_threads >= 1 && window_bytes >= 1);
-  for (int i = 0; i < num_threads; ++i) threads_.emplace_back("read-ahead", [this] { Work(); });
+ReadAhead::ReadAhead(const std::vector<Piece>& pieces, Options options)
+    : chunks_(Cut(pieces)),
+      files_(FilesOf(pieces)),
+      options_(std::move(options)),
+      released_before_(BytesReleased()),
+      read_(chunks_.size()) {
+  PRISM_CHECK(options_.num_threads >= 1 && options_.window_bytes >= 1);
+  for (int i = 0; i < options_.num_threads; ++i) threads_.emplace_back("read-ahead", [this] { Work(); });
 }
 
 ReadAhead::~ReadAhead() {
+  if (options_.on_end) options_.on_end();
   {
     MutexLock lock(&mutex_);
     stop_ = true;
-    stopped_.NotifyAll();
+    changed_.NotifyAll();
   }
   threads_.clear();
 }
@@ -52,28 +64,48 @@ int64_t ReadAhead::BytesReleased() const {
   return bytes;
 }
 
-bool ReadAhead::Next(Piece* piece) {
+bool ReadAhead::WindowIsFull() const {
+  return bytes_read_ - (BytesReleased() - released_before_) >= options_.window_bytes;
+}
+
+void ReadAhead::Await(const SafetensorsFile* file, int64_t offset, int64_t size_bytes) const {
   MutexLock lock(&mutex_);
-  while (!stop_ && bytes_read_ - (BytesReleased() - released_before_) >= window_bytes_) {
-    stopped_.WaitUntil(&mutex_, Clock::Real().Now() + kLook);
+  for (size_t i = 0; i < chunks_.size(); ++i) {
+    const Piece& chunk = chunks_[i];
+    if (chunk.file != file || chunk.offset >= offset + size_bytes ||
+        chunk.offset + chunk.size_bytes <= offset) {
+      continue;
+    }
+    // What is not taken while the window is full would be waited for in vain: it widens by what the caller
+    // releases.
+    while (!read_[i] && !stop_ && !(i >= next_ && WindowIsFull())) {
+      changed_.WaitUntil(&mutex_, Clock::Real().Now() + kLook);
+    }
   }
-  if (stop_ || piece_ == pieces_.size()) return false;
-  const Piece& whole = pieces_[piece_];
-  *piece = {whole.file, whole.offset + done_, std::min(kReadBytes, whole.size_bytes - done_)};
-  done_ += piece->size_bytes;
-  bytes_read_ += piece->size_bytes;
-  if (done_ == whole.size_bytes) {
-    ++piece_;
-    done_ = 0;
+}
+
+std::optional<size_t> ReadAhead::Next() {
+  MutexLock lock(&mutex_);
+  while (!stop_ && next_ < chunks_.size() && WindowIsFull()) {
+    changed_.WaitUntil(&mutex_, Clock::Real().Now() + kLook);
   }
-  return true;
+  if (stop_ || next_ == chunks_.size()) return std::nullopt;
+  bytes_read_ += chunks_[next_].size_bytes;
+  return next_++;
 }
 
 void ReadAhead::Work() {
-  Piece piece;
-  while (Next(&piece)) {
-    piece.file->Populate(piece.offset, piece.size_bytes);
-    if (on_read_) on_read_(piece);
+  while (const std::optional<size_t> index = Next()) {
+    const Piece& chunk = chunks_[*index];
+    if (options_.direct) {
+      chunk.file->PopulateDirect(chunk.offset, chunk.size_bytes);
+    } else {
+      chunk.file->Populate(chunk.offset, chunk.size_bytes);
+    }
+    if (options_.on_read) options_.on_read(chunk);
+    MutexLock lock(&mutex_);
+    read_[*index] = true;
+    changed_.NotifyAll();
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "common/base/mutex.h"
@@ -33,32 +34,45 @@ class ReadAhead {
   // Called on a thread of the reader's with what it has read: a piece, or kReadBytes of it or its rest.
   using OnRead = std::function<void(const Piece& read)>;
 
-  // Reads the pieces in their order. REQUIRES: num_threads >= 1, window_bytes >= 1
-  ReadAhead(std::vector<Piece> pieces, int num_threads, int64_t window_bytes, OnRead on_read = nullptr);
+  struct Options {
+    int num_threads = 1;       // >= 1
+    int64_t window_bytes = 1;  // >= 1
+    bool direct = false;       // past the page cache (SafetensorsFile::PopulateDirect)
+    OnRead on_read;
+    std::function<void()> on_end;  // called by the destructor, first
+  };
+
+  // Reads the pieces in their order.
+  ReadAhead(const std::vector<Piece>& pieces, Options options);
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;
+
+  // Blocks until the bytes [offset, offset + size_bytes) of the file were read, as far as they are among the
+  // pieces and the window lets them be: who wants them then does not read them a second time. Any thread.
+  void Await(const SafetensorsFile* file, int64_t offset, int64_t size_bytes) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Bytes read so far, or under way.
   int64_t bytes_read() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   void Work();
-  // The next piece within the window, cut to kReadBytes; false when there is none or it is to stop.
-  bool Next(Piece* piece) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Takes the next chunk within the window; nothing when there is none or it is to stop.
+  std::optional<size_t> Next() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool WindowIsFull() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int64_t BytesReleased() const;
 
-  const std::vector<Piece> pieces_;
+  const std::vector<Piece> chunks_;                  // the pieces, cut to kReadBytes
   const std::vector<const SafetensorsFile*> files_;  // each once
-  const int64_t window_bytes_;
-  const OnRead on_read_;
+  const Options options_;
   const int64_t released_before_;
 
   mutable Mutex mutex_;
-  CondVar stopped_;
+  mutable CondVar changed_;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  size_t piece_ ABSL_GUARDED_BY(mutex_) = 0;  // the next one
-  int64_t done_ ABSL_GUARDED_BY(mutex_) = 0;  // bytes of it that were taken
+  size_t next_ ABSL_GUARDED_BY(mutex_) = 0;         // chunk that nobody has taken
+  std::vector<bool> read_ ABSL_GUARDED_BY(mutex_);  // one a chunk
   int64_t bytes_read_ ABSL_GUARDED_BY(mutex_) = 0;
 
   std::vector<NamedThread> threads_;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <optional>
 #include <set>
 #include <utility>
@@ -321,8 +322,9 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std
       file->size_bytes_ = info.st_size;
     }
   }
-  close(fd);
+  file->fd_ = fd;
   PRISM_RETURN_IF_ERROR(status);
+  file->direct_fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
   const absl::string_view image(reinterpret_cast<const char*>(file->data_),
                                 static_cast<size_t>(file->size_bytes_));
   PRISM_ASSIGN_OR_RETURN(file->entries_, ParseSafetensors(path, image, file->size_bytes_));
@@ -331,6 +333,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std
 
 SafetensorsFile::~SafetensorsFile() {
   if (data_ != nullptr) munmap(data_, static_cast<size_t>(size_bytes_));
+  if (fd_ >= 0) close(fd_);
+  if (direct_fd_ >= 0) close(direct_fd_);
 }
 
 bool SafetensorsFile::aligned(const SafetensorsEntry& entry) const {
@@ -351,7 +355,46 @@ void SafetensorsFile::Release(const void* data, int64_t size_bytes) const {
   const auto page = static_cast<int64_t>(sysconf(_SC_PAGESIZE));
   const int64_t first = (begin - data_) / page * page;
   const int64_t last = begin - data_ + size_bytes;
-  if (last > first) madvise(data_ + first, static_cast<size_t>(last - first), MADV_DONTNEED);
+  if (last <= first) return;
+  // A mapping anew: in the place of memory of PopulateDirect()'s the file's own pages come back.
+  PRISM_CHECK(mmap(data_ + first, static_cast<size_t>(last - first), PROT_READ, MAP_PRIVATE | MAP_FIXED, fd_,
+                   first) != MAP_FAILED);
+}
+
+bool SafetensorsFile::ReadInPlace(int64_t begin, int64_t end) const {
+  const auto size = static_cast<size_t>(end - begin);
+  void* const memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return false;
+  madvise(memory, size, MADV_HUGEPAGE);  // fewer, larger transfers
+  size_t done = 0;
+  while (done < size) {
+    const ssize_t got =
+        pread(direct_fd_, static_cast<char*>(memory) + done, size - done, begin + static_cast<int64_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    done += static_cast<size_t>(got);
+  }
+  // The last page of a file may be read in part; behind its end are zeros in a mapping, too.
+  const bool whole = begin + static_cast<int64_t>(done) >= std::min(end, size_bytes_);
+  if (!whole || mprotect(memory, size, PROT_READ) != 0 ||
+      mremap(memory, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, data_ + begin) == MAP_FAILED) {
+    munmap(memory, size);
+    return false;
+  }
+  return true;
+}
+
+void SafetensorsFile::PopulateDirect(int64_t offset, int64_t size_bytes) const {
+  PRISM_CHECK(offset >= 0 && size_bytes >= 0 && size_bytes <= size_bytes_ - offset);
+  const auto page = static_cast<int64_t>(sysconf(_SC_PAGESIZE));
+  const int64_t begin = offset / page * page;
+  const int64_t end = (offset + size_bytes + page - 1) / page * page;
+  std::vector<unsigned char> resident(static_cast<size_t>((end - begin) / page));
+  const bool cached =
+      mincore(data_ + begin, static_cast<size_t>(end - begin), resident.data()) != 0 ||
+      std::count_if(resident.begin(), resident.end(), [](unsigned char in) { return (in & 1) != 0; }) * 2 >
+          std::ssize(resident);
+  if (cached || direct_fd_ < 0 || !ReadInPlace(begin, end)) Populate(offset, size_bytes);
 }
 
 void SafetensorsFile::Populate(int64_t offset, int64_t size_bytes) const {

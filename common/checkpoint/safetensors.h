@@ -76,11 +76,20 @@ class SafetensorsFile {
   // Blocks until the bytes [offset, offset + size_bytes) of the file were read into memory, as far as
   // the system can; no error if it cannot. REQUIRES: they are in the file
   void Populate(int64_t offset, int64_t size_bytes) const;
+  // The same past the page cache, which costs a disk a part of its speed: the bytes are read by O_DIRECT into
+  // memory of their own, which takes the mapping's place until it is released. What the page cache holds
+  // already is taken from there. Falls back to Populate() where the system refuses.
+  void PopulateDirect(int64_t offset, int64_t size_bytes) const;
 
  private:
   SafetensorsFile() = default;
 
+  // Puts memory with the bytes of the whole pages [begin, end) of the file in their place; false if refused.
+  bool ReadInPlace(int64_t begin, int64_t end) const;
+
   std::string path_;
+  int fd_ = -1;         // of the mapping
+  int direct_fd_ = -1;  // for O_DIRECT; -1: refused
   uint8_t* data_ = nullptr;
   int64_t size_bytes_ = 0;
   std::vector<SafetensorsEntry> entries_;

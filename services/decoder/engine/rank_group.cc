@@ -17,8 +17,11 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Load(Backend& backend, con
   std::unique_ptr<RankGroup> group(new RankGroup(std::move(comms), std::move(watch)));
   group->device_memory_ = backend.has_device_memory();
   const size_t num_ranks = options.size();
-  // For all ranks, until they are loaded.
-  const std::unique_ptr<ReadAhead> read_ahead = checkpoint.StartReadAhead();
+  // For all ranks, until they are loaded. Several of them read the same tensors, which then had better stay
+  // in the page cache; so they had where the host computes, whose memory weights only pass through on a
+  // device.
+  const bool direct = num_ranks == 1 && backend.has_device_memory();
+  const std::unique_ptr<ReadAhead> read_ahead = checkpoint.StartReadAhead(direct);
   {
     MutexLock lock(&group->mutex_);
     group->busy_ = static_cast<int>(num_ranks);

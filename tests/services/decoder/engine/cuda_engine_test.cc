@@ -31,8 +31,8 @@ constexpr int64_t kRowsMax = 64;
 class CudaEngineTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    // Ranks that share a device share its context, too: loading a kernel for one could wait for another's that
-    // waits for the first. The driver reads this once, when it starts.
+    // Ranks that share a device share its context, too: loading a kernel for one could wait for another's
+    // that waits for the first. The driver reads this once, when it starts.
     ASSERT_EQ(setenv("CUDA_MODULE_LOADING", "EAGER", 1), 0);
     absl::StatusOr<std::unique_ptr<Backend>> backend = CreateCudaBackend();
     if (!backend.ok()) GTEST_SKIP() << backend.status();
@@ -51,9 +51,9 @@ class CudaEngineTest : public testing::TestWithParam<const char*> {
                               .sequences_max = kSequencesMax,
                               .pages_max = kPagesMax,
                               .logit_rows_max = kSequencesMax};
-    auto group = RankGroup::Load(*backend_, *checkpoint_, *std::move(comms),
-                                 std::vector<RankOptions>(static_cast<size_t>(num_ranks), options),
-                                 std::move(watch));
+    auto group =
+        RankGroup::Load(*backend_, *checkpoint_, *std::move(comms),
+                        std::vector<RankOptions>(static_cast<size_t>(num_ranks), options), std::move(watch));
     EXPECT_TRUE(group.ok()) << group.status();
     return *std::move(group);
   }
@@ -169,7 +169,8 @@ TEST_P(CudaEngineTest, FreesTheKernelsThatWaitForARankThatStopped) {
                                                            }});
     EXPECT_FALSE(Logits(*group, PlanOf(3, 0, 20)).empty());
     ArmFault({.fault = Fault::kRankStops, .rank = 1});
-    group->Start(PlanOf(3, 20, 1), {});
+    const StepPlan plan = PlanOf(3, 20, 1);
+    group->Start(plan, {});
     Await(*group);
     EXPECT_FALSE(group->logits().ok());
     const std::string verdict(group->Healthy().message());
