@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <iterator>
 #include <set>
 #include <string>
 #include <vector>
@@ -127,9 +128,12 @@ constexpr LayerShape kLayers[] = {
     {"30B router", 128, 2048, kNumLeaves}, {"30B lm_head", 151936, 2048, kNumLeaves},
     {"8B qkv", 6144, 4096, kNumLeaves},    {"8B gate_up", 24576, 4096, kNumLeaves},
     {"8B down", 4096, 12288, kNumLeaves},  {"tower qkv", 3456, 1152, 1},
-    {"tower fc1", 4304, 1152, 1},          {"tower fc2", 1152, 4304, 1}};
-constexpr int64_t kRows[] = {1, 8, 16, 32, 64, 128, 256, 512, 2048, 8192};
-constexpr int64_t kManyRows = 512;  // from here on a layer is bound by its products
+    {"tower proj", 1152, 1152, 1},         {"tower fc1", 4304, 1152, 1},
+    {"tower fc2", 1152, 4304, 1}};
+constexpr int64_t kRows[] = {1, 8, 16, 32, 64, 128, 256, 512, 2048, 3072, 8192, 32640};
+constexpr int64_t kTowerRows[] = {3072,
+                                  32640};  // of pictures of 1024x768 and 3840x2160: the tower's layers alone
+constexpr int64_t kManyRows = 512;         // from here on a layer is bound by its products
 constexpr int64_t kOutputMax = int64_t{1} << 31;
 
 PackedWeight PackedOf(const LayerShape& shape) {
@@ -209,6 +213,7 @@ void Layers(cudaStream_t stream, int rounds) {
     for (const int64_t rows : kRows) {
       if (rows * shape.n > kOutputMax / 8 && shape.n > 100000) continue;
       if (shape.leaves == 1 && rows < kManyRows) continue;
+      if (shape.leaves > 1 && std::count(std::begin(kTowerRows), std::end(kTowerRows), rows) > 0) continue;
       const DeviceBytes x(rows * shape.k * 2), y(rows * shape.n * 2);
       x.FillRandom(rows * shape.k, 1.0f, 2);
       const int launches = static_cast<int>(std::clamp<int64_t>(copies, 8, 64));
@@ -221,7 +226,7 @@ void Layers(cudaStream_t stream, int rounds) {
       };
       const CublasLinear cublas(handle, rows, shape.n, shape.k, workspace.data(), kWorkspaceBytes);
       Timed few(stream, rows <= 256 ? launches : 1, ours(rows <= 256 ? LinearForm::kFew : LinearForm::kMany));
-      Timed many(stream, launches, ours(LinearForm::kMany));
+      Timed many(stream, launches, ours(shape.leaves == 1 ? LinearForm::kAuto : LinearForm::kMany));
       Timed theirs(stream, launches, [&](int i) {
         cublas.Launch(weights.data() + i % copies * bytes, x.data(), y.data(), stream);
       });

@@ -25,6 +25,12 @@ bool IsFew(const LinearParams& params) {
   return tiles <= 32;
 }
 
+// Tiles of 256 x 256 pay once there are enough of them for most of the device.
+bool IsChain(const LinearParams& params) {
+  constexpr int64_t kChainRows = 1024;
+  return params.rows >= kChainRows && HasChainKernel(params);
+}
+
 struct PackParams {
   const void* rows;
   uint4* packed;
@@ -89,6 +95,7 @@ cudaError_t LaunchPackLinear(const void* rows, bool f32, const PackedWeight& wei
 
 bool CanRun(const LinearParams& params, LinearForm form) {
   if (form == LinearForm::kReference || form == LinearForm::kAuto) return true;
+  if (form == LinearForm::kChain && !HasChainKernel(params)) return false;
   return RunsHopperCode() && RowsAligned(params.x, params.weight.in_features);
 }
 
@@ -96,6 +103,7 @@ cudaError_t LaunchLinear(const LinearParams& params, LinearForm form, cudaStream
   if (params.rows == 0 || params.weight.out_features == 0) return cudaSuccess;
   if (form == LinearForm::kAuto) {
     form = !CanRun(params, LinearForm::kFew) ? LinearForm::kReference
+           : IsChain(params)                 ? LinearForm::kChain
            : IsFew(params)                   ? LinearForm::kFew
                                              : LinearForm::kMany;
   }
@@ -104,6 +112,8 @@ cudaError_t LaunchLinear(const LinearParams& params, LinearForm form, cudaStream
       return LaunchFewRows(params, stream);
     case LinearForm::kMany:
       return LaunchManyRows(params, stream);
+    case LinearForm::kChain:
+      return LaunchChain(params, stream);
     default:
       return reference::LaunchLinear(params, stream);
   }

@@ -31,10 +31,12 @@ enum class LinearForm {
   kReference,  // one warp a tile of 16 x 8 by mma.sync: the definition
   kFew,        // wgmma, weights streamed, a leaf a block
   kMany,       // wgmma, tiles of 128 x 128, leaves one after the other in registers
+  kChain,      // wgmma, tiles of 256 x 256 shared by two blocks, for a weight of one leaf alone
   kAuto,
 };
 cudaError_t LaunchLinear(const LinearParams& params, LinearForm form, cudaStream_t stream);
-// Whether `form` can run this (kReference always; the others need Hopper and 16-byte rows of x).
+// Whether `form` can run this (kReference always; the others need Hopper and 16-byte rows of x, kChain one
+// leaf and 16-byte rows of y).
 bool CanRun(const LinearParams& params, LinearForm form);
 
 inline constexpr int kExpertsMax = 256;  // held by one rank

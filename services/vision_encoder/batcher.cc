@@ -185,6 +185,7 @@ void Batcher::Run(const TowerFactory& factory) {
   }
   if (status.ok()) {
     while (std::optional<Batch> batch = TakeBatch()) Process(**tower, *std::move(batch));
+    patches_ = Tensor();
   }
   AnswerAll(absl::UnavailableError("the encoder is shutting down"));
 }
@@ -314,7 +315,8 @@ void Batcher::Process(Tower& tower, Batch batch) {
     num_patches += item.grid.num_patches();
   }
   if (!patches_.present() || patches_.shape()[0] < num_patches) {
-    patches_ = Tensor::Host(DType::kF32, {num_patches, kPatchValues});
+    absl::StatusOr<Tensor> larger = tower.AllocateHost(DType::kF32, {num_patches, kPatchValues});
+    patches_ = larger.ok() ? *std::move(larger) : Tensor::Host(DType::kF32, {num_patches, kPatchValues});
   }
   const TensorView patches = patches_.view().Rows(0, num_patches);
   int64_t row = 0;

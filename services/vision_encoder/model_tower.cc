@@ -17,6 +17,9 @@ class ModelTower final : public Tower {
   int64_t hidden_size() const override { return model_->hidden_size(); }
   int64_t num_deepstack() const override { return model_->num_deepstack(); }
   DType dtype() const override { return ActivationType(*stream_); }
+  absl::StatusOr<Tensor> AllocateHost(DType dtype, const Shape& shape) override {
+    return stream_->AllocateHost(dtype, shape);
+  }
 
   absl::Status Forward(const TensorView& patches, absl::Span<const PatchGridSize> grids,
                        const TensorView& embeddings, const TensorView& deepstack,

@@ -20,6 +20,10 @@ class Tower {
   virtual int64_t hidden_size() const = 0;    // D
   virtual int64_t num_deepstack() const = 0;  // K
   virtual DType dtype() const = 0;            // of embeddings: f32 or bf16
+  // Host memory from which Forward() reads patches fastest. It must not outlive the tower.
+  virtual absl::StatusOr<Tensor> AllocateHost(DType dtype, const Shape& shape) {
+    return Tensor::Host(dtype, shape);
+  }
 
   // patches [P, 1536] f32, one picture after another; embeddings [N, D] and deepstack
   // [K, N, D] of dtype(), N = P / 4; all in host memory. What one picture gives does not depend on the

@@ -9,6 +9,9 @@ namespace prism::cuda {
 
 cudaError_t LaunchFewRows(const LinearParams& params, cudaStream_t stream);
 cudaError_t LaunchManyRows(const LinearParams& params, cudaStream_t stream);
+// For weights of one leaf alone.
+cudaError_t LaunchChain(const LinearParams& params, cudaStream_t stream);
+bool HasChainKernel(const LinearParams& params);
 
 // One of the experts' two products. Tasks are of at most `tile` pairs.
 struct ExpertsMatmul {

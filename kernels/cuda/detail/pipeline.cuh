@@ -60,17 +60,6 @@ __device__ __forceinline__ void BarrierWait(uint32_t barrier, uint32_t parity) {
       "r"(parity)
       : "memory");
 }
-__device__ __forceinline__ void BarrierWaitCluster(uint32_t barrier, uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n"
-      "}\n" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
 
 // A barrier of num_threads of the block, whole warps; `name` other than 0, which is __syncthreads'.
 __device__ __forceinline__ void NamedBarrier(int name, int num_threads) {
@@ -85,11 +74,17 @@ __device__ __forceinline__ uint32_t ClusterAddress(uint32_t address, uint32_t ra
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(mapped) : "r"(address), "r"(rank));
   return mapped;
 }
-__device__ __forceinline__ void ClusterStore(uint32_t address, float value) {
-  asm volatile("st.shared::cluster.f32 [%0], %1;\n" ::"r"(address), "f"(value) : "memory");
+// Four bytes that arrive in the block of `address` and count as such on its `barrier`, without a fence of the
+// sender, which would wait for all that it has under way.
+__device__ __forceinline__ void ClusterStore(uint32_t address, float value, uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];\n" ::"r"(address),
+      "r"(__float_as_uint(value)), "r"(barrier)
+      : "memory");
 }
+// Says that this thread has read what it was to read; orders nothing that it wrote.
 __device__ __forceinline__ void ClusterArrive(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];\n" ::"r"(barrier) : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];\n" ::"r"(barrier) : "memory");
 }
 // A barrier of all threads of the cluster in two halves, so that there is time between.
 __device__ __forceinline__ void ClusterSyncArrive() {

@@ -74,6 +74,8 @@ struct MatmulShape {
   // most is for four leaves of 16 features. They take the ring's place where they are large.
   static constexpr int kSentBytes = kSplit ? kGroups * 4 * kTokens * (16 + 4) * 4 : 0;
   static constexpr bool kSentIntoRing = kSplit && kTokens >= 32;
+  // A block owns as many sums of all leaves as it makes of its own.
+  static constexpr int kSentToEach = kGroups * 128 * (kTokens / 2) * 4;
   // Gated and not split: the half of its values that a thread sends to its like in the other group, in words.
   static constexpr int kTraded = kTokens / 8;
   static constexpr int kStagingBytes = kSplit   ? (kSentIntoRing ? 0 : kSentBytes)
@@ -129,8 +131,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
       BarrierInit(full + 8 * i, 1 + S::kRowThreads);
       BarrierInit(empty + 8 * i, 4 * kGroups);
     }
-    BarrierInit(ready, 4 * kGroups);
+    BarrierInit(ready, 1);
     BarrierInitFence();
+    if (kSplit) BarrierArriveExpect(ready, S::kSentToEach);
   }
   __syncthreads();
   // Before a block sends sums to another, that must have set up its barriers and, where they take the ring's
@@ -344,14 +347,13 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocksEach)
         const uint32_t to = ClusterAddress(
             staging + 4 * ((group * p.leaves + rank) * kTokens * pitch + 16 * part - owner * owned + g),
             owner);
+        const uint32_t owner_ready = ClusterAddress(ready, owner);
 #pragma unroll
         for (int i = 0; i < kTokens / 2; ++i) {
           const int token = i / 4 * 8 + 2 * t + i % 2;
-          ClusterStore(to + 4 * (token * pitch + i / 2 % 2 * 8), sums[i]);
+          ClusterStore(to + 4 * (token * pitch + i / 2 % 2 * 8), sums[i], owner_ready);
         }
-        __syncwarp();
-        if (lane == 0) ClusterArrive(ClusterAddress(ready, owner));
-        BarrierWaitCluster(ready, 0);
+        BarrierWait(ready, 0);
         if (!wait_now) WaitForEarlier();
         const float* partial = reinterpret_cast<const float*>(shared + S::kStagingBegin);
         const auto sum_of = [&](int of_group, int token, int row) {

@@ -138,6 +138,7 @@ TEST_F(CudaLinearTest, EveryFormEqualsTheReferenceBitForBit) {
                               {64, 16},
                               {1152, 4304, SumOrder::kChain},
                               {77, 1152, SumOrder::kChain},
+                              {200, 72, SumOrder::kChain},
                               {320, 4096, SumOrder::kLeaves, 0, 2},
                               {320, 4096, SumOrder::kLeaves, 1, 2},
                               {320, 4096, SumOrder::kLeaves, 2, 4},
@@ -167,7 +168,7 @@ TEST_F(CudaLinearTest, EveryFormEqualsTheReferenceBitForBit) {
           return y.Read();
         };
         const std::vector<uint8_t> expected = run(LinearForm::kReference);
-        for (const LinearForm form : {LinearForm::kFew, LinearForm::kMany}) {
+        for (const LinearForm form : {LinearForm::kFew, LinearForm::kMany, LinearForm::kChain}) {
           if (!cuda::CanRun(params, form)) continue;
           EXPECT_EQ(Differences(expected, run(form)), 0)
               << c.n << " x " << c.k << " rank " << c.rank << " of " << c.ranks << ", " << rows
@@ -189,7 +190,8 @@ TEST_F(CudaLinearTest, EveryFormEqualsTheReferenceBitForBit) {
 
 TEST_F(CudaLinearTest, BlocksThatTakeSeveralTilesEqualTheReference) {
   // More tiles of 128 x 128 than two of a multiprocessor each, the last ones cut.
-  for (const LinearCase& c : {LinearCase{5100, 512}, LinearCase{4304, 1152, SumOrder::kChain}}) {
+  for (const LinearCase& c : {LinearCase{5100, 512}, LinearCase{4304, 1152, SumOrder::kChain},
+                              LinearCase{8200, 200, SumOrder::kChain}}) {
     const CaseWeight weight = MakeWeight(c, 41, true);
     const int64_t rows = 1100;
     const DeviceArray<BFloat16> x(ToBFloat16(SpreadFloats(rows * c.k, 42, true)));
@@ -197,8 +199,8 @@ TEST_F(CudaLinearTest, BlocksThatTakeSeveralTilesEqualTheReference) {
     params.x = x.data();
     params.rows = rows;
     std::vector<std::vector<BFloat16>> results;
-    for (const LinearForm form :
-         {LinearForm::kReference, LinearForm::kFew, LinearForm::kMany, LinearForm::kAuto}) {
+    for (const LinearForm form : {LinearForm::kReference, LinearForm::kFew, LinearForm::kMany,
+                                  LinearForm::kChain, LinearForm::kAuto}) {
       if (!cuda::CanRun(params, form)) continue;
       const DeviceArray<BFloat16> y(static_cast<size_t>(rows * c.n));
       params.y = y.data();
