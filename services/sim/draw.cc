@@ -63,14 +63,17 @@ void DrawRouter(const SimDecoderOptions& decoder, const SimEncoderOptions& encod
   router.decoders.prefix_blocks_max = static_cast<size_t>(decoder.kv_pages);
   router.pictures.encoders.capacity = random.Between(1, 2 * encoder.pictures_max);
   router.pictures.full_wait = random.Between(100, 10'000) * kMillisecond;
+  if (random.Chance(0.2)) router.journal_bytes = random.Between(2'000, 200'000);
+  router.orphan_timeout = random.Between(5, 60) * kSecond;
   if (random.Chance(0.5)) {
     router.attempts.silence = std::chrono::milliseconds(3 * decoder.heartbeat / kMillisecond);
   }
 }
 
-void DrawNetwork(Random& random, NetworkOptions& network) {
+void DrawNetwork(bool faults, Random& random, NetworkOptions& network) {
   network.delay_mean_us = static_cast<double>(random.Between(50, 3000));
-  network.spike_chance = random.Chance(0.5) ? 0 : 0.005;
+  // A spike may outlast the watchdog.
+  network.spike_chance = random.Chance(0.5) || !faults ? 0 : 0.005;
   network.detect_mean_us = static_cast<double>(random.Between(1, 200) * kMillisecond);
   network.late_chance = random.Uniform();
 }
@@ -100,7 +103,7 @@ Drawn Draw(Random& random) {
   DrawDecoder(cluster.faults, random, cluster.decoder);
   DrawEncoder(cluster.faults, random, cluster.encoder);
   DrawRouter(cluster.decoder, cluster.encoder, random, cluster.router);
-  DrawNetwork(random, cluster.network);
+  DrawNetwork(cluster.faults, random, cluster.network);
   DrawWorkload(cluster, random, drawn.workload);
   return drawn;
 }

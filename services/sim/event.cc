@@ -14,6 +14,8 @@ const char* NameOf(EventKind kind) {
       return "tick";
     case EventKind::kPoll:
       return "poll";
+    case EventKind::kReaderReady:
+      return "reader-ready";
     case EventKind::kStepDone:
       return "step-done";
     case EventKind::kBatchDone:
@@ -86,6 +88,8 @@ const char* NameOf(EndCode code) {
       return "embedding-lost";
     case EndCode::kNotFound:
       return "not-found";
+    case EndCode::kJournalFull:
+      return "journal-full";
     case EndCode::kInternal:
       return "internal";
   }

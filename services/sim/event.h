@@ -34,6 +34,7 @@ enum class EventKind : uint8_t {
   kClientTimer,  // clients: chat `generation` does what it had planned (cancel, disconnect, resume)
   kTick,         // router, decoder: looks at deadlines and silence
   kPoll,         // router: asks every replica for its load
+  kReaderReady,  // router: the client of stream `value` takes more
   kStepDone,     // decoder
   kBatchDone,    // encoder
   kFault,        // the world: the next fault
@@ -75,6 +76,7 @@ enum class EndCode : uint8_t {
   kConnectionLost,  // said by the network
   kEmbeddingLost,
   kNotFound,
+  kJournalFull,  // the events kept for clients that come back are too many
   kInternal,
 };
 

@@ -42,6 +42,9 @@ struct ChatEvent {
   std::string text;       // of a delta
   FinishReason reason = FinishReason::kNone;
   int64_t completion_tokens = 0;  // of a choice that finished
+
+  // What it takes in a journal.
+  size_t ByteSizeLong() const { return 16 + text.size(); }
 };
 
 }  // namespace prism::sim

@@ -36,7 +36,6 @@ ClusterOptions ClusterOf(const ReplayOptions& options) {
   SimRouterOptions& router = cluster.router;
   router.admission.wait_max = std::chrono::milliseconds(options.wait_max_ms);
   router.request_timeout = 300 * kSecond;
-  router.keep = kSecond;
   router.decoders.placement = options.placement;
   router.decoders.capacity = options.max_num_seqs + std::max<int64_t>(2, options.max_num_seqs / 4);
   router.decoders.prefix_blocks_max = static_cast<size_t>(options.kv_pages);

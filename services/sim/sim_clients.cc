@@ -222,6 +222,8 @@ void SimClients::OnEnd(const Event& event) {
     case EndCode::kInvalid:
       if (chat.next_number > 0) Broken(chat, "it was refused after it had begun");
       return Close(id, Outcome::kRefused);
+    case EndCode::kJournalFull:
+      return Close(id, Outcome::kFailed);
     case EndCode::kUnavailable:
     case EndCode::kInternal:
       if (!faults_) Broken(chat, absl::StrCat("it failed as ", NameOf(event.code), " without a fault"));

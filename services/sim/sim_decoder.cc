@@ -222,7 +222,9 @@ EndCode SimDecoder::Schedule(Active& active) {
   active.stage = Stage::kScheduled;
   const AttemptRequest& request = *active.request;
   const ChatSpec& chat = *request.chat;
-  const PageKey root = PrefixRoot("sim", "fake", absl::StrCat(chat.salt));
+  const PageKey root = PrefixRoot(
+      "sim", "fake",
+      options_.prefix_caching ? absl::StrCat(chat.salt) : absl::StrCat("unshared ", last_sequence_));
   SequenceId leader = 0;
   for (uint32_t index = 0; index < chat.num_choices; ++index) {
     const std::vector<int32_t>& emitted = request.emitted[index];

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "services/sim/fake_model.h"
@@ -36,6 +37,19 @@ AttemptState::Ending EndingOf(EndCode code) {
   }
 }
 
+// Codes as statuses, for the log.
+absl::Status StatusOf(EndCode code) {
+  if (code == EndCode::kOk) return absl::OkStatus();
+  return absl::UnknownError(absl::StrCat(static_cast<int>(code)));
+}
+
+EndCode CodeOf(const absl::Status& status) {
+  if (status.ok()) return EndCode::kOk;
+  int code = 0;
+  if (!absl::IsUnknown(status) || !absl::SimpleAtoi(status.message(), &code)) return EndCode::kInternal;
+  return static_cast<EndCode>(code);
+}
+
 // As the decoder's page keys: ids, pictures and salt make a prefix.
 std::vector<uint64_t> BlocksOf(const ChatSpec& chat) {
   std::vector<PrefixMedia> media;
@@ -58,12 +72,18 @@ SimRouter::SimRouter(const SimRouterOptions& options, World* world, Network* net
       decoders_(options.decoders, "decoder", world, network),
       queue_([this](uint64_t id) { return Try(id); }),
       pictures_(options.pictures, world, network,
-                [this](uint64_t id, EndCode code) { OnPictures(id, code); }) {
+                [this](uint64_t id, EndCode code) { OnPictures(id, code); }),
+      budget_(std::make_shared<JournalBudget>(options.journal_bytes, Gauge())) {
   world_->After(options_.tick, {.kind = EventKind::kTick, .to = kRouter});
   world_->After(options_.poll_interval, {.kind = EventKind::kPoll, .to = kRouter});
 }
 
 void SimRouter::Handle(const Event& event) {
+  Dispatch(event);
+  Sweep();
+}
+
+void SimRouter::Dispatch(const Event& event) {
   switch (event.kind) {
     case EventKind::kChat:
       return OnChat(event);
@@ -71,6 +91,8 @@ void SimRouter::Handle(const Event& event) {
       return OnResume(event);
     case EventKind::kCancel:
       return OnClientCancel(event);
+    case EventKind::kReaderReady:
+      return OnReaderReady(event);
     case EventKind::kTick:
       return OnTick();
     case EventKind::kPoll:
@@ -114,6 +136,8 @@ std::optional<Refusal> SimRouter::Admit(const ChatSpec& chat, double work) {
 void SimRouter::OnChat(const Event& event) {
   const std::shared_ptr<const ChatSpec>& chat = event.request->chat;
   if (world_->now() >= chat->deadline) return network_->End(event.stream, EndCode::kDeadline);
+  const bool resumable = chat->disconnect_at_event != kNever;
+  if (resumable && budget_->full()) return network_->End(event.stream, EndCode::kExhausted);
   const double work = static_cast<double>(chat->token_ids.size()) +
                       static_cast<double>(chat->max_tokens * chat->num_choices) / 2;
   if (const std::optional<Refusal> refusal = Admit(*chat, work)) {
@@ -126,7 +150,11 @@ void SimRouter::OnChat(const Event& event) {
   const auto [place, is_new] = generations_.try_emplace(chat->id, chat, options_.attempts);
   if (!is_new) return world_->Violate(absl::StrCat("generation ", chat->id, " came twice"));
   Generation& generation = place->second;
-  generation.client = event.stream;
+  Log::Options log{.budget = resumable ? budget_ : nullptr, .clock = world_};
+  if (!resumable) {
+    log.on_deserted = [this, id = chat->id](const absl::Status&) { deserted_.push_back(id); };
+  }
+  generation.log = std::make_shared<Log>(std::move(log));
   generation.work = work;
   generation.began = world_->now();
   generation.deadline = std::min(chat->deadline, world_->now() + options_.request_timeout);
@@ -139,45 +167,79 @@ void SimRouter::OnChat(const Event& event) {
     if (!matcher.ok()) return world_->Violate(std::string(matcher.status().message()));
     generation.texts.push_back(*std::move(matcher));
   }
-  clients_[event.stream] = chat->id;
+  Read(event.stream, chat->id, generation, 0);
   ++num_active_;
   if (chat->pictures.empty()) return OnPictures(chat->id, EndCode::kOk);
   pictures_.Encode(chat->id, chat, options_.tenants.Of(chat->tenant).weight);
 }
 
+absl::Status SimRouter::Reading::Emit(ChatEvent event) {
+  Event message{.kind = EventKind::kChatEvent, .generation = generation};
+  message.chat_event = std::make_shared<const ChatEvent>(std::move(event));
+  router->network_->ToClient(stream, std::move(message));
+  if (!slow) return absl::OkStatus();
+  ready = false;
+  router->world_->After(1 + router->world_->random().Exponential(30.0 * kMillisecond),
+                        {.kind = EventKind::kReaderReady,
+                         .to = kRouter,
+                         .generation = generation,
+                         .value = static_cast<int64_t>(stream)});
+  return absl::OkStatus();
+}
+
+void SimRouter::Reading::Done(absl::Status status) {
+  if (std::exchange(done, true)) {
+    router->world_->Violate(absl::StrCat("the client of generation ", generation, " is told two ends"));
+  }
+  router->network_->End(stream, CodeOf(status));
+  router->over_.push_back(stream);
+}
+
+void SimRouter::Read(StreamId stream, uint64_t id, Generation& generation, uint64_t from) {
+  auto reading = std::make_unique<Reading>(this, stream, id, generation.chat->slow_reader);
+  absl::StatusOr<std::shared_ptr<EventReader<ChatEvent>>> reader =
+      generation.log->Attach(reading.get(), from);
+  if (!reader.ok()) {
+    // A client has seen no event that the log does not have.
+    return world_->Violate(absl::StrCat("generation ", id, ": ", reader.status().message()));
+  }
+  reading->reader = *reader;
+  readings_[stream] = std::move(reading);
+  (*reader)->Pump();
+}
+
 void SimRouter::OnResume(const Event& event) {
   const auto found = generations_.find(event.generation);
   if (found == generations_.end()) return network_->End(event.stream, EndCode::kNotFound);
-  Generation& generation = found->second;
-  if (generation.client != 0) {
-    // The connection that it had is given up by its client.
-    clients_.erase(generation.client);
-    network_->End(generation.client, EndCode::kCancelled);
-  }
-  generation.client = event.stream;
-  clients_[event.stream] = event.generation;
-  for (size_t number = static_cast<size_t>(event.index); number < generation.events.size(); ++number) {
-    Event message{.kind = EventKind::kChatEvent, .generation = event.generation};
-    message.chat_event = generation.events[number];
-    network_->ToClient(event.stream, std::move(message));
-  }
-  if (!generation.outcome.has_value()) return;
-  network_->End(event.stream, *generation.outcome);
-  clients_.erase(event.stream);
-  generation.client = 0;
+  Read(event.stream, event.generation, found->second, static_cast<uint64_t>(event.index));
+}
+
+void SimRouter::OnReaderReady(const Event& event) {
+  const auto found = readings_.find(static_cast<StreamId>(event.value));
+  if (found == readings_.end() || found->second->done) return;
+  found->second->ready = true;
+  found->second->reader->Pump();
 }
 
 void SimRouter::OnClientCancel(const Event& event) {
-  const auto found = clients_.find(event.stream);
-  if (found == clients_.end()) return;
-  const uint64_t id = found->second;
-  clients_.erase(found);
+  const auto found = readings_.find(event.stream);
+  if (found == readings_.end()) return;
+  const uint64_t id = found->second->generation;
+  found->second->reader->Stop(StatusOf(EndCode::kCancelled));
   Generation* const generation = FindActive(id);
   if (generation == nullptr) return;
-  generation->client = 0;
-  // Who said that it may come back has only lost its connection.
-  if (event.broken && generation->chat->disconnect_at_event != kNever) return;
-  End(id, *generation, EndCode::kCancelled);
+  // Who said that it may come back has only lost its connection, unless it cancels by name.
+  if (!event.broken && generation->log->kept()) End(id, *generation, EndCode::kCancelled);
+}
+
+void SimRouter::Sweep() {
+  while (!deserted_.empty()) {
+    const uint64_t id = deserted_.back();
+    deserted_.pop_back();
+    if (Generation* const generation = FindActive(id)) End(id, *generation, EndCode::kCancelled);
+  }
+  for (const StreamId stream : over_) readings_.erase(stream);
+  over_.clear();
 }
 
 // Attempts.
@@ -229,7 +291,7 @@ void SimRouter::StartAttempt(uint64_t id, Generation& generation, const SimRepli
     request->emitted[0].erase(request->emitted[0].begin());
   }
   request->finished = generation.reasons;
-  request->resumed = !generation.events.empty();
+  request->resumed = generation.begun;
   request->deadline = HopDeadline(generation.deadline, world_->now());
   Event generate{.kind = EventKind::kGenerate, .generation = id};
   generate.attempt = generation.attempts.Begin(use.replica, world_->Now());
@@ -292,6 +354,7 @@ void SimRouter::OnDecoderEvent(const Event& event) {
     return;
   }
   HandleDecoderEvent(event.generation, *generation, event);
+  if (generation->journal_full) return End(event.generation, *generation, EndCode::kJournalFull);
   if (generation->outcome.has_value() || !generation->journal.decoder_works_for_nothing()) return;
   generation->attempts.Complete();
   CloseAttemptStream(*generation);
@@ -325,7 +388,7 @@ void SimRouter::OnStarted(uint64_t id, Generation& generation, const Event& even
     world_->Violate(absl::StrCat("generation ", id, ": the decoder has ", event.value, " of ", tokens,
                                  " tokens of pictures"));
   }
-  if (generation.events.empty()) Emit(generation, {.kind = ChatEvent::Kind::kStarted});
+  if (!std::exchange(generation.begun, true)) Emit(generation, {.kind = ChatEvent::Kind::kStarted});
 }
 
 void SimRouter::OnToken(uint64_t id, Generation& generation, const Event& event) {
@@ -392,9 +455,17 @@ void SimRouter::OnTick() {
   for (const auto& [id, generation] : generations_) ids.push_back(id);
   for (const uint64_t id : ids) {
     Generation& generation = generations_.at(id);
+    const std::optional<SteadyTime> idle = generation.log->idle_since();
     if (!generation.outcome.has_value()) {
-      Watch(id, generation);
-    } else if (world_->now() - generation.ended_at >= options_.keep) {
+      const bool orphan = generation.log->kept() && idle.has_value() &&
+                          world_->Now() - *idle >= std::chrono::microseconds(options_.orphan_timeout);
+      if (orphan) {
+        End(id, generation, EndCode::kCancelled);
+      } else {
+        Watch(id, generation);
+      }
+    } else if (idle.has_value() &&
+               (!generation.log->kept() || world_->now() - generation.ended_at >= options_.journal_ttl)) {
       generations_.erase(id);
     }
   }
@@ -415,17 +486,14 @@ void SimRouter::Watch(uint64_t id, Generation& generation) {
 // Ends.
 
 void SimRouter::Emit(Generation& generation, ChatEvent event) {
-  event.number = static_cast<int64_t>(generation.events.size());
-  generation.events.push_back(std::make_shared<const ChatEvent>(std::move(event)));
-  if (generation.client == 0) return;
-  Event message{.kind = EventKind::kChatEvent, .generation = generation.chat->id};
-  message.chat_event = generation.events.back();
-  network_->ToClient(generation.client, std::move(message));
+  if (generation.journal_full) return;
+  event.number = static_cast<int64_t>(generation.log->size());
+  generation.journal_full = !generation.log->Append(std::move(event)).ok();
 }
 
 void SimRouter::Complete(uint64_t id, Generation& generation) {
   Emit(generation, {.kind = ChatEvent::Kind::kFinished});
-  End(id, generation, EndCode::kOk);
+  End(id, generation, generation.journal_full ? EndCode::kJournalFull : EndCode::kOk);
 }
 
 void SimRouter::End(uint64_t id, Generation& generation, EndCode code) {
@@ -447,11 +515,7 @@ void SimRouter::End(uint64_t id, Generation& generation, EndCode code) {
   const auto used = static_cast<double>(generation.chat->token_ids.size() + generation.journal.num_tokens());
   tenants_.Ended(now, generation.chat->tenant, generation.work, used,
                  static_cast<double>(world_->now() - generation.began) / kSecond);
-  if (generation.client != 0) {
-    network_->End(generation.client, code);
-    clients_.erase(generation.client);
-    generation.client = 0;
-  }
+  generation.log->Close(StatusOf(code));
   queue_.Pump();
 }
 
@@ -460,9 +524,9 @@ std::string SimRouter::DescribeChat(uint64_t id) const {
   if (found == generations_.end()) return "not at the router";
   const Generation& generation = found->second;
   if (generation.outcome.has_value()) return absl::StrCat("ended as ", NameOf(*generation.outcome));
-  return absl::StrCat("client stream ", generation.client, ", attempt stream ", generation.attempt,
-                      " on process ", decoders_.process(generation.use.replica), ", ",
-                      generation.journal.num_tokens(), " tokens", generation.waiting ? ", waiting" : "");
+  return absl::StrCat("attempt stream ", generation.attempt, " on process ",
+                      decoders_.process(generation.use.replica), ", ", generation.journal.num_tokens(),
+                      " tokens", generation.waiting ? ", waiting" : "");
 }
 
 void SimRouter::Check() {

@@ -13,9 +13,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "common/text/stop_matcher.h"
 #include "services/router/admission.h"
 #include "services/router/attempt_state.h"
+#include "services/router/event_log.h"
 #include "services/router/generation_journal.h"
 #include "services/router/tenant_limits.h"
 #include "services/sim/messages.h"
@@ -36,7 +38,9 @@ struct SimRouterOptions {
   SimTime tick = 50 * kMillisecond;
   SimTime poll_interval = 250 * kMillisecond;
   SimTime request_timeout = 120 * kSecond;
-  SimTime keep = 120 * kSecond;  // of a generation that has ended, for a client that comes back
+  int64_t journal_bytes = int64_t{1} << 24;  // of the events kept for clients that come back
+  SimTime journal_ttl = 120 * kSecond;       // after the end, or after the last reader left
+  SimTime orphan_timeout = 60 * kSecond;     // a resumable chat that nobody reads runs so long
 };
 
 class SimRouter {
@@ -59,6 +63,23 @@ class SimRouter {
   int64_t dropped_events() const { return dropped_events_; }
 
  private:
+  using Log = EventLog<ChatEvent>;
+  // A client's connection, at its end of a log.
+  struct Reading final : EventSink<ChatEvent> {
+    Reading(SimRouter* router_in, StreamId stream_in, uint64_t generation_in, bool slow_in)
+        : router(router_in), stream(stream_in), generation(generation_in), slow(slow_in) {}
+    bool Ready() override { return ready; }
+    absl::Status Emit(ChatEvent event) override;
+    void Done(absl::Status status) override;
+
+    SimRouter* const router;
+    const StreamId stream;
+    const uint64_t generation;
+    const bool slow;
+    bool ready = true;
+    bool done = false;
+    std::shared_ptr<EventReader<ChatEvent>> reader;
+  };
   struct Generation {
     Generation(std::shared_ptr<const ChatSpec> chat_in, const AttemptLimits& limits)
         : chat(std::move(chat_in)), attempts(limits), journal(chat->num_choices) {}
@@ -67,7 +88,9 @@ class SimRouter {
     GenerationJournal journal;
     std::vector<StopMatcher> texts;
     std::vector<FinishReason> reasons;  // kNone: goes on
-    std::vector<std::shared_ptr<const ChatEvent>> events;
+    std::shared_ptr<Log> log;
+    bool begun = false;  // its client was told Started
+    bool journal_full = false;
     SimReplicas::Wish wish;
     double work = 0;       // tokens, as estimated at the door
     bool waiting = true;   // at the door: not yet given to a decoder
@@ -80,7 +103,13 @@ class SimRouter {
     SimTime ended_at = 0;
   };
 
+  void Dispatch(const Event& event);
   void OnChat(const Event& event);
+  // The stream reads the generation's log from this event on.
+  void Read(StreamId stream, uint64_t id, Generation& generation, uint64_t from);
+  void OnReaderReady(const Event& event);
+  // Readings that are over are let go.
+  void Sweep();
   // What refuses it; nullopt: it is admitted.
   std::optional<Refusal> Admit(const ChatSpec& chat, double work);
   void OnResume(const Event& event);
@@ -119,7 +148,10 @@ class SimRouter {
   SimPictures pictures_;
   std::map<uint64_t, Generation> generations_;
   std::unordered_map<StreamId, uint64_t> attempts_;  // of which generation
-  std::unordered_map<StreamId, uint64_t> clients_;
+  const std::shared_ptr<JournalBudget> budget_;
+  std::map<StreamId, std::unique_ptr<Reading>> readings_;
+  std::vector<uint64_t> deserted_;  // whose last reader has left, of those that are not kept
+  std::vector<StreamId> over_;      // readings that were told the end
   int64_t num_active_ = 0;
   int64_t resumes_ = 0;
   int64_t reencodes_ = 0;

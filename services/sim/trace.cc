@@ -109,6 +109,12 @@ std::shared_ptr<const ChatSpec> TraceSource::Next(SimTime /*now*/) {
   chat->seed = next_;
   chat->max_tokens = from.output_tokens;
   chat->ignore_ends = true;
+  const auto add_text = [&chat](int64_t begin, int64_t end, uint64_t origin) {
+    for (int64_t i = begin; i < end; ++i) {
+      chat->token_ids.push_back(FakeModel::TextToken(SplitMix64(origin + static_cast<uint64_t>(i))));
+    }
+  };
+  add_text(0, from.prefix_tokens, SplitMix64(from.prefix_id ^ kPrefixSalt << 40));
   for (const uint64_t picture : from.pictures) {
     chat->spans.push_back({.offset = static_cast<int64_t>(chat->token_ids.size()),
                            .num_tokens = from.picture_tokens,
@@ -120,11 +126,7 @@ std::shared_ptr<const ChatSpec> TraceSource::Next(SimTime /*now*/) {
     chat->token_ids.insert(chat->token_ids.end(), static_cast<size_t>(from.picture_tokens),
                            FakeModel::kPlaceholder);
   }
-  for (int64_t i = 0; i < from.prompt_tokens; ++i) {
-    const uint64_t origin = i < from.prefix_tokens ? SplitMix64(from.prefix_id ^ kPrefixSalt << 40)
-                                                   : SplitMix64(chat->id ^ kTailSalt << 40);
-    chat->token_ids.push_back(FakeModel::TextToken(SplitMix64(origin + static_cast<uint64_t>(i))));
-  }
+  add_text(from.prefix_tokens, from.prompt_tokens, SplitMix64(chat->id ^ kTailSalt << 40));
   return chat;
 }
 

@@ -46,12 +46,14 @@ ARROWS = {
     "services/cli": BASE + ["common/text", "common/checkpoint/model_config.h", "protos"] + RPC,
     # The parts of services that neither wait nor call.
     "services/sim": TENSOR + [
+        "common/metrics",
         "common/rpc/flags.h",
         "common/text/stop_matcher.h",
         "services/decoder/kv",
         "services/decoder/sched",
         "services/router/admission.h",
         "services/router/attempt_state.h",
+        "services/router/event_log.h",
         "services/router/fair_queue.h",
         "services/router/generation_journal.h",
         "services/router/hedge.h",
