@@ -61,6 +61,10 @@ void AddUpFlags(FlagSet* set, UpOptions* o) {
   set->Add("--redis", &o->redis, "The router's --redis: where answers are kept; none: its memory");
   set->Add("--result-cache-bytes", &o->result_cache_bytes,
            "Answers the router keeps; 0 keeps none, -1 is its own choice", {.unit = "bytes", .min = -1});
+  set->Add("--queue-wait-ms", &o->queue_wait_ms,
+           "Chats that would wait longer for a decoder are refused; 0: the router's own choice",
+           {.unit = "ms", .min = 0});
+  set->Add("--limits", &o->limits, "The router's JSON file of what each tenant may have");
 }
 
 }  // namespace

@@ -45,10 +45,11 @@ constexpr char kLoopback[] = "127.0.0.1";
 constexpr int kStartAttempts = 3;
 constexpr milliseconds kReadyPoll{50};
 constexpr milliseconds kReadyCallTimeout{3'000};
-constexpr milliseconds kBackoffMin{200};
-constexpr milliseconds kBackoffMax{10'000};
+// Between the end of a program and its next start: the first, doubling up to the second.
+constexpr milliseconds kBackoffMin{1'000};
+constexpr milliseconds kBackoffMax{30'000};
 // A program that ran so long before it died starts with the shortest backoff again.
-constexpr milliseconds kStable{30'000};
+constexpr milliseconds kStable{60'000};
 
 // When each stage must be over, from the first signal: gateway, router, decoders, encoders. The
 // gateway's is the long one, because answers under way are completed there; behind it nothing is left.
@@ -264,6 +265,8 @@ class Cluster {
     if (options_.result_cache_bytes >= 0) {
       Pass("--result-cache-bytes", absl::StrCat(options_.result_cache_bytes), &arguments);
     }
+    PassNumber("--queue-wait-ms", options_.queue_wait_ms, &arguments);
+    Pass("--limits", options_.limits, &arguments);
     PRISM_RETURN_IF_ERROR(StartMember("router", std::move(arguments), &router));
 
     gateway_port_ = options_.port != 0 ? options_.port : ports[next_port];
@@ -375,6 +378,8 @@ class Cluster {
     const SteadyTime now = Clock::Real().Now();
     if (now - member->child->started() > kStable) member->backoff = kBackoffMin;
     member->restart_at = now + member->backoff;
+    LogInfo("will be started again",
+            {{"name", member->child->name()}, {"after_ms", member->backoff.count()}});
     member->backoff = std::min(2 * member->backoff, kBackoffMax);
   }
 

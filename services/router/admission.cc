@@ -26,7 +26,8 @@ std::optional<Refusal> Admission::Admit(SteadyTime now, double work, SteadyTime 
   PRISM_CHECK(work > 0);
   Advance(now);
   const double wait_max_s = std::chrono::duration<double>(options_.wait_max).count();
-  if (waiting_ >= options_.waiting_max) return Refuse(Refusal::Reason::kQueueFull, work, wait_max_s);
+  // Room comes with the next that leaves.
+  if (waiting_ >= options_.waiting_max) return Refuse(Refusal::Reason::kQueueFull, work, queued_work_s());
   // Backed up for a while and nothing left the queue: no wait is short enough.
   const bool stuck = busy_s_ >= kRateKnownS && done_work_ <= 0;
   if (waiting_ >= kBackedUp && (stuck || rate() > 0)) {

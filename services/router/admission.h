@@ -11,6 +11,9 @@
 //
 //   retry_s = (work queued + its own + work sent away and not yet due) / work a second - wait_max
 //
+// (where waiting_max is the reason, it is room for one that is waited for: without the work queued and
+// wait_max).
+//
 // Thread safety: thread-compatible; time is passed in and must not go backwards.
 #pragma once
 
@@ -24,7 +27,7 @@ namespace prism {
 
 struct AdmissionOptions {
   int64_t waiting_max = 256;                 // chats in the queue
-  std::chrono::milliseconds wait_max{8000};  // estimated wait above which a chat is refused
+  std::chrono::milliseconds wait_max{5000};  // estimated wait above which a chat is refused
 };
 
 // Told to whoever is refused, at least and at most.

@@ -33,7 +33,7 @@ struct Flags {
   std::string model;
   RouterOptions options;
   std::string limits;
-  int64_t queue_wait_ms = 8000;
+  int64_t queue_wait_ms = 5000;
   int request_timeout_s = 300;
   int encode_timeout_s = 60;
   int64_t silence_timeout_ms = 5000;

@@ -32,7 +32,7 @@ struct RouterOptions {
   int limit_images = 8;                      // pictures and clips a chat
   int64_t max_model_len = 0;  // tokens of prompt plus answer; 0: what checkpoint and decoders allow
   int max_waiting = 256;      // admitted chats without a decoder
-  std::chrono::milliseconds queue_wait{8000};  // estimated wait for a decoder above which chats are refused
+  std::chrono::milliseconds queue_wait{5000};  // estimated wait for a decoder above which chats are refused
   int64_t limit_media_bytes = 32 << 20;        // of one picture file, or of a clip's together
   int64_t media_bytes = int64_t{512} << 20;    // of all pictures kept
   int threads = 2;                             // that tokenise and hash

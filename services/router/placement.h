@@ -52,7 +52,7 @@ inline constexpr double kLatePictures = 2;
 std::vector<size_t> RankEncoders(absl::string_view sha256, absl::Span<const Candidate> encoders);
 
 // A sequence under way counts as this many prompt tokens in front of a new one.
-inline constexpr double kSequenceTokens = 256;
+inline constexpr double kSequenceTokens = 128;
 
 // Index of the decoder for a prompt of so many tokens: of the one that knows most of it and two drawn
 // by `draw` (uniform bits), the one with the least

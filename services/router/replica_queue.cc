@@ -5,7 +5,7 @@
 
 namespace prism {
 
-ReplicaQueue::ReplicaQueue(ReplicaSet* set, Gauge waiting) : waiting_gauge_(waiting) {
+ReplicaQueue::ReplicaQueue(ReplicaSet* set, Gauge waiting) : set_(set), waiting_gauge_(waiting) {
   set->WhenRoom([this] { Pump(); });
 }
 

@@ -5,7 +5,8 @@
 //
 // Threads: all methods may be called from any thread. `done` is called exactly once for each piece of
 // work, with no lock held: from within Add(), on the thread that made room, or on the one that cancels.
-// Ownership: the set outlives the queue's use; what waits is shared with whoever may cancel it.
+// Ownership: the set outlives the queue, and is stopped before the queue goes; what waits is shared with
+// whoever may cancel it.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +57,10 @@ class ReplicaQueue {
 
   // Listens to the set: not yet started. `waiting` is kept at the number that wait.
   ReplicaQueue(ReplicaSet* set, Gauge waiting);
+  // Waits until nothing uses the set, whose uses make room here as they end. REQUIRES: nothing waits
+  ~ReplicaQueue() { set_->WaitUnused(); }
+  ReplicaQueue(const ReplicaQueue&) = delete;
+  ReplicaQueue& operator=(const ReplicaQueue&) = delete;
 
   // Errors in `done`: those of `try_replica` but ResourceExhausted; Cancelled.
   std::shared_ptr<Waiter> Add(const Share& share, TryFn try_replica, DoneFn done) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -72,6 +77,7 @@ class ReplicaQueue {
   // Takes the waiter out, at its turn or not; its callback, or null if it is over.
   DoneFn TakeLocked(Waiter* waiter, bool its_turn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  ReplicaSet* const set_;
   mutable Mutex mutex_;
   FairQueue<WaiterPtr> fair_ ABSL_GUARDED_BY(mutex_);
   std::deque<WaiterPtr> urgent_ ABSL_GUARDED_BY(mutex_);

@@ -160,7 +160,15 @@ ReplicaSet::ReplicaSet(ReplicaSetOptions options)
   SetAddresses(addresses);
 }
 
-ReplicaSet::~ReplicaSet() { Stop(); }
+ReplicaSet::~ReplicaSet() {
+  Stop();
+  WaitUnused();
+}
+
+void ReplicaSet::WaitUnused() {
+  MutexLock lock(&mutex_);
+  while (uses_ > 0) changed_.Wait(&mutex_);
+}
 
 ReplicaSet::ReplicaPtr ReplicaSet::NewReplica(const std::string& address) const {
   auto replica = std::make_shared<Replica>();
@@ -226,7 +234,7 @@ void ReplicaSet::Stop() {
   poller_.Join();
   resolver_.Join();
   MutexLock lock(&mutex_);
-  while (polls_under_way_ > 0 || uses_ > 0) changed_.Wait(&mutex_);
+  while (polls_under_way_ > 0) changed_.Wait(&mutex_);
 }
 
 void ReplicaSet::Resolve() {

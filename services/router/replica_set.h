@@ -135,8 +135,10 @@ class ReplicaSet {
 
   // Begins to poll. Call once.
   void Start();
-  // Ends polling and waits for polls and uses under way, which must end soon. Idempotent.
+  // Ends polling and waits for polls under way. Idempotent.
   void Stop();
+  // Waits for the uses under way, which must end soon: their calls are cancelled already.
+  void WaitUnused() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A ready replica with room for the work. ResourceExhausted when none has room; Unavailable with
   // reason NO_REPLICA and RetryInfo, saying of each replica why not, when none is ready.

@@ -1,6 +1,7 @@
 #include "services/vision_encoder/batcher.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -11,6 +12,9 @@
 
 namespace prism {
 namespace {
+
+// The share of time that the device is busy loses half of its past in this time.
+constexpr double kBusyHalfLifeS = 15;
 
 int64_t Nanoseconds(SteadyTime time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
@@ -48,7 +52,7 @@ struct Batcher::Batch {
 
 Batcher::Batcher(const BatcherOptions& options, TowerFactory factory, EmbeddingStore* store,
                  const Clock* clock, EncoderMetrics* metrics)
-    : options_(options), store_(store), clock_(clock), metrics_(metrics) {
+    : options_(options), store_(store), clock_(clock), metrics_(metrics), measured_at_(clock->Now()) {
   PRISM_CHECK(options.batch_patches_max >= 4 && options.pictures_max >= 1);
   device_ = NamedThread("device", [this, factory = std::move(factory)] { Run(factory); });
 }
@@ -155,7 +159,18 @@ void Batcher::Leave(const ContentKey& key, WaiterId waiter) {
   }
 }
 
+double Batcher::QueuedWorkS() const {
+  return static_cast<double>(queued_patches_ + running_patches_) * seconds_per_patch_;
+}
+
+double Batcher::BusyShare() const {
+  // What lies between the last pass and now was idle; a pass under way is not counted before its end.
+  const double passed_s = running_.empty() ? SecondsBetween(measured_at_, clock_->Now()) : 0;
+  return busy_share_ * std::exp2(-passed_s / kBusyHalfLifeS);
+}
+
 void Batcher::ShowLoad() const {
+  metrics_->queued_work_s.Set(QueuedWorkS());
   metrics_->running.Set(static_cast<double>(running_.size()));
   metrics_->waiting.Set(static_cast<double>(queue_.size()));
 }
@@ -164,8 +179,10 @@ Batcher::Load Batcher::load() const {
   MutexLock lock(&mutex_);
   return {.num_running = static_cast<int64_t>(running_.size()),
           .num_waiting = static_cast<int64_t>(queue_.size()),
-          .queued_work_s = static_cast<double>(queued_patches_ + running_patches_) * seconds_per_patch_,
-          .tokens_per_s = seconds_per_patch_ > 0 ? 0.25 / seconds_per_patch_ : 0};
+          .queued_work_s = QueuedWorkS(),
+          .tokens_per_s = seconds_per_patch_ > 0 ? 0.25 / seconds_per_patch_ : 0,
+          .item_s = seconds_per_patch_ * patches_per_picture_,
+          .busy = BusyShare()};
 }
 
 void Batcher::Run(const TowerFactory& factory) {
@@ -211,6 +228,11 @@ std::optional<Batcher::Batch> Batcher::TakeBatch() {
   if (stopping_) return std::nullopt;
   Batch batch;
   const SteadyTime now = clock_->Now();
+  struct Queued {
+    std::list<ContentKey>::iterator place;
+    Entry* entry = nullptr;
+  };
+  std::vector<Queued> queued;
   for (auto place = queue_.begin(); place != queue_.end();) {
     const auto found = entries_.find(*place);
     Entry& entry = *found->second;
@@ -222,27 +244,37 @@ std::optional<Batcher::Batch> Batcher::TakeBatch() {
       batch.too_late.push_back(std::move(waiter->second.done));
       waiter = entry.waiters.erase(waiter);
     }
-    const int64_t patches = entry.grid.num_patches();
-    if (entry.waiters.empty()) {
-      // Its room in the store goes back with the batch, outside of the lock.
-      batch.items.push_back({.reservation = std::move(entry.reservation)});
-      queued_patches_ -= patches;
-      place = queue_.erase(place);
-      entries_.erase(found);
+    if (!entry.waiters.empty()) {
+      queued.push_back({place++, &entry});
       continue;
     }
-    // Whoever is next in line and does not fit closes the batch, so that nobody is overtaken.
-    if (batch.num_patches + patches > options_.batch_patches_max) break;
+    // Its room in the store goes back with the batch, outside of the lock.
+    batch.items.push_back({.reservation = std::move(entry.reservation)});
+    queued_patches_ -= entry.grid.num_patches();
+    place = queue_.erase(place);
+    entries_.erase(found);
+  }
+  // The one that waited longest opens the batch, so that nobody waits for ever; the others fill it, the
+  // largest first, which leaves the least of the budget unused.
+  if (!queued.empty()) {
+    std::stable_sort(queued.begin() + 1, queued.end(), [](const Queued& a, const Queued& b) {
+      return a.entry->grid.num_patches() > b.entry->grid.num_patches();
+    });
+  }
+  for (const Queued& next : queued) {
+    Entry& entry = *next.entry;
+    const int64_t patches = entry.grid.num_patches();
+    if (batch.num_patches + patches > options_.batch_patches_max) continue;
     entry.running = true;
     batch.num_patches += patches;
-    batch.items.push_back({.key = *place,
+    batch.items.push_back({.key = *next.place,
                            .frames = std::move(entry.frames),
                            .grid = entry.grid,
                            .reservation = std::move(entry.reservation),
                            .queue_s = SecondsBetween(entry.queued_at, now)});
-    running_.push_back(*place);
+    running_.push_back(*next.place);
     queued_patches_ -= patches;
-    place = queue_.erase(place);
+    queue_.erase(next.place);
   }
   running_patches_ = batch.num_patches;
   ShowLoad();
@@ -346,8 +378,15 @@ void Batcher::Process(Tower& tower, Batch batch) {
   if (status.ok()) {
     MutexLock lock(&mutex_);
     const double now_per_patch = SecondsBetween(start, end) / static_cast<double>(num_patches);
-    seconds_per_patch_ =
-        seconds_per_patch_ == 0 ? now_per_patch : 0.8 * seconds_per_patch_ + 0.2 * now_per_patch;
+    const double now_per_picture = static_cast<double>(num_patches) / static_cast<double>(batch.items.size());
+    const bool first = seconds_per_patch_ == 0;
+    seconds_per_patch_ = first ? now_per_patch : 0.8 * seconds_per_patch_ + 0.2 * now_per_patch;
+    patches_per_picture_ = first ? now_per_picture : 0.8 * patches_per_picture_ + 0.2 * now_per_picture;
+    // Idle until the pass began, busy since.
+    busy_share_ *= std::exp2(-SecondsBetween(measured_at_, start) / kBusyHalfLifeS);
+    const double kept = std::exp2(-SecondsBetween(start, end) / kBusyHalfLifeS);
+    busy_share_ = busy_share_ * kept + (1 - kept);
+    measured_at_ = end;
   }
   metrics_->batch_images.Observe(static_cast<double>(batch.items.size()));
   metrics_->batch_patches.Observe(static_cast<double>(num_patches));

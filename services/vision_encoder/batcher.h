@@ -1,5 +1,6 @@
 // Batcher owns the device thread: it gathers pictures that wait, as many as a budget of patches
-// allows, runs the tower on them and puts the embeddings into the store.
+// allows (the one that waited longest, then the largest first), runs the tower on them and puts the
+// embeddings into the store.
 //
 // Pictures of one content key are computed once: later ones join the first. A waiter can leave at
 // any time without harm to the others; a picture that nobody waits for any more leaves the queue,
@@ -106,6 +107,8 @@ class Batcher {
     int64_t num_waiting = 0;   // pictures queued
     double queued_work_s = 0;  // estimate until the queue and the running pass are done
     double tokens_per_s = 0;   // visual tokens, of the passes of late
+    double item_s = 0;         // work of a picture, of late; 0: nothing measured
+    double busy = 0;           // share of the time of late that the device worked, 0 .. 1
   };
   Load load() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -125,6 +128,8 @@ class Batcher {
   // Answers whoever is left when the device thread ends.
   void AnswerAll(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   void MarkProgress(bool busy);
+  double QueuedWorkS() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  double BusyShare() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ShowLoad() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const BatcherOptions options_;
@@ -148,6 +153,9 @@ class Batcher {
   int64_t running_patches_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t queued_patches_ ABSL_GUARDED_BY(mutex_) = 0;
   double seconds_per_patch_ ABSL_GUARDED_BY(mutex_) = 0;  // running mean; 0: nothing measured
+  double patches_per_picture_ ABSL_GUARDED_BY(mutex_) = 0;
+  double busy_share_ ABSL_GUARDED_BY(mutex_) = 0;   // at measured_at_
+  SteadyTime measured_at_ ABSL_GUARDED_BY(mutex_);  // end of the last pass
   WaiterId next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
   NamedThread device_;
 };

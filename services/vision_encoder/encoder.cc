@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
+#include "services/vision_encoder/desired_replicas.h"
 #include "services/vision_encoder/image/resize.h"
 
 namespace prism {
@@ -56,10 +57,14 @@ std::shared_ptr<EncodeCall> Encoder::NewCall(EncodeInput input, EncodeDone done)
 
 Encoder::Load Encoder::load() const {
   const Batcher::Load batch = batcher_->load();
+  const int64_t num_preparing = num_preparing_.load(std::memory_order_relaxed);
+  const double queued_work_s = batch.queued_work_s + static_cast<double>(num_preparing) * batch.item_s;
   return {.num_running = batch.num_running,
-          .num_waiting = batch.num_waiting + num_preparing_.load(std::memory_order_relaxed),
-          .queued_work_s = batch.queued_work_s,
-          .tokens_per_s = batch.tokens_per_s};
+          .num_waiting = batch.num_waiting + num_preparing,
+          .queued_work_s = queued_work_s,
+          .tokens_per_s = batch.tokens_per_s,
+          .item_s = batch.item_s,
+          .desired_replicas = DesiredReplicas(batch.busy, queued_work_s)};
 }
 
 void Encoder::ShowUsage() {

@@ -133,8 +133,10 @@ class Encoder {
   struct Load {
     int64_t num_running = 0;
     int64_t num_waiting = 0;
-    double queued_work_s = 0;
+    double queued_work_s = 0;  // of what the workers prepare, too
     double tokens_per_s = 0;
+    double item_s = 0;  // work of a picture, of late; 0: nothing measured
+    uint32_t desired_replicas = 1;
   };
   Load load() const;
 

@@ -394,6 +394,7 @@ grpc::ServerUnaryReactor* EncoderService::Describe(grpc::CallbackServerContext* 
   response->set_image_tokens_max(static_cast<uint64_t>(options_.budget.image_tokens_max));
   response->set_hidden_size(static_cast<uint64_t>(encoder_->hidden_size()));
   response->set_num_deepstack(static_cast<uint64_t>(encoder_->num_deepstack()));
+  response->set_calls_max(static_cast<uint64_t>(encoder_->options().calls_max));
   return FinishNow(context, absl::OkStatus());
 }
 
@@ -404,6 +405,9 @@ grpc::ServerUnaryReactor* EncoderService::GetLoad(grpc::CallbackServerContext* c
   response->set_waiting(static_cast<uint32_t>(load.num_waiting));
   response->set_queued_work_s(load.queued_work_s);
   response->set_tokens_per_s(load.tokens_per_s);
+  response->set_item_s(load.item_s);
+  response->set_desired_replicas(load.desired_replicas);
+  metrics_->desired_replicas.Set(load.desired_replicas);
   return FinishNow(context, absl::OkStatus());
 }
 

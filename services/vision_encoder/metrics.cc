@@ -32,6 +32,10 @@ EncoderMetrics::EncoderMetrics(MetricRegistry* registry)
           registry->AddGauge("prism_media_store_bytes", "Bytes of stored media and of uploads under way.")),
       waiting(registry->AddGauge("prism_encode_waiting", "Pictures waiting for the device.")),
       running(registry->AddGauge("prism_encode_running", "Pictures in the tower.")),
+      queued_work_s(registry->AddGauge("prism_encode_queued_work_seconds",
+                                       "Estimated time until the device has done what it was given.")),
+      desired_replicas(registry->AddGauge(
+          "prism_desired_replicas", "Replicas that this one's work would want; the role wants the sum.")),
       rejected_queue_full(Rejected(registry, "queue_full")),
       rejected_store_full(Rejected(registry, "store_full")),
       rejected_picture(Rejected(registry, "picture")),

@@ -15,6 +15,8 @@ struct EncoderMetrics {
   Gauge media_store_bytes;            // bytes of stored media and of uploads under way
   Gauge waiting;                      // pictures waiting for the device
   Gauge running;                      // pictures in the tower
+  Gauge queued_work_s;                // until the device has done what it was given, estimated
+  Gauge desired_replicas;             // encoders that this one's work would want; the role wants the sum
   Counter rejected_queue_full;        // Encode refused: --max-queue pictures are under way
   Counter rejected_store_full;        // Encode refused: embeddings under lease fill the store
   Counter rejected_picture;           // Encode refused: the picture

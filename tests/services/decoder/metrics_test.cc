@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/common/metrics/metric_shape.h"
+
 namespace prism {
 namespace {
 
@@ -51,6 +53,12 @@ TEST(DecoderMetricsTest, ShowsTheNamesThatDashboardsQuery) {
   }
   EXPECT_THAT(text, HasSubstr("num_gpu_blocks=\"12\""));
   EXPECT_THAT(text, HasSubstr("block_size=\"64\""));
+}
+
+TEST(DecoderMetricsTest, ShowsTheNamesThatAreWrittenDown) {
+  MetricRegistry registry;
+  DecoderMetrics metrics(&registry, {.model_name = "m", .model_length_max = 1000, .kv_pages = 12});
+  ExpectShapeOf(registry.Text(), PRISM_SOURCE_DIR "/tests/services/decoder/metrics.golden");
 }
 
 TEST(DecoderMetricsTest, DropsValuesWithoutARegistry) {

@@ -57,6 +57,16 @@ TEST(AdmissionTest, ALongWaitIsRefusedWithTheTimeUntilItIsShort) {
   EXPECT_FALSE(admission.Admit(now, 10, kNever).has_value());
 }
 
+TEST(AdmissionTest, AFullQueueHasRoomWhenTheNextLeaves) {
+  Admission admission({.waiting_max = 20});
+  const SteadyTime now = BackUp(admission, SteadyTime(), 20, 10);
+  const auto first = admission.Admit(now, 10, kNever);
+  ASSERT_TRUE(first.has_value());
+  EXPECT_EQ(first->reason, Reason::kQueueFull);
+  EXPECT_NEAR(static_cast<double>(first->retry_ms), 100, 10);
+  EXPECT_NEAR(static_cast<double>(admission.Admit(now, 10, kNever)->retry_ms), 200, 10);
+}
+
 TEST(AdmissionTest, WhoWouldStartAfterItsDeadlineIsRefused) {
   Admission admission({});
   const SteadyTime now = BackUp(admission, SteadyTime(), 30, 10);

@@ -81,9 +81,9 @@ TEST(PickDecoderTest, TheLessLoadedOfTwoIsTaken) {
 
 TEST(PickDecoderTest, AKnownPrefixOutweighsALittleLoadAndNotALot) {
   std::vector<Candidate> decoders = {{.address = "a"}, {.address = "b", .known_tokens = 1000}};
-  decoders[1].in_flight = 3;  // 768 tokens
+  decoders[1].in_flight = 7;  // 896 tokens
   EXPECT_EQ(PickDecoder(decoders, 1000, 0, false), 1u);
-  decoders[1].in_flight = 4;  // 1024 tokens
+  decoders[1].in_flight = 8;  // 1024 tokens
   EXPECT_EQ(PickDecoder(decoders, 1000, 0, false), 0u);
 }
 

@@ -165,6 +165,8 @@ class RouterServiceTest : public testing::Test {
     decoder_set_->Stop();
     server_.reset();
     service_.reset();
+    encode_queue_.reset();
+    generate_queue_.reset();
     pool_.reset();
     EXPECT_EQ(media_->bytes(), uploaded_bytes_) << "a chat left its pictures behind";
     EXPECT_EQ(metrics_->waiting.value(), 0);

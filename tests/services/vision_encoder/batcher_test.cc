@@ -99,14 +99,14 @@ TEST_F(BatcherTest, EncodesAPictureAndKeepsTheEmbedding) {
   EXPECT_EQ(store_.usage().reserved_bytes, 0);
 }
 
-TEST_F(BatcherTest, GathersWhatWaitsUpToTheBudgetOfPatchesInOrder) {
+TEST_F(BatcherTest, FillsABatchWithTheOldestAndThenTheLargestThatFit) {
   Start();
   control_.Hold();
   Caller first, a, b, c, d;
   ASSERT_TRUE(Submit("first", 0, first).ok());
   control_.AwaitPasses(kSelfTestPasses + 1);
-  // 4, 8, 8 and 4 patches against a budget of 16: the third closes the batch, the fourth must not
-  // overtake it.
+  // 4, 8, 8 and 4 patches against a budget of 16: the first opens the batch, the second is the largest
+  // that fits, the third does not fit any more and the fourth does.
   ASSERT_TRUE(Submit("a", 1, a).ok());
   ASSERT_TRUE(Submit("b", 2, b, {.height = 32, .width = 64}).ok());
   ASSERT_TRUE(Submit("c", 3, c, {.height = 64, .width = 32}).ok());
@@ -122,8 +122,29 @@ TEST_F(BatcherTest, GathersWhatWaitsUpToTheBudgetOfPatchesInOrder) {
   ExpectEmbeddingOf(4, {.height = 32, .width = 32}, *rd->embedding);
   const auto passes = control_.passes();
   ASSERT_EQ(passes.size(), kSelfTestPasses + 3u);
-  EXPECT_EQ(passes[3], (std::vector<PatchGridSize>{{1, 2, 2}, {1, 2, 4}}));
-  EXPECT_EQ(passes[4], (std::vector<PatchGridSize>{{1, 4, 2}, {1, 2, 2}}));
+  EXPECT_EQ(passes[3], (std::vector<PatchGridSize>{{1, 2, 2}, {1, 2, 4}, {1, 2, 2}}));
+  EXPECT_EQ(passes[4], (std::vector<PatchGridSize>{{1, 4, 2}}));
+}
+
+// Small pictures keep coming; one that fills a batch by itself has its turn all the same.
+TEST_F(BatcherTest, ALargePictureIsNotPassedOverForEver) {
+  Start({.batch_patches_max = 16, .pictures_max = 8});
+  control_.Hold();
+  Caller first, large;
+  std::vector<Caller> small(6);
+  ASSERT_TRUE(Submit("first", 0, first).ok());
+  control_.AwaitPasses(kSelfTestPasses + 1);
+  ASSERT_TRUE(Submit("s0", 1, small[0]).ok());
+  ASSERT_TRUE(Submit("large", 9, large, {.height = 64, .width = 64}).ok());
+  for (size_t i = 1; i < small.size(); ++i) ASSERT_TRUE(Submit("s" + std::to_string(i), 1, small[i]).ok());
+  control_.Release();
+  EXPECT_TRUE(large.answer.get().ok());
+  for (Caller& caller : small) EXPECT_TRUE(caller.answer.get().ok());
+  const auto passes = control_.passes();
+  ASSERT_EQ(passes.size(), kSelfTestPasses + 4u);
+  EXPECT_EQ(passes[3].size(), 4u) << "the oldest and three that fit beside it";
+  EXPECT_EQ(passes[4], (std::vector<PatchGridSize>{{1, 4, 4}})) << "now the oldest";
+  EXPECT_EQ(passes[5].size(), 2u);
 }
 
 TEST_F(BatcherTest, ComputesOnePictureOnceForAllWhoWait) {

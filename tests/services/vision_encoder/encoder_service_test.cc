@@ -282,6 +282,8 @@ TEST_F(EncoderServiceTest, DescribesItselfAndItsLoad) {
   ASSERT_TRUE(stub_->GetLoad(&load_context, {}, &load).ok());
   EXPECT_EQ(load.running(), 0u);
   EXPECT_EQ(load.waiting(), 0u);
+  EXPECT_EQ(load.desired_replicas(), 1u);
+  EXPECT_GT(described.calls_max(), 0u);
 }
 
 TEST_F(EncoderServiceTest, EndsACallAtItsDeadlineAndAtItsCancellationWithoutHarmToAnother) {

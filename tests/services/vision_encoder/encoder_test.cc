@@ -5,6 +5,7 @@
 
 #include <future>
 
+#include "services/vision_encoder/desired_replicas.h"
 #include "tests/services/vision_encoder/fakes.h"
 #include "tests/services/vision_encoder/image/picture_files.h"
 
@@ -163,8 +164,20 @@ TEST_F(EncoderTest, CancelsInTheWorkersQueueInTheBatchQueueAndInThePass) {
   // The places are free again, and so is the room.
   for (int i = 0; i < 8; ++i) EXPECT_TRUE(Encode(SmallPicture("palette8.png")).ok());
   EXPECT_EQ(encoder_->store().usage().reserved_bytes, 0);
+  // Leases are those of the eight calls that were answered: a cancelled one left none behind.
+  EXPECT_EQ(encoder_->store().usage().num_handles, 8);
+  EXPECT_EQ(encoder_->store().usage().num_embeddings, 1);
+  EXPECT_EQ(encoder_->load().queued_work_s, 0);
   EXPECT_EQ(metrics_.cancelled.value(), 3);
   in_pass.call->Cancel();
+}
+
+TEST(DesiredReplicasTest, CountsWhatIsBusyAndWhatIsQueued) {
+  EXPECT_EQ(DesiredReplicas(0, 0), 1u);
+  EXPECT_EQ(DesiredReplicas(kBusyTarget, 0), 1u);
+  EXPECT_EQ(DesiredReplicas(1, 0), 2u);
+  EXPECT_EQ(DesiredReplicas(1, 2 * kDrainTargetS), 4u);  // 1 / 0.7 + 2, rounded up
+  EXPECT_EQ(DesiredReplicas(1, 1e12), kDesiredReplicasMax);
 }
 
 TEST_F(EncoderTest, RefusesMoreCallsThanItsLimitAndTakesThemAgainAfterwards) {
