@@ -32,6 +32,7 @@ constexpr milliseconds kModelsTimeout{5'000};
 // While we drain, clients should find another gateway soon.
 constexpr int64_t kDrainRetryMs = 1'000;
 constexpr size_t kRequestIdBytesMax = 64;
+constexpr size_t kIdempotencyKeyBytesMax = 128;  // as the router
 
 HttpAnswer JsonAnswer(int status, std::string body) {
   return {status, {{"Content-Type", "application/json"}}, std::move(body)};
@@ -404,7 +405,14 @@ class HttpGateway final : public Gateway {
         ParseChatCompletion(request.body, {.media_bytes_max = options_.media_bytes_max});
     request.body = std::string();
     if (!completion.ok()) return Refuse(completion.status(), *exchange, request_id, answered);
-    completion->request.set_idempotency_key(std::string(request.Header("idempotency-key")));
+    const absl::string_view key = request.Header("idempotency-key");
+    if (!std::all_of(key.begin(), key.end(), absl::ascii_isgraph) || key.size() > kIdempotencyKeyBytesMax) {
+      return Refuse(FieldViolation("Idempotency-Key",
+                                   absl::StrCat("has ", key.size(), " bytes, want at most ",
+                                                kIdempotencyKeyBytesMax, ", all of them visible ASCII")),
+                    *exchange, request_id, answered);
+    }
+    completion->request.set_idempotency_key(std::string(key));
     metrics_.unknown_fields.Increment(completion->num_unknown_fields);
     ChatSessionOptions session = SessionOptions(request_id, std::move(answered));
     session.traceparent = trace.header();

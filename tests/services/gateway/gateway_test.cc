@@ -391,6 +391,11 @@ TEST_F(GatewayTest, PassesTheIdempotencyKeyOn) {
   Start();
   EXPECT_EQ(Chat(Body("hi"), "Idempotency-Key: order-66\r\n").status, 200);
   EXPECT_EQ(router_.last_request().idempotency_key(), "order-66");
+  for (const std::string& bad : {std::string("two words"), std::string("\xff\xfe"), std::string(129, 'k')}) {
+    const RawResponse response = Chat(Body("hi"), "Idempotency-Key: " + bad + "\r\n");
+    EXPECT_EQ(response.status, 400) << bad;
+    EXPECT_THAT(response.body, HasSubstr("Idempotency-Key"));
+  }
   const RawResponse refused = Chat(Body("key reused"), "Idempotency-Key: order-66\r\n");
   EXPECT_EQ(refused.status, 409);
   EXPECT_EQ(Json::parse(refused.body)["error"]["type"], "ConflictError");
