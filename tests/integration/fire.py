@@ -153,7 +153,8 @@ class Fire:
     """Runs questions on a cluster, each alone enough to be undisturbed or all under fire."""
 
     def __init__(self, cluster, streams, max_tokens, schema=False):
-        self.cluster, self.max_tokens = cluster, max_tokens
+        self.cluster = cluster
+        self.events = []  # of each answer, undisturbed
         self.questions = [question(i, max_tokens, schema) for i in range(streams)]
         self.faults = []
 
@@ -173,17 +174,16 @@ class Fire:
         for stream in streams:
             if stream.error is not None:
                 raise stream.error
+        self.events = [stream.last + 1 for stream in streams]
         return [stream.answer() for stream in streams]
 
     def under_fire(self, plan, timeout):
-        """All streams at once. `plan`: [(share of all tokens at which it strikes, name, function)], ascending. The
-        streams, all ended; each has reconnected once, somewhere in its middle."""
+        """All streams at once, after undisturbed(). `plan`: [(share of all events at which it strikes, name, function)],
+        ascending. The streams, all ended; each has reconnected once, somewhere in its middle."""
         dice = random.Random(7)
         # A tenant of its own, so that the undisturbed run's embeddings and results are no help.
-        streams, threads = self.start(
-            lambda i: (dice.randrange(2, max(3, self.max_tokens * self.questions[i].get("n", 1) - 2)),),
-            cache_salt="fire")
-        total = sum(self.max_tokens * request.get("n", 1) for request in self.questions)
+        streams, threads = self.start(lambda i: (dice.randrange(1, self.events[i] - 1),), cache_salt="fire")
+        total = sum(self.events)
         plan, deadline = list(plan), time.monotonic() + timeout
         while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
             said = sum(stream.last for stream in streams)
