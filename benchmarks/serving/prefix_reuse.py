@@ -5,8 +5,8 @@
 
 Starts `prism up` with the decoder's prefix cache on, and once more with it off. Each asks one question at a time,
 greedily, whose first 0, 50 and 80 % are the same in all and whose rest is new each time; with --pictures, about
-a picture that 0, 50 and 80 % of the questions share and that is new in the others, followed by a short text
-that is always new. For each part it prints the time to the first token (median and 90 %), the prompt tokens
+a picture that 0, 50 and 80 % of the questions share and that is new in the others, followed by the same instruction
+of 80 words and 20 that are always new. For each part it prints the time to the first token (median and 90 %), the prompt tokens
 found in the prefix cache by the decoder's own count (`vllm:prefix_cache_hits_total` over
 `vllm:prefix_cache_queries_total`) and as answers tell (`cached_tokens`), and the pictures found at the encoder,
 needed by the decoder (not wholly in known pages) and found in its memory. It fails if an answer with the cache on differs from the one with it off.
@@ -49,6 +49,7 @@ def questions(part, options):
     shared = random.Random(part)
     beginning = text(shared, options.tokens * part // 100)
     picture = drawing(shared, options.side)
+    instruction = text(random.Random(7), 80)
     made = []
     for number in range(options.times + 1):
         rng = random.Random(1000 * part + number + 1)
@@ -56,7 +57,7 @@ def questions(part, options):
             # The first asks about the shared picture, so that later ones can find it.
             again = number == 0 or rng.random() * 100 < part
             url = "data:image/png;base64," + base64.b64encode(picture if again else drawing(rng, options.side)).decode()
-            made.append([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text(rng, 20)}])
+            made.append([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": instruction + " " + text(rng, 20)}])
         else:
             made.append([{"type": "text", "text": beginning + " " + text(rng, options.tokens * (100 - part) // 100)}])
     return made

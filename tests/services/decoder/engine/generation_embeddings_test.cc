@@ -195,6 +195,52 @@ TEST(GenerationEmbeddingsTest, GivesMemoryToWhatIsDueFirst) {
   EXPECT_THAT(PullsOf(rig), ElementsAre("f", "u", "s", "l"));
 }
 
+// Few pages, memory for two pulls, callers that leave: everybody else ends with the bits it has alone.
+TEST(GenerationEmbeddingsTest, AnswersTheSameBitsWhereMemoryPagesAndCallersComeAndGo) {
+  const std::vector<std::string> names = {"", "a", "ab", "c", "ca", "b"};
+  std::vector<GenerationRequest> requests;
+  std::vector<Outcome> alone;
+  for (size_t i = 0; i < 36; ++i) {
+    GenerationRequest request = WithPictures(names[i % names.size()], 20 + static_cast<int64_t>(i % 4) * 30);
+    request.max_tokens = 20 + static_cast<int64_t>(i * 7 % 90);
+    request.sampling.temperature = 0.9;
+    request.sampling.seed = i;
+    request.num_choices = i % 4 == 0 ? 2 : 1;
+    request.priority = static_cast<int32_t>(i % 3);
+    request.objective = milliseconds(1 + 1000 * (i * 5 % 7));
+    if (i % 9 == 2) request.prompt_logprobs = 0;
+    Rig fresh({.prefix_caching = false});
+    alone.push_back(RunOn(fresh, request));
+    requests.push_back(request);
+  }
+  for (const bool prefix_caching : {true, false}) {
+    Rig rig({.pages = 12,
+             .max_num_seqs = 6,
+             .max_num_batched_tokens = 50,
+             .growth_tokens = 0,
+             .prefix_caching = prefix_caching});
+    rig.embeddings().alive_max = 2;
+    std::vector<std::unique_ptr<Call>> calls;
+    for (const GenerationRequest& request : requests) {
+      calls.push_back(std::make_unique<Call>(request));
+      ASSERT_EQ(calls.back()->Submit(rig), absl::OkStatus());
+    }
+    for (size_t i = 0; i < calls.size(); i += 5) rig.engine().Cancel(*calls[i]->generation);
+    int64_t preemptions = 0;
+    for (size_t i = 0; i < calls.size(); ++i) {
+      SCOPED_TRACE(i);
+      const absl::Status status = calls[i]->sink.Wait();
+      if (i % 5 == 0 && absl::IsCancelled(status)) continue;
+      EXPECT_EQ(OutcomeOf(*calls[i]), alone[i]);
+      preemptions += calls[i]->sink.Of<FinishedEvent>().at(0).preemptions;
+    }
+    EXPECT_GT(preemptions, 0);
+    EXPECT_TRUE(rig.embeddings().WaitForNoneAlive());
+    EXPECT_TRUE(rig.AwaitMetric("prism_kv_pages{state=\"used\"} 0\n"));
+    EXPECT_TRUE(rig.AwaitMetric("prism_kv_pages{state=\"reserved\"} 0\n"));
+  }
+}
+
 TEST(GenerationEmbeddingsTest, SaysStartedOfAResumeThatWasCompleteOnlyWithItsPicturesSeen) {
   Rig rig;
   rig.embeddings().hold = true;
