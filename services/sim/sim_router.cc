@@ -273,10 +273,29 @@ bool SimRouter::Try(uint64_t id) {
 void SimRouter::GoOn(uint64_t id, Generation& generation, EndCode why) {
   const std::optional<SimReplicas::Use> use =
       decoders_.PickDecoder(generation.wish, generation.attempts.tried());
+  if (!use.has_value() && generation.journal.any_token()) {
+    // One may be started again soon.
+    generation.waits = true;
+    generation.waits_why = why;
+    generation.without_decoder = std::min(generation.without_decoder, world_->now());
+    return;
+  }
   // The client learns what happened to its decoder, not that no other is left.
   if (!use.has_value()) return End(id, generation, why == EndCode::kExhausted ? why : EndCode::kUnavailable);
   if (generation.attempts.num_begun() > 0) ++resumes_;
   StartAttempt(id, generation, *use);
+}
+
+void SimRouter::EndWait(uint64_t id, Generation& generation) {
+  const std::optional<SimReplicas::Use> use = decoders_.PickDecoder(generation.wish, {});
+  if (use.has_value()) {
+    generation.waits = false;
+    ++resumes_;
+    return StartAttempt(id, generation, *use);
+  }
+  if (world_->now() - generation.without_decoder < options_.resume_wait) return;
+  End(id, generation,
+      generation.waits_why == EndCode::kExhausted ? generation.waits_why : EndCode::kUnavailable);
 }
 
 void SimRouter::StartAttempt(uint64_t id, Generation& generation, const SimReplicas::Use& use) {
@@ -393,6 +412,7 @@ void SimRouter::OnStarted(uint64_t id, Generation& generation, const Event& even
 
 void SimRouter::OnToken(uint64_t id, Generation& generation, const Event& event) {
   generation.attempts.OnToken(world_->Now());
+  generation.without_decoder = kNever;
   decoders_.Prefilled(generation.use);
   const absl::StatusOr<GenerationJournal::Take> take = generation.journal.OnToken(
       event.choice, static_cast<uint64_t>(event.index), static_cast<uint32_t>(event.value));
@@ -476,6 +496,7 @@ void SimRouter::OnTick() {
 
 void SimRouter::Watch(uint64_t id, Generation& generation) {
   if (world_->now() >= generation.deadline) return End(id, generation, EndCode::kDeadline);
+  if (generation.waits) return EndWait(id, generation);
   if (generation.attempts.Check(world_->Now()) == AttemptState::Health::kAlive) {
     return MoveAway(id, generation);
   }

@@ -38,6 +38,7 @@ struct SimRouterOptions {
   SimTime tick = 50 * kMillisecond;
   SimTime poll_interval = 250 * kMillisecond;
   SimTime request_timeout = 120 * kSecond;
+  SimTime resume_wait = 15 * kSecond;        // of a chat with tokens, for a decoder when none is ready
   int64_t journal_bytes = int64_t{1} << 24;  // of the events kept for clients that come back
   SimTime journal_ttl = 120 * kSecond;       // after the end, or after the last reader left
   SimTime orphan_timeout = 60 * kSecond;     // a resumable chat that nobody reads runs so long
@@ -90,6 +91,10 @@ class SimRouter {
     std::vector<FinishReason> reasons;  // kNone: goes on
     std::shared_ptr<Log> log;
     bool begun = false;  // its client was told Started
+    // No decoder is ready to go on: since when, and what ends it if none comes back.
+    SimTime without_decoder = kNever;
+    bool waits = false;
+    EndCode waits_why = EndCode::kOk;
     bool journal_full = false;
     SimReplicas::Wish wish;
     double work = 0;       // tokens, as estimated at the door
@@ -128,6 +133,8 @@ class SimRouter {
   bool Try(uint64_t id);
   // A decoder goes on. `why`: what the client learns if there is none.
   void GoOn(uint64_t id, Generation& generation, EndCode why);
+  // It waits for a decoder: one has come back, or none comes any more.
+  void EndWait(uint64_t id, Generation& generation);
   void StartAttempt(uint64_t id, Generation& generation, const SimReplicas::Use& use);
   void EndAttempt(uint64_t id, Generation& generation, AttemptState::Ending ending, EndCode code);
   void CloseAttemptStream(Generation& generation);
