@@ -14,6 +14,8 @@ namespace {
 // Messages that may wait for a slow reader besides a token each: Started, ChoiceFinished, Finished,
 // and heartbeats, which come only while nothing else does. A minute of them unread ends the stream.
 constexpr size_t kOtherEventsMax = 64;
+// What a caller is told to wait when too many grammars are being prepared.
+constexpr int64_t kRetryMs = 500;
 
 // Streams a generation. The engine tells its sink, which tells this.
 class GenerateReactor final : public WriteReactor<v1::GenerateEvent> {
@@ -72,10 +74,11 @@ class ScoreSink final : public GenerationSink {
 }  // namespace
 
 void DecoderService::Serve(Engine* engine, const ModelLimits& limits, const v1::DescribeResponse& description,
-                           const DecoderMetrics& metrics) {
+                           const DecoderMetrics& metrics, AnswerGrammars* grammars) {
   limits_ = limits;
   description_ = description;
   metrics_ = metrics;
+  grammars_ = grammars;
   engine_.store(engine, std::memory_order_release);
 }
 
@@ -113,8 +116,31 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* DecoderService::Generate(grpc::Call
   auto sink = std::make_unique<GenerateSink>(reactor, &registry_, parsed->generation_id, parsed->attempt);
   const auto generation = std::make_shared<Generation>(*std::move(parsed), std::move(sink));
   reactor->SetGeneration(generation);
-  if (const absl::Status status = Start(generation); !status.ok()) reactor->Done(status);
+  Begin(generation, [reactor](const absl::Status& status) { reactor->Done(status); });
   return reactor;
+}
+
+void DecoderService::Begin(const std::shared_ptr<Generation>& generation,
+                           const std::function<void(const absl::Status&)>& refused) {
+  const std::shared_ptr<AnswerGrammar>& grammar = generation->request().grammar;
+  const auto start = [this, generation, refused](const absl::Status& prepared) {
+    absl::Status status = prepared;
+    if (absl::IsInvalidArgument(prepared)) {
+      metrics_.rejected_invalid.Increment();
+      status = FieldViolation("sampling.grammar", prepared.message());
+    }
+    if (status.ok()) status = Start(generation);
+    if (!status.ok()) refused(status);
+  };
+  if (grammar == nullptr) return start(absl::OkStatus());
+  if (grammars_ == nullptr) {
+    return start(absl::InvalidArgumentError("this decoder has no tokenizer.json and enforces no grammar"));
+  }
+  const absl::Status queued = grammars_->Prepare(grammar, &generation->cancel_flag(), start);
+  if (!queued.ok()) {
+    refused(RetryAfter(
+        ErrorWithReason(absl::StatusCode::kResourceExhausted, queued.message(), kReasonQueueFull), kRetryMs));
+  }
 }
 
 grpc::ServerUnaryReactor* DecoderService::Cancel(grpc::CallbackServerContext* context,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -25,9 +26,9 @@ class DecoderService final : public v1::Decoder::CallbackService {
   DecoderService() = default;
 
   // Takes calls from now on; before, every call is Unavailable. Called once. `engine` outlives the
-  // calls.
+  // calls, and so does `grammars`; without those (null) requests with a grammar are refused.
   void Serve(Engine* engine, const ModelLimits& limits, const v1::DescribeResponse& description,
-             const DecoderMetrics& metrics);
+             const DecoderMetrics& metrics, AnswerGrammars* grammars = nullptr);
 
   grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(grpc::CallbackServerContext* context,
                                                         const v1::GenerateRequest* request) override;
@@ -43,6 +44,9 @@ class DecoderService final : public v1::Decoder::CallbackService {
  private:
   // OK once Serve() was called.
   absl::Status Ready() const;
+  // Start(), once the generation's grammar is prepared, if it has one. `refused` is told of an error.
+  void Begin(const std::shared_ptr<Generation>& generation,
+             const std::function<void(const absl::Status&)>& refused);
   // Registers and submits the generation, in place of an older attempt.
   absl::Status Start(const std::shared_ptr<Generation>& generation);
 
@@ -50,6 +54,7 @@ class DecoderService final : public v1::Decoder::CallbackService {
   ModelLimits limits_;
   v1::DescribeResponse description_;
   DecoderMetrics metrics_;
+  AnswerGrammars* grammars_ = nullptr;
   GenerationRegistry registry_;
 };
 

@@ -25,6 +25,7 @@
 #include "common/rpc/flags.h"
 #include "common/rpc/server.h"
 #include "common/rpc/signals.h"
+#include "common/text/tokenizer.h"
 #include "kernels/backends/create_backend.h"
 #include "kernels/comm/communicator.h"
 #include "kernels/device/fault.h"
@@ -35,6 +36,8 @@
 #include "services/decoder/engine/rank_group.h"
 #include "services/decoder/engine/self_check.h"
 #include "services/decoder/metrics.h"
+#include "services/decoder/sampling/answer_grammar.h"
+#include "services/decoder/sampling/token_vocabulary.h"
 
 namespace prism {
 namespace {
@@ -132,6 +135,8 @@ void AddFlags(FlagSet& set, Flags& flags) {
 struct Decoder {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<GpuMetrics> gpu_metrics;
+  std::unique_ptr<TokenVocabulary> vocabulary;
+  std::unique_ptr<AnswerGrammars> grammars;  // null: the model has no tokenizer
   std::unique_ptr<Engine> engine;
   ModelLimits limits;
   v1::DescribeResponse description;
@@ -197,6 +202,21 @@ absl::StatusOr<std::unique_ptr<RankGroup>> LoadRanks(Backend& backend, int devic
   return RankGroup::Load(backend, checkpoint, std::move(group), options, std::move(watch));
 }
 
+// A checkpoint without a tokenizer can answer, but not in a given form.
+absl::Status LoadGrammars(const Checkpoint& checkpoint, int threads, Decoder* decoder) {
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      Tokenizer::Load(checkpoint.directory() + "/tokenizer.json");
+  if (absl::IsNotFound(tokenizer.status())) {
+    LogWarning("no grammar can be enforced: the model has no tokenizer.json");
+    return absl::OkStatus();
+  }
+  PRISM_RETURN_IF_ERROR(tokenizer.status());
+  decoder->vocabulary = std::make_unique<TokenVocabulary>(
+      **tokenizer, static_cast<int32_t>(checkpoint.config().text.vocab_size));
+  decoder->grammars = std::make_unique<AnswerGrammars>(decoder->vocabulary.get(), threads);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricRegistry* registry) {
   const SteadyTime began = Clock::Real().Now();
   auto decoder = std::make_unique<Decoder>();
@@ -232,6 +252,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
   AddBuildInfo(registry, digest);
   decoder->limits = LimitsOf(checkpoint->config(), sizes);
   decoder->description = DescriptionOf(*checkpoint, flags, *decoder->backend, sizes, digest, name);
+  PRISM_RETURN_IF_ERROR(LoadGrammars(*checkpoint, sizes.sampling_threads, decoder.get()));
   auto puller = std::make_unique<EmbeddingPuller>(
       EmbeddingPullerOptions{.memory_bytes = sizes.embedding_cache_bytes,
                              .num_threads = kPullThreads,
@@ -322,7 +343,8 @@ int Run(const Flags& flags) {
     return Fail(decoder.status());
   }
   engine.store((*decoder)->engine.get());
-  service.Serve((*decoder)->engine.get(), (*decoder)->limits, (*decoder)->description, (*decoder)->metrics);
+  service.Serve((*decoder)->engine.get(), (*decoder)->limits, (*decoder)->description, (*decoder)->metrics,
+                (*decoder)->grammars.get());
   (*server)->SetServing(true);
   LogInfo("ready", {{"address", (*server)->address()}, {"metrics_port", (*metrics)->port()}});
 
@@ -345,6 +367,7 @@ int Run(const Flags& flags) {
   (*decoder)->engine->Drain();
   const ExitAtNextSignal impatience;
   (*server)->Shutdown(std::chrono::seconds(flags.service.drain_timeout_s));
+  if ((*decoder)->grammars != nullptr) (*decoder)->grammars->Stop();
   metrics->reset();  // asks the engine whether it lives
   LogInfo("stopped");
   return 0;

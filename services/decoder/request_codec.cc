@@ -10,6 +10,7 @@
 #include "common/base/ids.h"
 #include "common/base/status.h"
 #include "common/wire/dtype_codec.h"
+#include "common/wire/grammar_codec.h"
 #include "common/wire/status_codec.h"
 #include "prism/v1/decoder.pb.h"
 
@@ -276,6 +277,16 @@ absl::Status ParseEnds(const v1::SamplingParameters& proto, const ModelLimits& l
   return absl::OkStatus();
 }
 
+// The grammar itself is judged when it is compiled.
+absl::Status ParseForm(const v1::SamplingParameters& proto, GenerationRequest& request) {
+  if (!proto.has_grammar()) return absl::OkStatus();
+  if (proto.ignore_eos()) return FieldViolation("sampling.grammar", "does not go with ignore_eos");
+  absl::StatusOr<GrammarSpec> spec = GrammarFromProto(proto.grammar());
+  if (!spec.ok()) return FieldViolation("sampling.grammar", spec.status().message());
+  request.grammar = std::make_shared<AnswerGrammar>(*std::move(spec));
+  return absl::OkStatus();
+}
+
 absl::Status ParseEmitted(const v1::GenerateRequest& proto, const ModelLimits& limits,
                           GenerationRequest& request) {
   if (static_cast<uint32_t>(proto.emitted_size()) > request.num_choices) {
@@ -388,6 +399,7 @@ absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto
   PRISM_RETURN_IF_ERROR(ParseSampling(proto.sampling(), limits, request));
   PRISM_RETURN_IF_ERROR(ParseLength(proto.sampling(), limits, request));
   PRISM_RETURN_IF_ERROR(ParseEnds(proto.sampling(), limits, request));
+  PRISM_RETURN_IF_ERROR(ParseForm(proto.sampling(), request));
   PRISM_RETURN_IF_ERROR(ParseEmitted(proto, limits, request));
   return request;
 }

@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/text/grammar/grammar_spec.h"
 #include "common/text/python_json.h"
 #include "common/wire/status_codec.h"
 #include "services/gateway/data_url.h"
@@ -216,6 +217,7 @@ class Parser {
     PRISM_RETURN_IF_ERROR(ReadLogprobs(fields));
     PRISM_RETURN_IF_ERROR(ReadStreaming(fields));
     PRISM_RETURN_IF_ERROR(ReadProcessor(fields));
+    PRISM_RETURN_IF_ERROR(ReadForm(fields));
     PRISM_RETURN_IF_ERROR(ReadNames(fields));
     PRISM_RETURN_IF_ERROR(RefuseUnsupported(fields));
     out_.num_unknown_fields = fields.num_left();
@@ -522,16 +524,47 @@ class Parser {
         PRISM_ASSIGN_OR_RETURN(*out_.request.add_tools_json(), AsPythonJson(path, tool));
       }
     }
-    PRISM_RETURN_IF_ERROR(Flag(fields, "parallel_tool_calls", true).status());
-    const auto choice = fields.Take("tool_choice");
-    if (!choice.has_value()) return absl::OkStatus();
-    if (choice->is_string() && std::string_view(*choice) == "auto") return absl::OkStatus();
-    if (choice->is_string() && std::string_view(*choice) == "none") {
-      out_.request.clear_tools_json();  // a model that is not shown a tool does not call it
-      return absl::OkStatus();
+    if (const auto parallel = fields.Take("parallel_tool_calls"); parallel.has_value()) {
+      PRISM_ASSIGN_OR_RETURN(const bool flag, ReadBool("parallel_tool_calls", *parallel));
+      out_.request.set_parallel_tool_calls(flag);
     }
-    return FieldViolation("tool_choice",
-                          absl::StrCat("is ", Describe(*choice), ", not supported: want auto or none"));
+    const auto choice = fields.Take("tool_choice");
+    return choice.has_value() ? ReadToolChoice(*choice) : absl::OkStatus();
+  }
+
+  absl::Status ReadToolChoice(const element& value) {
+    v1::ToolChoice& choice = *out_.request.mutable_tool_choice();
+    constexpr absl::string_view kWanted = "auto, none, required, or an object that names a function";
+    if (value.is_object()) {
+      Fields fields(value);
+      const auto type = fields.Take("type");
+      const auto function = fields.Take("function");
+      if (!type.has_value() || !type->is_string() || std::string_view(*type) != "function") {
+        return FieldViolation("tool_choice.type", "want function");
+      }
+      if (!function.has_value() || !function->is_object()) {
+        return FieldViolation("tool_choice.function", "want an object with a name");
+      }
+      const auto name = Fields(*function).Take("name");
+      if (!name.has_value()) return FieldViolation("tool_choice.function.name", "is missing, want a string");
+      choice.set_mode(v1::ToolChoice::MODE_NAMED);
+      PRISM_ASSIGN_OR_RETURN(*choice.mutable_name(), ReadName("tool_choice.function.name", *name));
+    } else if (!value.is_string()) {
+      return Want("tool_choice", value, kWanted);
+    } else if (const std::string_view mode = value; mode == "auto") {
+      choice.set_mode(v1::ToolChoice::MODE_AUTO);
+    } else if (mode == "none") {
+      choice.set_mode(v1::ToolChoice::MODE_NONE);
+      out_.request.clear_tools_json();  // a model that is not shown a tool does not call it
+    } else if (mode == "required") {
+      choice.set_mode(v1::ToolChoice::MODE_REQUIRED);
+    } else {
+      return Want("tool_choice", value, kWanted);
+    }
+    const bool must_call =
+        choice.mode() == v1::ToolChoice::MODE_REQUIRED || choice.mode() == v1::ToolChoice::MODE_NAMED;
+    if (must_call && out_.request.tools_json().empty()) return FieldViolation("tool_choice", "needs tools");
+    return absl::OkStatus();
   }
 
   absl::Status ReadSampling(Fields& fields) {
@@ -740,18 +773,117 @@ class Parser {
                               "has a key that is not supported: want enable_thinking only");
       }
     }
+    return absl::OkStatus();
+  }
+
+  // ---- The form of the answer -----------------------------------------------------------------------
+
+  // One form at most; `field` said it.
+  absl::StatusOr<v1::Grammar*> SetForm(const std::string& field) {
+    if (!out_.form_field.empty()) {
+      return FieldViolation(field, absl::StrCat("does not go with ", out_.form_field));
+    }
+    out_.form_field = field;
+    return out_.request.mutable_grammar();
+  }
+  // A schema, as an object or (as vLLM allows) as its text.
+  absl::Status SetSchema(const std::string& field, const element& schema) {
+    PRISM_ASSIGN_OR_RETURN(v1::Grammar* const grammar, SetForm(field));
+    if (schema.is_string()) {
+      grammar->set_json_schema(std::string(std::string_view(schema)));
+    } else if (schema.is_object() || schema.is_bool()) {
+      grammar->set_json_schema(simdjson::minify(schema));
+    } else {
+      return Want(field, schema, "a JSON Schema");
+    }
+    return absl::OkStatus();
+  }
+  absl::Status SetChoices(const std::string& field, const element& choices) {
+    PRISM_ASSIGN_OR_RETURN(v1::Grammar* const grammar, SetForm(field));
+    PRISM_ASSIGN_OR_RETURN(const dom::array texts, ReadArray(field, choices, kGrammarChoicesMax));
+    if (texts.size() == 0) return FieldViolation(field, "is empty, want at least one choice");
+    size_t i = 0;
+    for (const element text : texts) {
+      PRISM_ASSIGN_OR_RETURN(const std::string_view choice, ReadString(absl::StrCat(field, ".", i++), text));
+      grammar->mutable_choices()->add_texts(std::string(choice));
+    }
+    return absl::OkStatus();
+  }
+  absl::Status SetRegex(const std::string& field, const element& regex) {
+    PRISM_ASSIGN_OR_RETURN(v1::Grammar* const grammar, SetForm(field));
+    PRISM_ASSIGN_OR_RETURN(const std::string_view text, ReadString(field, regex));
+    grammar->set_regex(std::string(text));
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadForm(Fields& fields) {
     if (const auto value = fields.Take("response_format"); value.has_value()) {
-      PRISM_RETURN_IF_ERROR(ReadObject("response_format", *value));
-      Fields format(*value);
-      const auto type = format.Take("type");
-      if (!type.has_value()) return FieldViolation("response_format.type", "is missing, want text");
-      PRISM_ASSIGN_OR_RETURN(const std::string_view name, ReadString("response_format.type", *type));
-      if (name != "text") {
-        return FieldViolation("response_format.type",
-                              absl::StrCat("is ", Quoted(name), ", not supported yet: want text"));
+      PRISM_RETURN_IF_ERROR(ReadResponseFormat(*value));
+    }
+    const auto structured = fields.Take("structured_outputs");
+    if (structured.has_value()) PRISM_RETURN_IF_ERROR(ReadObject("structured_outputs", *structured));
+    // vLLM's name for it now, and the older one.
+    for (const char* prefix : {"structured_outputs.", "guided_"}) {
+      const bool older = std::string_view(prefix) == "guided_";
+      if (!older && !structured.has_value()) continue;
+      std::optional<Fields> inner;
+      if (!older) inner.emplace(*structured);
+      Fields& from = older ? fields : *inner;
+      const auto take = [&](const char* name) {
+        const std::string key = older ? absl::StrCat(prefix, name) : std::string(name);
+        return from.Take(key);
+      };
+      const auto field = [&](const char* name) { return absl::StrCat(prefix, name); };
+      if (const auto schema = take("json")) PRISM_RETURN_IF_ERROR(SetSchema(field("json"), *schema));
+      if (const auto regex = take("regex")) PRISM_RETURN_IF_ERROR(SetRegex(field("regex"), *regex));
+      if (const auto choices = take("choice")) PRISM_RETURN_IF_ERROR(SetChoices(field("choice"), *choices));
+      if (const auto object = take("json_object")) {
+        PRISM_ASSIGN_OR_RETURN(const bool flag, ReadBool(field("json_object"), *object));
+        if (flag) {
+          PRISM_ASSIGN_OR_RETURN(v1::Grammar* const grammar, SetForm(field("json_object")));
+          grammar->set_json_object(true);
+        }
+      }
+      if (take("grammar")) return FieldViolation(field("grammar"), "is not supported");
+      if (!older && inner->num_left() > 0) {
+        return FieldViolation("structured_outputs",
+                              "has a key that is not supported: want json, json_object, regex or choice");
       }
     }
     return absl::OkStatus();
+  }
+
+  absl::Status ReadResponseFormat(const element& value) {
+    PRISM_RETURN_IF_ERROR(ReadObject("response_format", value));
+    Fields format(value);
+    const auto type = format.Take("type");
+    constexpr absl::string_view kWanted = "text, json_object or json_schema";
+    if (!type.has_value()) {
+      return FieldViolation("response_format.type", absl::StrCat("is missing, want ", kWanted));
+    }
+    PRISM_ASSIGN_OR_RETURN(const std::string_view name, ReadString("response_format.type", *type));
+    if (name == "text") return absl::OkStatus();
+    if (name == "json_object") {
+      PRISM_ASSIGN_OR_RETURN(v1::Grammar* const grammar, SetForm("response_format"));
+      grammar->set_json_object(true);
+      return absl::OkStatus();
+    }
+    if (name != "json_schema") return Want("response_format.type", *type, kWanted);
+    const auto schema = format.Take("json_schema");
+    if (!schema.has_value())
+      return FieldViolation("response_format.json_schema", "is missing, want an object");
+    PRISM_RETURN_IF_ERROR(ReadObject("response_format.json_schema", *schema));
+    Fields named(*schema);
+    if (const auto title = named.Take("name"); title.has_value()) {
+      PRISM_RETURN_IF_ERROR(ReadName("response_format.json_schema.name", *title).status());
+    }
+    // Held to either way: what is not strict elsewhere is a wish.
+    PRISM_RETURN_IF_ERROR(Flag(named, "strict", false).status());
+    const auto inner = named.Take("schema");
+    if (!inner.has_value()) {
+      return FieldViolation("response_format.json_schema.schema", "is missing, want a JSON Schema");
+    }
+    return SetSchema("response_format.json_schema.schema", *inner);
   }
 
   absl::Status ReadMediaOptions(const element& value) {
@@ -797,28 +929,11 @@ class Parser {
 
   // Fields that would change the answer and that we do not do: null, false and empty are harmless.
   absl::Status RefuseUnsupported(Fields& fields) {
-    for (const char* name : {"allowed_token_ids",
-                             "audio",
-                             "bad_words",
-                             "chat_template",
-                             "continue_final_message",
-                             "documents",
-                             "echo",
-                             "function_call",
-                             "functions",
-                             "guided_choice",
-                             "guided_grammar",
-                             "guided_json",
-                             "guided_regex",
-                             "length_penalty",
-                             "logits_processors",
-                             "prediction",
-                             "prompt_logprobs",
-                             "structured_outputs",
-                             "thinking_token_budget",
-                             "truncate_prompt_tokens",
-                             "use_beam_search",
-                             "web_search_options"}) {
+    for (const char* name :
+         {"allowed_token_ids", "audio", "bad_words", "chat_template", "continue_final_message", "documents",
+          "echo", "function_call", "functions", "length_penalty", "logits_processors", "prediction",
+          "prompt_logprobs", "thinking_token_budget", "truncate_prompt_tokens", "use_beam_search",
+          "web_search_options"}) {
       const auto value = fields.Take(name);
       if (!value.has_value()) continue;
       bool flag = true;

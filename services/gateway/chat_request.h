@@ -46,6 +46,7 @@ struct ChatCompletion {
   bool include_usage = false;  // stream_options.include_usage
   bool logprobs = false;
   bool return_token_ids = false;
+  std::string form_field;      // the path of the field that request.grammar came of; empty without
   int num_pictures = 0;        // and clips
   int num_unknown_fields = 0;  // at the top level
 };

@@ -9,6 +9,7 @@
 #include "common/base/ids.h"
 #include "common/base/log.h"
 #include "common/wire/status_codec.h"
+#include "common/wire/tool_call_codec.h"
 #include "services/gateway/api_error.h"
 #include "services/gateway/openai_response.h"
 
@@ -220,6 +221,7 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
     }
     v1::ChatResponse::Choice& choice = *whole_.mutable_choices(static_cast<int>(delta.choice()));
     (delta.reasoning() ? choice.mutable_reasoning() : choice.mutable_text())->append(delta.text());
+    AppendToolCalls(delta, &choice);
     choice.mutable_token_ids()->MergeFrom(delta.token_ids());
     choice.mutable_logprobs()->MergeFrom(delta.logprobs());
   }
@@ -239,7 +241,7 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
   void OnDone(const absl::Status& status) {
     call_ = nullptr;
     if (exchange_->over()) return;
-    if (!status.ok()) return Fail(status);
+    if (!status.ok()) return Fail(WithFormField(status));
     if (!finished_) return Fail(absl::InternalError("the router's stream ended without Finished"));
     if (!stream_begun_ && resumption_.has_value() && resumption_->from > number_ + 1) {
       return Fail(absl::OutOfRangeError(
@@ -254,6 +256,14 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
       exchange_->SendUnary({200, Headers("application/json"), CompletionBody(head_, whole_)});
     }
     Answered(200);
+  }
+
+  // What the router says of the answer's form is told of the field that had it.
+  absl::Status WithFormField(const absl::Status& status) const {
+    if (!absl::IsInvalidArgument(status)) return status;
+    const std::vector<InvalidField> fields = InvalidFieldsOf(status);
+    if (fields.empty() || fields.front().path != "grammar") return status;
+    return FieldViolation(completion_.form_field, fields.front().description);
   }
 
   void Fail(const absl::Status& status) {

@@ -114,13 +114,27 @@ std::string RoleChunk(const AnswerHead& head, uint32_t choice, const v1::ChatEve
 }
 
 bool DeltaIsShown(const AnswerHead& head, const v1::ChatEvent::Delta& delta) {
-  return !delta.text().empty() || (head.logprobs && delta.logprobs_size() > 0) ||
-         (head.token_ids && delta.token_ids_size() > 0);
+  return !delta.text().empty() || delta.tool_calls_size() > 0 ||
+         (head.logprobs && delta.logprobs_size() > 0) || (head.token_ids && delta.token_ids_size() > 0);
 }
 
 std::string DeltaChunk(const AnswerHead& head, const v1::ChatEvent::Delta& delta) {
+  Json content = Json::object();
+  if (!delta.text().empty() || delta.tool_calls().empty()) {
+    content[delta.reasoning() ? "reasoning_content" : "content"] = delta.text();
+  }
+  for (const v1::ToolCallDelta& call : delta.tool_calls()) {
+    Json piece{{"index", call.index()}};
+    if (!call.id().empty()) {
+      piece["id"] = call.id();
+      piece["type"] = "function";
+      piece["function"]["name"] = call.name();
+    }
+    piece["function"]["arguments"] = call.arguments();
+    content["tool_calls"].push_back(std::move(piece));
+  }
   Json choice{{"index", delta.choice()},
-              {"delta", {{delta.reasoning() ? "reasoning_content" : "content", delta.text()}}},
+              {"delta", std::move(content)},
               {"logprobs", LogprobsJson(head, delta.logprobs())},
               {"finish_reason", nullptr}};
   if (head.token_ids) choice["token_ids"] = IdsJson(delta.token_ids());
@@ -149,6 +163,13 @@ std::string CompletionBody(const AnswerHead& head, const v1::ChatResponse& respo
   for (const v1::ChatResponse::Choice& choice : response.choices()) {
     Json message{{"role", "assistant"}, {"content", choice.text()}, {"refusal", nullptr}};
     if (!choice.reasoning().empty()) message["reasoning_content"] = choice.reasoning();
+    for (const v1::ToolCall& call : choice.tool_calls()) {
+      message["tool_calls"].push_back(
+          {{"id", call.id()},
+           {"type", "function"},
+           {"function", {{"name", call.name()}, {"arguments", call.arguments_json()}}}});
+    }
+    if (choice.tool_calls_size() > 0 && choice.text().empty()) message["content"] = nullptr;
     Json entry{{"index", index++},
                {"message", std::move(message)},
                {"logprobs", LogprobsJson(head, choice.logprobs())},

@@ -171,11 +171,13 @@ absl::Status ChatSession::Adopt(PreparedPrompt prompt) {
                                           {.prompt_tokens = static_cast<int64_t>(prompt_.token_ids.size()),
                                            .length_max = parts_->LengthMax(),
                                            .drawn_seed = parts_->draw_seed()}));
+  if (job_->answer_form().has_value()) *sampling_.mutable_grammar() = *job_->answer_form();
   const std::vector<std::string> stops(request.stop().begin(), request.stop().end());
   const uint32_t num_choices = std::max(request.num_choices(), 1u);
   for (uint32_t i = 0; i < num_choices; ++i) {
     PRISM_ASSIGN_OR_RETURN(StopMatcher matcher, StopMatcher::Create(stops, request.include_stop_text()));
     texts_.emplace_back(parts_->tokenizer, std::move(matcher), parts_->format->starts_in_reasoning());
+    if (sampling_.grammar().has_tool_calls()) texts_.back().TakeToolCalls();
   }
   journal_.emplace(num_choices);
   return absl::OkStatus();
@@ -512,8 +514,17 @@ absl::Status ChatSession::EmitDelta(uint32_t index, ChoiceText::Output output,
     delta->set_choice(index);
     pending = false;
   }
-  if (output.answer.empty() && !pending) return absl::OkStatus();
-  delta->set_reasoning(output.answer.empty() && texts_[index].in_reasoning());
+  for (ToolCallReader::Piece& piece : output.calls) {
+    v1::ToolCallDelta* call = delta->add_tool_calls();
+    call->set_index(piece.index);
+    if (!piece.name.empty()) {
+      call->set_id(absl::StrCat("call_", Hex(generation_id_), "_", index, "_", piece.index));
+    }
+    call->set_name(std::move(piece.name));
+    call->set_arguments(std::move(piece.arguments));
+  }
+  if (output.answer.empty() && output.calls.empty() && !pending) return absl::OkStatus();
+  delta->set_reasoning(output.answer.empty() && output.calls.empty() && texts_[index].in_reasoning());
   delta->set_text(std::move(output.answer));
   return Emit(std::move(event));
 }
@@ -523,7 +534,8 @@ absl::Status ChatSession::EndChoice(uint32_t index, const std::string& reason) {
   v1::ChatEvent event;
   v1::ChatEvent::ChoiceFinished* finished = event.mutable_choice_finished();
   finished->set_choice(index);
-  finished->set_finish_reason(reason);
+  const bool called = reason == "stop" && texts_[index].num_calls() > 0;
+  finished->set_finish_reason(called ? "tool_calls" : reason);
   finished->set_stop_text(texts_[index].stop_text());
   finished->set_completion_tokens(static_cast<uint32_t>(journal_->token_ids(index).size()));
   return Emit(std::move(event));

@@ -80,6 +80,8 @@ absl::Status CheckSampling(const v1::SamplingParameters& sampling, int64_t vocab
     return FieldViolation("sampling.ignore_eos",
                           absl::StrCat("needs max_tokens of at most ", kIgnoreEosTokensMax));
   }
+  if (sampling.has_grammar())
+    return FieldViolation("sampling.grammar", "is the router's to set; set grammar");
   if (sampling.has_top_logprobs() && sampling.top_logprobs() > kTopLogprobsMax) {
     return FieldViolation("sampling.top_logprobs",
                           absl::StrCat("is ", sampling.top_logprobs(), ", want 0 to ", kTopLogprobsMax));

@@ -188,6 +188,7 @@ absl::Status Serve(Flags flags) {
                      &Clock::Real(), &metrics);
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<ResultCache> results, MakeResultCache(options, &metrics));
   TaskPool pool("prompt", options.threads, static_cast<size_t>(options.max_waiting) * 4 + 64);
+  GrammarCache grammars;
   // 53 bits, so that a seed survives a JSON number.
   const RouterParts parts{.options = &options,
                           .model = &model,
@@ -199,6 +200,7 @@ absl::Status Serve(Flags flags) {
                           .generate_queue = &generate_queue,
                           .gate = &gate,
                           .media = &media,
+                          .grammars = &grammars,
                           .pool = &pool,
                           .results = results.get(),
                           .template_id = TemplateId(flags.model),

@@ -12,6 +12,7 @@
 #include "common/base/thread.h"
 #include "common/checkpoint/model_config.h"
 #include "common/text/chat_format.h"
+#include "common/text/grammar/grammar_cache.h"
 #include "common/text/tokenizer.h"
 #include "services/router/admission_gate.h"
 #include "services/router/media_store.h"
@@ -34,9 +35,10 @@ struct RouterParts {
   ReplicaQueue* generate_queue = nullptr;  // of `decoders`
   AdmissionGate* gate = nullptr;
   MediaStore* media = nullptr;
-  TaskPool* pool = nullptr;        // tokenises and hashes
-  ResultCache* results = nullptr;  // null: no result is kept
-  std::string template_id;         // digest of chat template and tokenizer
+  GrammarCache* grammars = nullptr;  // forms of answers that were found to be sound
+  TaskPool* pool = nullptr;          // tokenises and hashes
+  ResultCache* results = nullptr;    // null: no result is kept
+  std::string template_id;           // digest of chat template and tokenizer
   RouterMetrics* metrics = nullptr;
   const Clock* clock = nullptr;
   std::function<uint64_t()> draw_seed;  // for requests without one

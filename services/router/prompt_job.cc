@@ -9,6 +9,7 @@
 #include "common/base/mutex.h"
 #include "common/base/status.h"
 #include "common/wire/status_codec.h"
+#include "services/router/answer_form.h"
 #include "services/router/chat_validation.h"
 
 namespace prism {
@@ -94,6 +95,8 @@ void PromptJob::Prepare() {
 
 absl::Status PromptJob::PrepareText() {
   PRISM_RETURN_IF_ERROR(ValidateChat(request_, *parts_->options, parts_->model->text.vocab_size));
+  PRISM_ASSIGN_OR_RETURN(answer_form_,
+                         AnswerFormOf(request_, *parts_->format, *parts_->tokenizer, parts_->grammars));
   const std::vector<std::string> tools(request_.tools_json().begin(), request_.tools_json().end());
   absl::StatusOr<ChatPrompt> prompt = parts_->format->Render(MessagesOf(request_), tools, {});
   if (!prompt.ok()) return WithFieldPath(prompt.status());

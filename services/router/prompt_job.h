@@ -68,6 +68,8 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
 
   // The request, without the bytes of its pictures once Start() has called `done`.
   const v1::ChatRequest& request() const { return request_; }
+  // The form of its answers, once Start() has called `done`; nullopt: any text.
+  const std::optional<v1::Grammar>& answer_form() const { return answer_form_; }
 
  private:
   struct Picture {
@@ -104,6 +106,7 @@ class PromptJob : public std::enable_shared_from_this<PromptJob> {
   DoneFn done_;
   std::shared_ptr<AdmissionGate::Ticket> ticket_;  // of a chat that was admitted
   bool dispatched_ = false;
+  std::optional<v1::Grammar> answer_form_;
   ChatPrompt prompt_;
   std::vector<Picture> pictures_;  // in the order of prompt_.slots
   std::vector<v1::EmbeddingHandle> handles_;

@@ -16,6 +16,7 @@
 #include "common/rpc/unary_call.h"
 #include "common/rpc/write_reactor.h"
 #include "common/wire/status_codec.h"
+#include "common/wire/tool_call_codec.h"
 #include "services/router/prompt_job.h"
 
 namespace prism {
@@ -121,6 +122,7 @@ class ChatUnaryReactor final : public grpc::ServerUnaryReactor, public ChatSink 
       v1::ChatEvent::Delta* delta = event.mutable_delta();
       v1::ChatResponse::Choice* choice = ChoiceAt(delta->choice());
       (delta->reasoning() ? choice->mutable_reasoning() : choice->mutable_text())->append(delta->text());
+      AppendToolCalls(*delta, choice);
       choice->mutable_token_ids()->MergeFrom(delta->token_ids());
       for (v1::TokenText& logprob : *delta->mutable_logprobs()) *choice->add_logprobs() = std::move(logprob);
     }

@@ -25,6 +25,7 @@ ARROWS = {
     "common/text": BASE,
     "common/metrics": BASE,
     "common/wire": TENSOR + ["protos"],
+    "common/wire/grammar_codec": BASE + ["common/text/grammar", "common/wire", "protos"],
     "common/rpc": BASE + ["common/metrics", "common/wire", "protos"],
     "kernels/device": TENSOR,
     "kernels/ops": TENSOR + ["kernels/device"],

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
@@ -13,7 +14,7 @@ namespace prism {
 namespace {
 
 absl::Status TooMany(absl::string_view what, int64_t limit) {
-  return absl::ResourceExhaustedError(absl::StrCat("a pattern needs more than ", limit, " ", what));
+  return absl::ResourceExhaustedError(absl::StrCat("patterns need more than ", limit, " ", what));
 }
 
 // The expression's positions with open choices (Thompson's construction).
@@ -141,7 +142,8 @@ Positions Closure(const PositionGraph& graph, const std::set<int32_t>& from, int
 
 }  // namespace
 
-absl::StatusOr<CharDfa> CharDfa::FromPattern(absl::string_view text, PatternMatch match) {
+absl::StatusOr<CharDfa> CharDfa::FromPattern(absl::string_view text, PatternMatch match,
+                                             int64_t* steps_left) {
   PRISM_ASSIGN_OR_RETURN(const Pattern pattern, ParsePattern(text));
   const PositionGraph graph(pattern, match);
   if (graph.full()) return TooMany("positions", kPatternPositionsMax);
@@ -187,9 +189,20 @@ absl::StatusOr<CharDfa> CharDfa::FromPattern(absl::string_view text, PatternMatc
     }
     for (const std::set<int32_t>& to : targets) dfa.next_.push_back(state_of(to));
     if (order.size() > kPatternStatesMax) return TooMany("states", kPatternStatesMax);
-    if (steps > kPatternStepsMax) return TooMany("steps to compile", kPatternStepsMax);
+    if (steps > *steps_left) {
+      *steps_left = 0;
+      return TooMany("steps to compile", kPatternStepsMax);
+    }
   }
+  *steps_left -= steps;
   return dfa;
+}
+
+absl::StatusOr<const CharDfa*> PatternSet::Find(const std::string& pattern) {
+  const auto found = patterns_.find(pattern);
+  if (found != patterns_.end()) return &found->second;
+  PRISM_ASSIGN_OR_RETURN(CharDfa dfa, CharDfa::FromPattern(pattern, PatternMatch::kSearch, &steps_left_));
+  return &patterns_.emplace(pattern, std::move(dfa)).first->second;
 }
 
 CharDfa::Range CharDfa::RangeOf(char32_t c) const {

@@ -10,6 +10,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -23,7 +25,7 @@ inline constexpr size_t kPatternBytesMax = 1024;
 inline constexpr int kPatternDepthMax = 32;           // of groups
 inline constexpr size_t kPatternPositionsMax = 4096;  // with {m,n} written out
 inline constexpr size_t kPatternStatesMax = 2048;     // of the automaton
-inline constexpr int64_t kPatternStepsMax = 300'000;  // of making it
+inline constexpr int64_t kPatternStepsMax = 300'000;  // of making all of a grammar's
 
 enum class PatternMatch {
   kSearch,  // somewhere in the text, as JSON Schema's `pattern`
@@ -35,7 +37,13 @@ class CharDfa {
   static constexpr int32_t kDead = -1;
 
   // `pattern` is UTF-8. InvalidArgument: malformed, or refused, with the place; ResourceExhausted: a limit.
-  static absl::StatusOr<CharDfa> FromPattern(absl::string_view pattern, PatternMatch match);
+  // Takes its steps from `steps_left`, which begins with kPatternStepsMax.
+  static absl::StatusOr<CharDfa> FromPattern(absl::string_view pattern, PatternMatch match,
+                                             int64_t* steps_left);
+  static absl::StatusOr<CharDfa> FromPattern(absl::string_view pattern, PatternMatch match) {
+    int64_t steps_left = kPatternStepsMax;
+    return FromPattern(pattern, match, &steps_left);
+  }
 
   // Characters that the expression does not tell apart.
   struct Range {
@@ -58,6 +66,17 @@ class CharDfa {
   std::vector<char32_t> starts_;  // of the ranges; the first is 0
   std::vector<int32_t> next_;     // [states, ranges]
   std::vector<uint8_t> accepts_;
+};
+
+// The patterns of one grammar, each compiled once, with a bound of the work for all.
+class PatternSet {
+ public:
+  // For searching; valid as long as this. The errors of FromPattern().
+  absl::StatusOr<const CharDfa*> Find(const std::string& pattern);
+
+ private:
+  std::map<std::string, CharDfa> patterns_;
+  int64_t steps_left_ = kPatternStepsMax;
 };
 
 }  // namespace prism

@@ -54,9 +54,9 @@ class SpecCompiler {
     return absl::InvalidArgumentError("an unknown kind of grammar");
   }
 
-  absl::StatusOr<Node> Schema(const std::string& json) {
+  absl::StatusOr<Node> Schema(const std::string& json, bool objects_only = false) {
     PRISM_ASSIGN_OR_RETURN(const SchemaDocument document, SchemaDocument::Parse(json));
-    return SchemaCompiler(&rules_, &document, cancelled_).Compile();
+    return SchemaCompiler(&rules_, &document, cancelled_).Compile(objects_only);
   }
 
   absl::StatusOr<Node> Choices() {
@@ -135,7 +135,7 @@ class SpecCompiler {
 
   absl::StatusOr<Node> Arguments(const GrammarTool& tool) {
     if (tool.parameters_json.empty()) return NoArguments();
-    absl::StatusOr<Node> rule = Schema(tool.parameters_json);
+    absl::StatusOr<Node> rule = Schema(tool.parameters_json, true);
     const bool refused = absl::IsInvalidArgument(rule.status()) || absl::IsResourceExhausted(rule.status());
     if (refused && spec_.text_first && !tool.strict && builder_.status().ok()) return rules_.Object();
     return rule;

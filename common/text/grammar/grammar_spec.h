@@ -25,7 +25,7 @@ inline constexpr char kReasoningEnd[] = "</think>";
 
 struct GrammarTool {
   std::string name;             // letters, digits, '_', '-', '.'
-  std::string parameters_json;  // a JSON Schema of an object; empty: no parameters
+  std::string parameters_json;  // a JSON Schema; the arguments are objects. Empty: no parameters
   // A schema that is not supported is refused; else, where calls are the model's choice, the arguments are
   // then any object.
   bool strict = false;

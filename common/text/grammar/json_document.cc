@@ -1,6 +1,7 @@
 #include "common/text/grammar/json_document.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -103,7 +104,7 @@ class JsonReader {
     if (!At('"')) return Error("want a key");
     PRISM_ASSIGN_OR_RETURN(std::string key, ReadString());
     JsonNode& object = node(open_.back());
-    if (std::find(object.keys.begin(), object.keys.end(), key) != object.keys.end()) {
+    if (!keys_.emplace(open_.back(), key).second) {
       return Error(absl::StrCat("the key ", JsonQuoted(key), " a second time"));
     }
     object.keys.push_back(std::move(key));
@@ -206,6 +207,7 @@ class JsonReader {
   size_t at_ = 0;
   bool just_opened_ = false;
   std::vector<int32_t> open_;
+  std::set<std::pair<int32_t, std::string>> keys_;  // with their objects
   JsonDocument document_;
 };
 
@@ -234,6 +236,31 @@ std::string JsonDocument::Pointer(int32_t id) const {
     pointer = absl::StrCat("/", name, pointer);
   }
   return pointer;
+}
+
+std::string JsonDocument::Text(int32_t id) const {
+  const JsonNode& node = (*this)[id];
+  switch (node.kind) {
+    case JsonNode::Kind::kNull:
+      return "null";
+    case JsonNode::Kind::kFalse:
+      return "false";
+    case JsonNode::Kind::kTrue:
+      return "true";
+    case JsonNode::Kind::kNumber:
+      return node.text;
+    case JsonNode::Kind::kString:
+      return JsonQuoted(node.text);
+    default:
+      break;
+  }
+  const bool object = node.kind == JsonNode::Kind::kObject;
+  std::string text;
+  for (size_t i = 0; i < node.children.size(); ++i) {
+    absl::StrAppend(&text, i > 0 ? "," : "", object ? absl::StrCat(JsonQuoted(node.keys[i]), ":") : "",
+                    Text(node.children[i]));
+  }
+  return object ? absl::StrCat("{", text, "}") : absl::StrCat("[", text, "]");
 }
 
 int32_t JsonDocument::Resolve(absl::string_view pointer) const {

@@ -44,6 +44,9 @@ class JsonDocument {
   int32_t Find(int32_t id, absl::string_view key) const;
   // RFC 6901; empty for the root.
   std::string Pointer(int32_t id) const;
+  // The value `id` as JSON without white space, its numbers and the order of its keys as they were. As deep
+  // in calls as the value.
+  std::string Text(int32_t id) const;
   // The node that an RFC 6901 pointer names, or -1.
   int32_t Resolve(absl::string_view pointer) const;
 

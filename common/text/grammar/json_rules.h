@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/text/grammar/char_dfa.h"
 #include "common/text/grammar/grammar.h"
 #include "common/text/grammar/json_document.h"
 #include "common/text/grammar/number_rules.h"
@@ -26,6 +27,7 @@ class JsonRules {
   GrammarBuilder& builder() { return builder_; }
   TextRules& text() { return text_; }
   NumberRules& numbers() { return numbers_; }
+  PatternSet& patterns() { return patterns_; }
 
   // Rules: any value; any object.
   absl::StatusOr<Node> Any();
@@ -43,6 +45,7 @@ class JsonRules {
   GrammarBuilder& builder_;
   TextRules text_;
   NumberRules numbers_;
+  PatternSet patterns_;
   Node any_ = -1, object_ = -1;
 };
 

@@ -18,8 +18,22 @@ absl::Status At(const SchemaDocument& document, int32_t schema, const absl::Stat
 
 }  // namespace
 
-absl::StatusOr<SchemaCompiler::Node> SchemaCompiler::Compile() {
-  const Node start = RuleOf({JsonDocument::kRoot});
+absl::StatusOr<SchemaCompiler::Node> SchemaCompiler::Compile(bool objects_only) {
+  Node start = -1;
+  if (objects_only) {
+    start = builder_.Add();
+    PRISM_ASSIGN_OR_RETURN(std::vector<SchemaAlternative> alternatives,
+                           expander_.Expand({JsonDocument::kRoot}));
+    for (SchemaAlternative& alternative : alternatives) {
+      alternative.types &= kJsonObject;
+      std::erase_if(alternative.values, [this](int32_t value) {
+        return document_.json()[value].kind != JsonNode::Kind::kObject;
+      });
+      PRISM_RETURN_IF_ERROR(AddAlternative(start, alternative, JsonDocument::kRoot));
+    }
+  } else {
+    start = RuleOf({JsonDocument::kRoot});
+  }
   while (!left_.empty()) {
     const Conjunction conjunction = std::move(left_.back());
     left_.pop_back();
@@ -78,16 +92,14 @@ absl::Status SchemaCompiler::AddValues(Node start, const SchemaAlternative& alte
 
 absl::Status SchemaCompiler::AddString(Node start, const SchemaAlternative& alternative, int32_t schema) {
   if (alternative.min_length > alternative.max_length) return absl::OkStatus();
-  std::vector<CharDfa> patterns;
+  std::vector<const CharDfa*> patterns;
   for (const std::string& pattern : alternative.patterns) {
-    absl::StatusOr<CharDfa> dfa = CharDfa::FromPattern(pattern, PatternMatch::kSearch);
+    const absl::StatusOr<const CharDfa*> dfa = rules_.patterns().Find(pattern);
     if (!dfa.ok()) return At(document_, schema, dfa.status());
-    patterns.push_back(*std::move(dfa));
+    patterns.push_back(*dfa);
   }
-  std::vector<const CharDfa*> pointers;
-  for (const CharDfa& dfa : patterns) pointers.push_back(&dfa);
   const absl::StatusOr<Node> rule =
-      rules_.text().String(pointers, alternative.min_length, alternative.max_length);
+      rules_.text().String(patterns, alternative.min_length, alternative.max_length);
   if (!rule.ok()) return At(document_, schema, rule.status());
   builder_.Skip(start, *rule);
   return absl::OkStatus();

@@ -24,10 +24,14 @@ class SchemaCompiler {
 
   // `document` must outlive the compiler; gives up once `cancelled` is true (it may be null).
   SchemaCompiler(JsonRules* rules, const SchemaDocument* document, const std::atomic<bool>* cancelled)
-      : rules_(*rules), builder_(rules->builder()), document_(*document), expander_(document, cancelled) {}
+      : rules_(*rules),
+        builder_(rules->builder()),
+        document_(*document),
+        expander_(document, &rules->patterns(), cancelled) {}
 
-  // The rule of the whole document. InvalidArgument "POINTER: ...", ResourceExhausted, Cancelled.
-  absl::StatusOr<Node> Compile();
+  // The rule of the whole document; with `objects_only` of the objects among its values. InvalidArgument
+  // "POINTER: ...", ResourceExhausted, Cancelled.
+  absl::StatusOr<Node> Compile(bool objects_only = false);
 
  private:
   // The rule of values that satisfy them all; its nodes are added later, so that schemas may recur.

@@ -95,14 +95,13 @@ std::string PercentDecoded(absl::string_view text) {
 }  // namespace
 
 absl::Status SchemaDocument::Error(int32_t id, absl::string_view message) const {
-  const std::string pointer = json_.Pointer(id);
-  return absl::InvalidArgumentError(absl::StrCat(pointer.empty() ? "/" : pointer, ": ", message));
+  return absl::InvalidArgumentError(absl::StrCat("#", json_.Pointer(id), ": ", message));
 }
 
 absl::StatusOr<SchemaDocument> SchemaDocument::Parse(absl::string_view json) {
   PRISM_ASSIGN_OR_RETURN(
       JsonDocument parsed,
-      JsonDocument::Parse(json, {.bytes_max = kSchemaBytesMax, .depth_max = kSchemaJsonDepthMax}, "/"));
+      JsonDocument::Parse(json, {.bytes_max = kSchemaBytesMax, .depth_max = kSchemaJsonDepthMax}, "#"));
   SchemaDocument document(std::move(parsed));
   PRISM_RETURN_IF_ERROR(document.Check());
   return document;

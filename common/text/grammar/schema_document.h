@@ -35,8 +35,7 @@ inline constexpr int kSchemaJsonDepthMax = 2 * kSchemaDepthMax + 8;
 
 class SchemaDocument {
  public:
-  // InvalidArgument, beginning with the JSON pointer of what is wrong ("/properties/a: ..."; "/" alone is
-  // written for the root).
+  // InvalidArgument, beginning with the place of what is wrong as a fragment: "#/properties/a: ...".
   static absl::StatusOr<SchemaDocument> Parse(absl::string_view json);
 
   const JsonDocument& json() const { return json_; }

@@ -9,7 +9,6 @@
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "common/base/utf8.h"
-#include "common/text/grammar/char_dfa.h"
 
 namespace prism {
 namespace {
@@ -338,8 +337,8 @@ absl::StatusOr<bool> SchemaExpander::Fits(int32_t value, const SchemaAlternative
       const int64_t length = NumCharacters(node.text);
       if (length < alternative.min_length || length > alternative.max_length) return false;
       for (const std::string& pattern : alternative.patterns) {
-        PRISM_ASSIGN_OR_RETURN(const CharDfa dfa, CharDfa::FromPattern(pattern, PatternMatch::kSearch));
-        if (!dfa.Matches(node.text)) return false;
+        PRISM_ASSIGN_OR_RETURN(const CharDfa* const dfa, patterns_.Find(pattern));
+        if (!dfa->Matches(node.text)) return false;
       }
       return true;
     }

@@ -1,7 +1,7 @@
 // SchemaExpander resolves what schemas say together: $ref, allOf, anyOf and oneOf become a list of plain
 // alternatives, each of which says at once what it wants of every type.
 //
-// Thread safety: thread-compatible. The document must outlive it.
+// Thread safety: thread-compatible. The document and the patterns must outlive it.
 #pragma once
 
 #include <atomic>
@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/text/grammar/char_dfa.h"
 #include "common/text/grammar/grammar.h"
 #include "common/text/grammar/number_rules.h"
 #include "common/text/grammar/schema_document.h"
@@ -22,7 +23,7 @@ namespace prism {
 // Alternatives of one value; more (anyOf within anyOf) are refused.
 inline constexpr size_t kSchemaAlternativesMax = 256;
 // Schemas looked at while one document is expanded; a bound of its time.
-inline constexpr int64_t kSchemaStepsMax = 50'000;
+inline constexpr int64_t kSchemaStepsMax = 20'000;
 
 // Schemas (ids of the document) that one value must satisfy together; ascending. None: any value.
 using Conjunction = std::vector<int32_t>;
@@ -57,8 +58,8 @@ struct SchemaAlternative {
 class SchemaExpander {
  public:
   // Gives up with Cancelled once `cancelled` is true; it may be null.
-  SchemaExpander(const SchemaDocument* document, const std::atomic<bool>* cancelled)
-      : document_(*document), json_(document->json()), cancelled_(cancelled) {}
+  SchemaExpander(const SchemaDocument* document, PatternSet* patterns, const std::atomic<bool>* cancelled)
+      : document_(*document), json_(document->json()), patterns_(*patterns), cancelled_(cancelled) {}
 
   // Alternatives may overlap. None: no value satisfies them. InvalidArgument "POINTER: ..." for what cannot
   // be merged or told apart; ResourceExhausted for the limits above.
@@ -90,6 +91,7 @@ class SchemaExpander {
 
   const SchemaDocument& document_;
   const JsonDocument& json_;
+  PatternSet& patterns_;
   const std::atomic<bool>* const cancelled_;
   int64_t steps_ = 0;
   std::set<int32_t> checked_;  // lists of oneOf

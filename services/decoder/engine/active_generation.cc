@@ -20,6 +20,9 @@ ActiveGeneration::ActiveGeneration(std::shared_ptr<Generation> generation, Stead
     choices_.push_back({.sequence = 0,
                         .sampler = Sampler(request().sampling, index, request().token_ids),
                         .last_token = submitted});
+    if (request().grammar != nullptr) {
+      choices_.back().sampler.SetConstraint(request().grammar->MakeConstraint(request().end_token_ids));
+    }
     if (index < request().emitted.size()) {
       for (const int32_t id : request().emitted[index]) choices_.back().sampler.Accept(id);
     }

@@ -593,7 +593,7 @@ void Engine::Apply(LogitRow& row, SteadyTime now) {
   if (!row.result.status.ok()) {
     const absl::Status status = Annotate(
         row.result.status, absl::StrCat("generation ", Hex(request.generation_id), " choice ", row.choice));
-    LogError("logits are not finite", {{"error", status.ToString()}});
+    LogError("a token could not be sampled", {{"error", status.ToString()}});
     for (const ActiveGeneration::Choice& choice : generation.choices()) {
       scheduler_.Distrust(choice.sequence);
     }

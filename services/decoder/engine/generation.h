@@ -109,6 +109,7 @@ class Generation {
   // The engine ends it with Cancelled by its next step. Use Engine::Cancel(), which also wakes it.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+  const std::atomic<bool>& cancel_flag() const { return cancelled_; }
 
  private:
   const GenerationRequest request_;

@@ -5,12 +5,14 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "common/base/clock.h"
 #include "services/decoder/embeddings/embedding_ref.h"
+#include "services/decoder/sampling/answer_grammar.h"
 #include "services/decoder/sampling/sampler.h"
 #include "services/decoder/sched/positions.h"
 
@@ -30,6 +32,9 @@ struct GenerationRequest {
   bool score = false;
 
   SamplingParameters sampling;
+  // The form of the answers; null: any. Shared with the thread that prepares it, which is done before the
+  // engine has the request.
+  std::shared_ptr<AnswerGrammar> grammar;
   std::vector<int32_t> end_token_ids;  // any of them ends a choice
   int64_t max_tokens = 1;              // answer tokens of a choice, emitted ones included; >= 1
   // 0 .. 20 alternatives for each prompt token but the first; nullopt: no log-probabilities of the prompt

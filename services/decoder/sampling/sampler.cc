@@ -7,6 +7,7 @@
 #include "absl/base/casts.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/status.h"
 
 namespace prism {
 namespace {
@@ -84,15 +85,21 @@ std::optional<RowSampling> Sampler::ForDevice() const {
                      .token_index = static_cast<uint32_t>(num_accepted_)};
 }
 
+void Sampler::SetConstraint(std::unique_ptr<TokenConstraint> constraint) {
+  PRISM_CHECK(num_accepted_ == 0);
+  constraint_ = std::move(constraint);
+}
+
 void Sampler::Accept(int32_t token_id) {
   ++num_accepted_;
   bans_.Accept(token_id);
+  if (constraint_ != nullptr) constraint_->Accept(token_id);
   if (counts_tokens_) ++answer_count_[token_id];
 }
 
 bool Sampler::ChangesLogits() const {
   return num_accepted_ < parameters_.min_tokens || !parameters_.logit_bias.empty() || counts_tokens_ ||
-         bans_.any();
+         bans_.any() || (constraint_ != nullptr && !constraint_->Free());
 }
 
 void Sampler::ChangeLogits(absl::Span<float> logits) const {
@@ -180,13 +187,20 @@ absl::StatusOr<int32_t> Sampler::Sample(absl::Span<const float> logits, Sampling
   }
   if (ChangesLogits()) {
     scratch.logits.assign(logits.begin(), logits.end());
+    if (constraint_ != nullptr && !constraint_->Free()) {
+      PRISM_RETURN_IF_ERROR(constraint_->Apply(absl::MakeSpan(scratch.logits)));
+    }
     ChangeLogits(absl::MakeSpan(scratch.logits));
     logits = scratch.logits;
   }
   const int32_t greatest = ArgMax(logits);
   const float maximum = logits[greatest];
-  if (maximum == kMasked)
-    return absl::InternalError("min_tokens, bad words and allowed ids mask the whole vocabulary");
+  if (maximum == kMasked) {
+    return absl::InternalError(
+        absl::StrCat("answer token ", num_accepted_,
+                     ": the grammar, min_tokens, bad words and allowed ids together mask "
+                     "the whole vocabulary"));
+  }
   if (parameters_.temperature < kGreedyBelowTemperature) return greatest;
   if (parameters_.top_k == 0 && parameters_.top_p >= 1 && parameters_.min_p == 0) {
     return DrawFromAll(logits, greatest);

@@ -1,7 +1,7 @@
 // Sampler chooses the next token of one sequence from its logits.
 //
-// In order (as vLLM): ids that are not allowed, and those that would complete a bad word, are masked,
-// end ids are masked until min_tokens, logit_bias is added, then
+// In order (as vLLM): ids that the grammar does not allow are masked, then ids that are not allowed, and
+// those that would complete a bad word, then end ids until min_tokens, logit_bias is added, then
 //   repetition penalty r over ids of prompt and answer:  l > 0 ? l / r : l * r
 //   frequency and presence over ids of the answer:       l -= f * count;  l -= p
 // and, if temperature < 1e-5, the greatest logit wins. Else
@@ -18,6 +18,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <unordered_map>
 #include <unordered_set>
@@ -29,6 +30,7 @@
 #include "kernels/ops/row_sampling.h"
 #include "kernels/ops/sampling_math.h"
 #include "services/decoder/sampling/token_bans.h"
+#include "services/decoder/sampling/token_constraint.h"
 
 namespace prism {
 
@@ -67,12 +69,16 @@ class Sampler {
   // REQUIRES: parameters within the ranges of their comments, ids within the vocabulary
   Sampler(SamplingParameters parameters, uint32_t choice, absl::Span<const int32_t> prompt);
 
+  // From now on tokens follow a grammar. REQUIRES: called before Accept()
+  void SetConstraint(std::unique_ptr<TokenConstraint> constraint);
+
   // The token at index num_accepted() of the answer. Internal, naming the id, if a logit is not
-  // finite. REQUIRES: logits has an entry for every id seen
+  // finite; Internal if the grammar, min_tokens or both leave no token. REQUIRES: logits has an entry for
+  // every id seen, and with a grammar one for each id of its vocabulary
   absl::StatusOr<int32_t> Sample(absl::Span<const float> logits, SamplingScratch& scratch) const;
 
   // What a device must know to sample this token itself, to the same id; nullopt where the logits
-  // must be changed first (penalties, biases, end ids masked).
+  // must be changed first (a grammar, penalties, biases, end ids masked).
   std::optional<RowSampling> ForDevice() const;
 
   // The next answer token is known: sampled, or emitted before a resume.
@@ -94,6 +100,7 @@ class Sampler {
   std::unordered_set<int32_t> prompt_ids_;             // filled if there is a repetition penalty
   std::unordered_map<int32_t, int64_t> answer_count_;  // filled if there is any penalty
   int64_t num_accepted_ = 0;
+  std::unique_ptr<TokenConstraint> constraint_;  // null: no grammar
 };
 
 }  // namespace prism

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "common/rpc/channel.h"
+#include "common/text/tokenizer.h"
 #include "common/wire/status_codec.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "services/decoder/engine/rank_group.h"
@@ -93,12 +94,17 @@ DecoderHarness::DecoderHarness(const HarnessOptions& options) : backend_(CreateC
   v1::DescribeResponse description;
   description.set_role("decoder");
   server_ = Must(RpcServer::Start({}, {&service_}));
-  service_.Serve(engine_.get(), limits_, description, DecoderMetrics());
+  vocabulary_ = std::make_unique<TokenVocabulary>(
+      *Must(Tokenizer::Load(PRISM_SOURCE_DIR "/tests/oracle/models/" + options.model + "/tokenizer.json")),
+      static_cast<int32_t>(config.text.vocab_size));
+  grammars_ = std::make_unique<AnswerGrammars>(vocabulary_.get(), 2);
+  service_.Serve(engine_.get(), limits_, description, DecoderMetrics(), grammars_.get());
   stub_ = v1::Decoder::NewStub(NewChannel(server_->address()));
 }
 
 DecoderHarness::~DecoderHarness() {
   server_->Shutdown(std::chrono::milliseconds(0));
+  grammars_->Stop();
   engine_.reset();  // its thread has told the service of every call's end; joined, it is seen to have
 }
 

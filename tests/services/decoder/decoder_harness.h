@@ -17,6 +17,8 @@
 #include "services/decoder/decoder_service.h"
 #include "services/decoder/embeddings/embedding_puller.h"
 #include "services/decoder/engine/engine.h"
+#include "services/decoder/sampling/answer_grammar.h"
+#include "services/decoder/sampling/token_vocabulary.h"
 #include "tests/oracle/oracle_case.h"
 #include "tests/services/decoder/embeddings/fake_encoder.h"
 
@@ -54,6 +56,7 @@ class DecoderHarness {
   FakeEncoder& encoder() { return encoder_; }
   DecoderService& service() { return service_; }
   const ModelLimits& limits() const { return limits_; }
+  const TokenVocabulary& vocabulary() const { return *vocabulary_; }
   int port() const { return server_->port(); }
 
   // The case's prompt with its pictures held by the encoder; greedy, past end ids, as many tokens
@@ -69,6 +72,8 @@ class DecoderHarness {
   FakeEncoder encoder_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<TokenVocabulary> vocabulary_;
+  std::unique_ptr<AnswerGrammars> grammars_;
   std::unique_ptr<Engine> engine_;
   ModelLimits limits_;
   DecoderService service_;

@@ -347,6 +347,98 @@ TEST_F(DecoderServiceTest, RefusesABadRequestWithTheFieldAndTheBound) {
   EXPECT_EQ(fields[0].description, "is 3, want 0 .. 2");
 }
 
+const char* const kFormSchema =
+    R"({"type": "object", "properties": {"name": {"type": "string", "maxLength": 8},
+        "sizes": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}, "maxItems": 3},
+        "ok": {"type": "boolean"}}, "required": ["name", "sizes", "ok"], "additionalProperties": false})";
+
+v1::GenerateRequest InForm(v1::GenerateRequest request, uint64_t seed) {
+  v1::SamplingParameters* sampling = request.mutable_sampling();
+  sampling->clear_ignore_eos();
+  sampling->set_temperature(1);
+  sampling->set_seed(seed);
+  sampling->set_max_tokens(100);
+  sampling->mutable_grammar()->set_json_schema(kFormSchema);
+  return request;
+}
+
+TEST_F(DecoderServiceTest, AnswersInTheFormThatIsAskedFor) {
+  const auto automaton = std::make_shared<Automaton>(std::make_shared<const CompiledGrammar>(
+      CompileGrammar(
+          {.kind = GrammarSpec::Kind::kJsonSchema, .text = kFormSchema, .choices = {}, .tools = {}})
+          .value()));
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    v1::GenerateRequest request = InForm(TextRequest(), seed);
+    request.set_num_choices(2);
+    const StreamResult result = decoder_.Run(request);
+    ASSERT_TRUE(result.status.ok()) << result.status;
+    for (const uint32_t choice : {0u, 1u}) {
+      std::string text;
+      std::vector<int32_t> ids = result.Ids(choice);
+      ASSERT_EQ(std::count(decoder_.limits().end_token_ids.begin(), decoder_.limits().end_token_ids.end(),
+                           ids.back()),
+                1);
+      ids.pop_back();
+      for (const int32_t id : ids) text += decoder_.vocabulary().text(id);
+      const Automaton::State* end = automaton->Read(automaton->start(), text);
+      EXPECT_TRUE(end != nullptr && end->accepting()) << text;
+    }
+  }
+}
+
+TEST(DecoderGrammarTest, FormedAnswersAreTheSameInABatchOnRanksAndResumed) {
+  std::vector<std::vector<int32_t>> alone;
+  {
+    DecoderHarness decoder({});
+    for (uint64_t seed = 1; seed <= 6; ++seed) {
+      const auto request = InForm(decoder.RequestOf(*OpenCase("dense-micro", "text_short")), seed);
+      const StreamResult whole = decoder.Run(request);
+      ASSERT_TRUE(whole.status.ok()) << whole.status;
+      alone.push_back(whole.Ids());
+      v1::GenerateRequest rest = request;
+      rest.set_attempt(1);
+      const size_t cut = alone.back().size() / 2;
+      v1::GenerateRequest::EmittedTokens* emitted = rest.add_emitted();
+      for (size_t i = 0; i < cut; ++i) emitted->add_token_ids(static_cast<uint32_t>(alone.back()[i]));
+      const StreamResult resumed = decoder.Run(rest);
+      ASSERT_TRUE(resumed.status.ok()) << resumed.status;
+      EXPECT_EQ(resumed.Ids(),
+                std::vector<int32_t>(alone.back().begin() + static_cast<int64_t>(cut), alone.back().end()));
+    }
+  }
+  DecoderHarness decoder({.num_ranks = 2, .max_num_batched_tokens = 32});
+  std::vector<StreamResult> together(alone.size());
+  std::vector<std::thread> clients;
+  for (size_t i = 0; i < alone.size(); ++i) {
+    const auto request = InForm(decoder.RequestOf(*OpenCase("dense-micro", "text_short")), i + 1);
+    clients.emplace_back([&decoder, &together, i, request] { together[i] = decoder.Run(request); });
+  }
+  for (std::thread& client : clients) client.join();
+  for (size_t i = 0; i < alone.size(); ++i) EXPECT_EQ(together[i].Ids(), alone[i]);
+}
+
+TEST_F(DecoderServiceTest, SaysWhatOfAGrammarCannotBeEnforced) {
+  v1::GenerateRequest request = InForm(TextRequest(), 1);
+  request.mutable_sampling()->mutable_grammar()->set_json_schema(R"({"properties": {"a": {"not": {}}}})");
+  absl::Status status = decoder_.Run(request).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_EQ(InvalidFieldsOf(status).size(), 1u);
+  EXPECT_EQ(InvalidFieldsOf(status)[0].path, "sampling.grammar");
+  EXPECT_EQ(InvalidFieldsOf(status)[0].description,
+            "#/properties/a/not: the keyword \"not\" is not supported");
+
+  request.mutable_sampling()->mutable_grammar()->set_json_schema("{}");
+  request.mutable_sampling()->set_ignore_eos(true);
+  status = decoder_.Run(request).status;
+  ASSERT_EQ(InvalidFieldsOf(status).size(), 1u);
+  EXPECT_EQ(InvalidFieldsOf(status)[0].description, "does not go with ignore_eos");
+
+  // What came before a resume must fit.
+  request = InForm(TextRequest(), 1);
+  request.add_emitted()->add_token_ids(7);
+  EXPECT_EQ(decoder_.Run(request).status.code(), absl::StatusCode::kInternal);
+}
+
 TEST_F(DecoderServiceTest, EndsAtTheCallersDeadline) {
   EXPECT_EQ(decoder_.Run(LongRequest(), milliseconds(200)).status.code(),
             absl::StatusCode::kDeadlineExceeded);

@@ -158,6 +158,50 @@ TEST(ChatRequestTest, ToolChoiceNoneShowsTheModelNoTools) {
   EXPECT_EQ(Parse(With(tools + R"(,"tool_choice":"none")"))->request.tools_json_size(), 0);
 }
 
+TEST(ChatRequestTest, ToolChoiceSaysWhatMustBeCalled) {
+  const std::string tools = R"(,"tools":[{"type":"function","function":{"name":"f"}}])";
+  EXPECT_FALSE(Parse(With(tools))->request.has_parallel_tool_calls());
+  const auto required = Parse(With(tools + R"(,"tool_choice":"required","parallel_tool_calls":false)"));
+  ASSERT_TRUE(required.ok()) << required.status();
+  EXPECT_EQ(required->request.tool_choice().mode(), v1::ToolChoice::MODE_REQUIRED);
+  EXPECT_TRUE(required->request.has_parallel_tool_calls());
+  EXPECT_FALSE(required->request.parallel_tool_calls());
+  const auto named = Parse(With(tools + R"(,"tool_choice":{"type":"function","function":{"name":"f"}})"));
+  ASSERT_TRUE(named.ok()) << named.status();
+  EXPECT_EQ(named->request.tool_choice().mode(), v1::ToolChoice::MODE_NAMED);
+  EXPECT_EQ(named->request.tool_choice().name(), "f");
+}
+
+struct Form {
+  const char* body;
+  const char* field;
+  const char* grammar;
+};
+class FormTest : public testing::TestWithParam<Form> {};
+
+TEST_P(FormTest, IsSentOnWithTheFieldItCameOf) {
+  const auto parsed = Parse(With(GetParam().body));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->form_field, GetParam().field);
+  EXPECT_EQ(parsed->request.grammar().ShortDebugString(), GetParam().grammar);
+  EXPECT_EQ(parsed->num_unknown_fields, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, FormTest,
+    testing::Values(
+        Form{R"(,"response_format":{"type":"json_object"})", "response_format", "json_object: true"},
+        Form{
+            R"(,"response_format":{"type":"json_schema","json_schema":{"name":"x","strict":true,"schema":{"type": "integer"}}})",
+            "response_format.json_schema.schema", R"(json_schema: "{\"type\":\"integer\"}")"},
+        Form{R"(,"guided_json":"{\"type\": 1}")", "guided_json", R"(json_schema: "{\"type\": 1}")"},
+        Form{R"(,"structured_outputs":{"json":true})", "structured_outputs.json", R"(json_schema: "true")"},
+        Form{R"(,"structured_outputs":{"regex":"a+","choice":null})", "structured_outputs.regex",
+             R"(regex: "a+")"},
+        Form{R"(,"guided_choice":["a","b"])", "guided_choice", R"(choices { texts: "a" texts: "b" })"},
+        Form{R"(,"structured_outputs":{"json_object":true})", "structured_outputs.json_object",
+             "json_object: true"}));
+
 TEST(ChatRequestTest, TheLastOfARepeatedKeyWins) {
   const auto parsed =
       Parse(With(R"(,"max_tokens":5,"max_tokens":7,"messages":[{"role":"user","content":"second"}])"));
@@ -320,9 +364,14 @@ INSTANTIATE_TEST_SUITE_P(
                 "tools.0.function.name", "missing"},
         BadBody{"ToolOfAnotherType", With(R"(,"tools":[{"type":"web","function":{"name":"f"}}])"),
                 "tools.0.type", "want function"},
-        BadBody{"ToolChoiceRequired", With(R"(,"tool_choice":"required")"), "tool_choice", "not supported"},
-        BadBody{"ToolChoiceNamed", With(R"(,"tool_choice":{"type":"function"})"), "tool_choice",
-                "not supported"},
+        BadBody{"ToolChoiceRequired", With(R"(,"tool_choice":"required")"), "tool_choice", "needs tools"},
+        BadBody{"ToolChoiceUnknown", With(R"(,"tool_choice":"maybe")"), "tool_choice",
+                "want auto, none, required"},
+        BadBody{"ToolChoiceNamed", With(R"(,"tool_choice":{"type":"function"})"), "tool_choice.function",
+                "want an object with a name"},
+        BadBody{"ToolChoiceNamedWithoutTools",
+                With(R"(,"tool_choice":{"type":"function","function":{"name":"f"}})"), "tool_choice",
+                "needs tools"},
         BadBody{"TooHot", With(R"(,"temperature":2.1)"), "temperature", "is 2.1, want a number in [0, 2]"},
         BadBody{"TopPZero", With(R"(,"top_p":0)"), "top_p", "(0, 1]"},
         BadBody{"TopKBelowMinusOne", With(R"(,"top_k":-2)"), "top_k", "is -2"},
@@ -346,8 +395,22 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{"ResumableAlone", With(R"(,"resumable":true)"), "resumable", "needs stream to be true"},
         BadBody{"StreamOptionsAlone", With(R"(,"stream_options":{"include_usage":true})"), "stream_options",
                 "needs stream"},
-        BadBody{"JsonFormat", With(R"(,"response_format":{"type":"json_object"})"), "response_format.type",
-                "not supported yet"},
+        BadBody{"Format", With(R"(,"response_format":{"type":"xml"})"), "response_format.type",
+                "want text, json_object or json_schema"},
+        BadBody{"FormatWithoutType", With(R"(,"response_format":{})"), "response_format.type", "is missing"},
+        BadBody{"FormatWithoutSchema", With(R"(,"response_format":{"type":"json_schema"})"),
+                "response_format.json_schema", "is missing"},
+        BadBody{"FormatWithoutInnerSchema",
+                With(R"(,"response_format":{"type":"json_schema","json_schema":{"name":"x"}})"),
+                "response_format.json_schema.schema", "is missing"},
+        BadBody{"TwoForms", With(R"(,"response_format":{"type":"json_object"},"guided_regex":"a")"),
+                "guided_regex", "does not go with response_format"},
+        BadBody{"StructuredKey", With(R"(,"structured_outputs":{"structural_tag":"x"})"),
+                "structured_outputs", "not supported"},
+        BadBody{"Grammar", With(R"(,"structured_outputs":{"grammar":"root ::= x"})"),
+                "structured_outputs.grammar", "not supported"},
+        BadBody{"NoChoices", With(R"(,"guided_choice":[])"), "guided_choice", "is empty"},
+        BadBody{"Choice", With(R"(,"guided_choice":["a",1])"), "guided_choice.1", "want a string"},
         BadBody{"ProcessorKey", With(R"(,"mm_processor_kwargs":{"do_resize":false})"), "mm_processor_kwargs",
                 "not supported"},
         BadBody{"PixelsUpsideDown", With(R"(,"mm_processor_kwargs":{"min_pixels":9,"max_pixels":4})"),
@@ -355,7 +418,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{"TemplateKey", With(R"(,"chat_template_kwargs":{"x":1})"), "chat_template_kwargs",
                 "not supported"},
         BadBody{"Template", With(R"(,"chat_template":"{{ messages }}")"), "chat_template", "not supported"},
-        BadBody{"Schema", With(R"(,"guided_json":{})"), "guided_json", "not supported"},
+        BadBody{"Schema", With(R"(,"guided_json":3)"), "guided_json", "want a JSON Schema"},
         BadBody{"LongModelName", With(absl::StrCat(R"(,"model":")", std::string(257, 'm'), "\"")), "model",
                 "at most 256"}),
     [](const auto& test) { return std::string(test.param.what); });

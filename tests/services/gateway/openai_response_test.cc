@@ -51,6 +51,40 @@ TEST(ChunkTest, CarriesText) {
             "{\"reasoning_content\":\"a \\\"b\\\"\\n漳\"}");
 }
 
+TEST(ChunkTest, CarriesPiecesOfToolCalls) {
+  v1::ChatEvent::Delta delta;
+  v1::ToolCallDelta* first = delta.add_tool_calls();
+  first->set_index(1);
+  first->set_id("call_x");
+  first->set_name("f");
+  v1::ToolCallDelta* more = delta.add_tool_calls();
+  more->set_index(1);
+  more->set_arguments("{\"a\":");
+  EXPECT_TRUE(DeltaIsShown(Head(), delta));
+  EXPECT_EQ(
+      Json::parse(DeltaChunk(Head(), delta))["choices"][0]["delta"].dump(),
+      R"({"tool_calls":[{"index":1,"id":"call_x","type":"function","function":{"name":"f","arguments":""}},)"
+      R"({"index":1,"function":{"arguments":"{\"a\":"}}]})");
+  delta.set_text("I look.");
+  EXPECT_EQ(Json::parse(DeltaChunk(Head(), delta))["choices"][0]["delta"]["content"], "I look.");
+}
+
+TEST(CompletionTest, HasToolCallsAndNoContentWhereThereIsNoText) {
+  v1::ChatResponse response;
+  v1::ChatResponse::Choice* choice = response.add_choices();
+  choice->set_finish_reason("tool_calls");
+  v1::ToolCall* call = choice->add_tool_calls();
+  call->set_id("call_x");
+  call->set_name("f");
+  call->set_arguments_json("{}");
+  const Json message = Json::parse(CompletionBody(Head(), response))["choices"][0]["message"];
+  EXPECT_TRUE(message["content"].is_null());
+  EXPECT_EQ(message["tool_calls"].dump(),
+            R"([{"id":"call_x","type":"function","function":{"name":"f","arguments":"{}"}}])");
+  choice->set_text("I look.");
+  EXPECT_EQ(Json::parse(CompletionBody(Head(), response))["choices"][0]["message"]["content"], "I look.");
+}
+
 TEST(ChunkTest, CarriesLogprobsWithBytesEvenOfHalfACharacter) {
   v1::ChatEvent::Delta delta;
   *delta.add_logprobs() = Token("\xe6\xbc", -0.5);

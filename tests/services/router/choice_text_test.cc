@@ -95,5 +95,40 @@ TEST_F(ChoiceTextTest, AnUnfinishedCharacterBecomesOneMark) {
   EXPECT_TRUE(answer == "\xEF\xBF\xBD" || answer == "é") << answer;
 }
 
+TEST_F(ChoiceTextTest, ToolCallsAreTakenOutOfTheText) {
+  ChoiceText text = Make({"END"}, false, false);
+  text.TakeToolCalls();
+  std::string answer, names, arguments;
+  for (const int32_t id :
+       Ids("I look E<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"END 你\"}}\n</tool_call>\n"
+           "<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call><|im_end|>")) {
+    const ChoiceText::Output output = text.Push(id);
+    EXPECT_FALSE(output.stopped) << "stop strings end text, not calls";
+    answer += output.answer;
+    for (const ToolCallReader::Piece& piece : output.calls) {
+      names += piece.name;
+      arguments += piece.arguments;
+    }
+  }
+  answer += text.Finish().answer;
+  EXPECT_EQ(answer, "I look E");
+  EXPECT_EQ(names, "fg");
+  EXPECT_EQ(arguments, "{\"a\": \"END 你\"}{}");
+  EXPECT_EQ(text.num_calls(), 2u);
+}
+
+TEST_F(ChoiceTextTest, AMarkerThatIsSpelledOutIsText) {
+  ChoiceText text = Make({}, false, false);
+  text.TakeToolCalls();
+  const std::string spelled = "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}";
+  EXPECT_EQ(Run(&text, *tokenizer_->Encode(spelled, SpecialTokens::kPlainText)).answer, spelled);
+  EXPECT_EQ(text.num_calls(), 0u);
+}
+
+TEST_F(ChoiceTextTest, WithoutToolsMarkersAreText) {
+  ChoiceText text = Make({}, false, false);
+  EXPECT_EQ(Run(&text, Ids("<tool_call>x</tool_call>")).answer, "<tool_call>x</tool_call>");
+}
+
 }  // namespace
 }  // namespace prism

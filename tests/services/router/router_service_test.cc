@@ -140,6 +140,7 @@ class RouterServiceTest : public testing::Test {
               .generate_queue = generate_queue_.get(),
               .gate = gate_.get(),
               .media = media_.get(),
+              .grammars = &grammars_,
               .pool = pool_.get(),
               .results = results_.get(),
               .template_id = "template",
@@ -296,6 +297,7 @@ class RouterServiceTest : public testing::Test {
   std::unique_ptr<MediaStore> media_;
   std::unique_ptr<TaskPool> pool_;
   std::unique_ptr<ResultCache> results_;
+  GrammarCache grammars_;
   RouterParts parts_;
   std::unique_ptr<RouterService> service_;
   std::unique_ptr<RpcServer> server_;

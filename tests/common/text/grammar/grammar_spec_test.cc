@@ -109,10 +109,22 @@ TEST(GrammarSpecTest, ASchemaThatIsNotSupportedIsAnErrorUnlessTheModelMayChoose)
   EXPECT_TRUE(Accepts(*loose, "<tool_call>\n{\"name\": \"now\", \"arguments\": {\"x\": 1}}\n</tool_call>"));
   spec.tools[1].strict = true;
   EXPECT_EQ(CompileGrammar(spec).status().message(),
-            "tools.1: /minProperties: the keyword \"minProperties\" is not supported");
+            "tools.1: #/minProperties: the keyword \"minProperties\" is not supported");
   spec.tools[1].strict = false;
   spec.text_first = false;
   EXPECT_FALSE(CompileGrammar(spec).ok());
+}
+
+TEST(GrammarSpecTest, ArgumentsAreObjectsWhateverTheSchemaSays) {
+  GrammarSpec spec = Tools(false, false);
+  spec.tools[1].parameters_json = R"({"properties": {"x": {"type": "integer"}}})";
+  const auto automaton = Compiled(spec).value();
+  const auto call = [](const std::string& arguments) {
+    return "<tool_call>\n{\"name\": \"now\", \"arguments\": " + arguments + "}\n</tool_call>";
+  };
+  EXPECT_TRUE(Accepts(*automaton, call(R"({"x": 1})")));
+  EXPECT_FALSE(Accepts(*automaton, call("1")));
+  EXPECT_FALSE(Accepts(*automaton, call("[]")));
 }
 
 TEST(GrammarSpecTest, ToolsAreCheckedAndCounted) {

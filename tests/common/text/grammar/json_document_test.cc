@@ -57,6 +57,13 @@ TEST(JsonDocumentTest, HoldsItsLimits) {
               HasSubstr("deeper than 64"));
 }
 
+TEST(JsonDocumentTest, TextIsTheValueAgain) {
+  const std::string text = R"({"b":[1.50,-2e+3,"ä\"\n",null],"a":{"x":true,"y":false,"z":{}}})";
+  const JsonDocument json = JsonDocument::Parse(" " + text + "\n", kLimits, "x").value();
+  EXPECT_EQ(json.Text(0), text);
+  EXPECT_EQ(json.Text(json.Find(0, "a")), R"({"x":true,"y":false,"z":{}})");
+}
+
 TEST(JsonDocumentTest, PointersAreThoseOfRfc6901) {
   const JsonDocument json = JsonDocument::Parse(R"({"a/b": [{"m~n": 1}, 2], "": 3})", kLimits, "x").value();
   const int32_t inner = json.Resolve("/a~1b/0/m~0n");

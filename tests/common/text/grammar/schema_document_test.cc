@@ -19,17 +19,17 @@ std::string ErrorOf(const std::string& json) {
 
 TEST(SchemaDocumentTest, RefusesKeywordsByNameWithTheirPointer) {
   EXPECT_EQ(ErrorOf(R"({"properties": {"a": {"items": {"uniqueItems": true}}}})"),
-            "/properties/a/items/uniqueItems: the keyword \"uniqueItems\" is supported as false only");
+            "#/properties/a/items/uniqueItems: the keyword \"uniqueItems\" is supported as false only");
   EXPECT_EQ(ErrorOf(R"({"uniqueItems": false})"), "");
   for (const char* keyword :
        {"not", "if", "then", "else", "patternProperties", "propertyNames", "minProperties", "maxProperties",
         "dependentRequired", "dependentSchemas", "contains", "minContains", "unevaluatedItems",
         "unevaluatedProperties", "$anchor", "$dynamicRef", "$dynamicAnchor", "nullable", "nonsense"}) {
     EXPECT_EQ(ErrorOf(absl::StrCat("{\"", keyword, "\": 1}")),
-              absl::StrCat("/", keyword, ": the keyword \"", keyword, "\" is not supported"));
+              absl::StrCat("#/", keyword, ": the keyword \"", keyword, "\" is not supported"));
   }
   // Also where nothing refers to it.
-  EXPECT_THAT(ErrorOf(R"({"$defs": {"x": {"not": {}}}})"), HasSubstr("/$defs/x/not"));
+  EXPECT_THAT(ErrorOf(R"({"$defs": {"x": {"not": {}}}})"), HasSubstr("#/$defs/x/not"));
 }
 
 TEST(SchemaDocumentTest, AnnotationsAreLetPass) {
@@ -38,23 +38,24 @@ TEST(SchemaDocumentTest, AnnotationsAreLetPass) {
                         "deprecated": true, "readOnly": true, "writeOnly": false, "$comment": "", "$schema": "https://json-schema.org/draft/2020-12/schema",
                         "$id": "y", "contentEncoding": "base64", "contentMediaType": "x", "x-order": 3})"),
       "");
-  EXPECT_EQ(ErrorOf(R"({"$schema": "http://x/y"})"), "/$schema: the dialect \"http://x/y\" is not supported");
-  EXPECT_EQ(ErrorOf(R"({"items": {"$id": "x"}})"), "/items/$id: $id is supported at the root only");
+  EXPECT_EQ(ErrorOf(R"({"$schema": "http://x/y"})"),
+            "#/$schema: the dialect \"http://x/y\" is not supported");
+  EXPECT_EQ(ErrorOf(R"({"items": {"$id": "x"}})"), "#/items/$id: $id is supported at the root only");
 }
 
 TEST(SchemaDocumentTest, SaysWhatAKeywordWants) {
   EXPECT_EQ(ErrorOf(R"({"type": "nonsense"})"),
-            "/type: want null, boolean, integer, number, string, array or object");
-  EXPECT_EQ(ErrorOf(R"({"type": []})"), "/type: is empty");
-  EXPECT_EQ(ErrorOf(R"({"properties": []})"), "/properties: want an object of schemas");
-  EXPECT_EQ(ErrorOf(R"({"items": []})"), "/items: want a schema: an object, true or false");
-  EXPECT_EQ(ErrorOf(R"({"minLength": -1})"), "/minLength: is -1, want a whole number of 0 .. 1048576");
-  EXPECT_EQ(ErrorOf(R"({"maxItems": 1.5})"), "/maxItems: is 1.5, want a whole number of 0 .. 1048576");
+            "#/type: want null, boolean, integer, number, string, array or object");
+  EXPECT_EQ(ErrorOf(R"({"type": []})"), "#/type: is empty");
+  EXPECT_EQ(ErrorOf(R"({"properties": []})"), "#/properties: want an object of schemas");
+  EXPECT_EQ(ErrorOf(R"({"items": []})"), "#/items: want a schema: an object, true or false");
+  EXPECT_EQ(ErrorOf(R"({"minLength": -1})"), "#/minLength: is -1, want a whole number of 0 .. 1048576");
+  EXPECT_EQ(ErrorOf(R"({"maxItems": 1.5})"), "#/maxItems: is 1.5, want a whole number of 0 .. 1048576");
   EXPECT_EQ(ErrorOf(R"({"maxItems": 2.0})"), "");
-  EXPECT_EQ(ErrorOf(R"({"multipleOf": 0})"), "/multipleOf: want a number above 0");
-  EXPECT_EQ(ErrorOf(R"({"required": [1]})"), "/required/0: want a name");
-  EXPECT_EQ(ErrorOf(R"({"anyOf": []})"), "/anyOf: is empty");
-  EXPECT_EQ(ErrorOf("3"), "/: want a schema: an object, true or false");
+  EXPECT_EQ(ErrorOf(R"({"multipleOf": 0})"), "#/multipleOf: want a number above 0");
+  EXPECT_EQ(ErrorOf(R"({"required": [1]})"), "#/required/0: want a name");
+  EXPECT_EQ(ErrorOf(R"({"anyOf": []})"), "#/anyOf: is empty");
+  EXPECT_EQ(ErrorOf("3"), "#: want a schema: an object, true or false");
   for (const char* json :
        {R"({"enum": 1})", R"({"enum": []})", R"({"pattern": 1})", R"({"minimum": "1"})", R"({"$ref": 1})",
         R"({"allOf": {}})", R"({"prefixItems": {}})", R"({"required": {}})", R"({"minimum": 1e500})"}) {
@@ -104,11 +105,11 @@ TEST(SchemaDocumentTest, HoldsItsLimits) {
     return json + "]}";
   };
   EXPECT_EQ(ErrorOf(listed(kSchemaEnumMax)), "");
-  EXPECT_EQ(ErrorOf(listed(kSchemaEnumMax + 1)), "/enum: has 257 values, at most 256");
+  EXPECT_EQ(ErrorOf(listed(kSchemaEnumMax + 1)), "#/enum: has 257 values, at most 256");
 
   const std::string padded = absl::StrCat("{", std::string(kSchemaBytesMax - 2, ' '), "}");
   EXPECT_EQ(ErrorOf(padded), "");
-  EXPECT_EQ(ErrorOf(padded + " "), "/: has 16385 bytes, at most 16384");
+  EXPECT_EQ(ErrorOf(padded + " "), "#: has 16385 bytes, at most 16384");
 }
 
 }  // namespace

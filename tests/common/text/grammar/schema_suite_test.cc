@@ -65,21 +65,6 @@ std::vector<std::string> CanonicalForms(const JsonDocument& json, int32_t id) {
   return forms;
 }
 
-std::string Text(const JsonDocument& json, int32_t id) {
-  const JsonNode& node = json[id];
-  if (node.kind == JsonNode::Kind::kNumber) return node.text;
-  if (node.kind != JsonNode::Kind::kArray && node.kind != JsonNode::Kind::kObject) {
-    return CanonicalForms(json, id)[0];
-  }
-  const bool object = node.kind == JsonNode::Kind::kObject;
-  std::string text;
-  for (size_t i = 0; i < node.children.size(); ++i) {
-    text +=
-        (i > 0 ? ", " : "") + (object ? JsonQuoted(node.keys[i]) + ": " : "") + Text(json, node.children[i]);
-  }
-  return object ? "{" + text + "}" : "[" + text + "]";
-}
-
 struct Excluded {
   std::string file, group;  // "*": all of the file
   std::string reason;
@@ -111,7 +96,7 @@ TEST(SchemaSuiteTest, AcceptsTheValidAndNothingInvalid) {
     for (const int32_t group : suite[JsonDocument::kRoot].children) {
       const std::string name = suite[suite.Find(group, "description")].text;
       SCOPED_TRACE(file + " | " + name);
-      const std::string schema = Text(suite, suite.Find(group, "schema"));
+      const std::string schema = suite.Text(suite.Find(group, "schema"));
       const auto automaton = SchemaAutomaton(schema);
       const auto listed = std::find_if(excluded.begin(), excluded.end(), [&](const Excluded& e) {
         return e.file == file && (e.group == "*" || e.group == name);
@@ -136,7 +121,7 @@ TEST(SchemaSuiteTest, AcceptsTheValidAndNothingInvalid) {
           accepted = accepted || (!nothing_fits && Accepts(**automaton, form));
         }
         EXPECT_EQ(accepted, want) << suite[suite.Find(test, "description")].text << "\nschema " << schema
-                                  << "\nvalue  " << Text(suite, data);
+                                  << "\nvalue  " << suite.Text(data);
         ++(want ? valid : invalid);
       }
     }

@@ -1,0 +1,122 @@
+#include "services/router/answer_form.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+
+#include "common/wire/status_codec.h"
+
+namespace prism {
+namespace {
+
+class AnswerFormTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto tokenizer =
+        Tokenizer::Load(std::string(PRISM_SOURCE_DIR) + "/tests/oracle/models/moe-micro/tokenizer.json");
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    tokenizer_ = *std::move(tokenizer);
+    format_ = ChatFormat::Create(ChatStyle::kInstruct, tokenizer_.get()).value();
+  }
+  absl::StatusOr<std::optional<v1::Grammar>> Form(const v1::ChatRequest& request) {
+    return AnswerFormOf(request, *format_, *tokenizer_, &cache_);
+  }
+  static v1::ChatRequest WithTools() {
+    v1::ChatRequest request;
+    request.add_tools_json(
+        R"({"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"b": {"type": "integer"}, "a": {}}}}})");
+    request.add_tools_json(R"({"type": "function", "function": {"name": "g", "strict": true}})");
+    return request;
+  }
+  // "PATH: DESCRIPTION" of the field that the form is refused for.
+  std::string Violation(const v1::ChatRequest& request) {
+    const absl::Status status = Form(request).status();
+    const std::vector<InvalidField> fields = InvalidFieldsOf(status);
+    return fields.size() == 1 ? fields[0].path + ": " + fields[0].description : status.ToString();
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ChatFormat> format_;
+  GrammarCache cache_;
+};
+
+TEST_F(AnswerFormTest, WithoutToolsOrGrammarAnyTextIsAnAnswer) {
+  EXPECT_FALSE(Form({}).value().has_value());
+  v1::ChatRequest none = WithTools();
+  none.mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_NONE);
+  EXPECT_FALSE(Form(none).value().has_value());
+}
+
+TEST_F(AnswerFormTest, ToolsMayBeCalled) {
+  const v1::Grammar grammar = Form(WithTools()).value().value();
+  EXPECT_TRUE(grammar.tool_calls().text_first());
+  EXPECT_TRUE(grammar.tool_calls().parallel());
+  ASSERT_EQ(grammar.tool_calls().tools_size(), 2);
+  EXPECT_EQ(grammar.tool_calls().tools(0).name(), "f");
+  EXPECT_EQ(grammar.tool_calls().tools(0).parameters_json(),
+            R"({"type":"object","properties":{"b":{"type":"integer"},"a":{}}})");
+  EXPECT_FALSE(grammar.tool_calls().tools(0).strict());
+  EXPECT_EQ(grammar.tool_calls().tools(1).parameters_json(), "");
+  EXPECT_TRUE(grammar.tool_calls().tools(1).strict());
+}
+
+TEST_F(AnswerFormTest, ToolsMustBeCalled) {
+  v1::ChatRequest request = WithTools();
+  request.mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_REQUIRED);
+  request.set_parallel_tool_calls(false);
+  const v1::Grammar required = Form(request).value().value();
+  EXPECT_FALSE(required.tool_calls().text_first());
+  EXPECT_FALSE(required.tool_calls().parallel());
+  request.mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_NAMED);
+  request.mutable_tool_choice()->set_name("g");
+  const v1::Grammar named = Form(request).value().value();
+  ASSERT_EQ(named.tool_calls().tools_size(), 1);
+  EXPECT_EQ(named.tool_calls().tools(0).name(), "g");
+  request.mutable_tool_choice()->set_name("h");
+  EXPECT_EQ(Violation(request), "tool_choice: names the function \"h\", which is not among the tools");
+  request.clear_tools_json();
+  EXPECT_EQ(Violation(request), "tool_choice: needs tools");
+}
+
+TEST_F(AnswerFormTest, WhatCannotBeEnforcedIsRefusedWithItsPlace) {
+  v1::ChatRequest request;
+  request.mutable_grammar()->set_json_schema(R"({"properties": {"a": {"not": {}}}})");
+  EXPECT_EQ(Violation(request), "grammar: #/properties/a/not: the keyword \"not\" is not supported");
+  request.mutable_grammar()->set_regex("(");
+  EXPECT_EQ(Violation(request), "grammar: a group without an end at byte 1 of the pattern");
+  request.mutable_grammar()->Clear();
+  EXPECT_EQ(Violation(request), "grammar: says nothing");
+
+  v1::ChatRequest tools = WithTools();
+  tools.set_tools_json(
+      1,
+      R"({"type": "function", "function": {"name": "g", "strict": true, "parameters": {"maxProperties": 1}}})");
+  EXPECT_EQ(Violation(tools),
+            "tools.1.function.parameters: #/maxProperties: the keyword \"maxProperties\" is not supported");
+  tools.set_tools_json(1, R"({"type": "function", "function": {"name": "g h"}})");
+  EXPECT_EQ(Violation(tools).substr(0, 36), "tools.1.function.name: the name \"g h");
+}
+
+TEST_F(AnswerFormTest, FormsThatContradictAreRefused) {
+  v1::ChatRequest request = WithTools();
+  request.mutable_grammar()->set_json_object(true);
+  EXPECT_EQ(Violation(request), "grammar: goes with tools only if tool_choice is none");
+  request.mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_NONE);
+  EXPECT_TRUE(Form(request).value()->json_object());
+  request.mutable_sampling()->set_ignore_eos(true);
+  EXPECT_EQ(Violation(request), "sampling.ignore_eos: does not go with tools or a form of the answer");
+  request.mutable_grammar()->mutable_tool_calls();
+  EXPECT_EQ(Violation(request), "grammar: tool calls come of tools");
+}
+
+TEST_F(AnswerFormTest, AThinkingModelReasonsFirst) {
+  v1::ChatRequest request;
+  request.mutable_grammar()->set_json_object(true);
+  EXPECT_FALSE(Form(request).value()->after_reasoning());
+  format_ = ChatFormat::Create(ChatStyle::kThinking, tokenizer_.get()).value();
+  EXPECT_TRUE(Form(request).value()->after_reasoning());
+}
+
+}  // namespace
+}  // namespace prism
