@@ -102,7 +102,7 @@ TEST_F(ChoiceTextTest, ToolCallsAreTakenOutOfTheText) {
   for (const int32_t id :
        Ids("I look E<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"END 你\"}}\n</tool_call>\n"
            "<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call><|im_end|>")) {
-    const ChoiceText::Output output = text.Push(id);
+    const ChoiceText::Output output = text.Push(id, true);
     EXPECT_FALSE(output.stopped) << "stop strings end text, not calls";
     answer += output.answer;
     for (const ToolCallReader::Piece& piece : output.calls) {
