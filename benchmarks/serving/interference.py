@@ -8,9 +8,11 @@ Starts a vision encoder, a decoder, a router and a gateway, each on the device g
 of text alone (temperature 1, the end of the text ignored). After --quiet-s of all of them it sends --pictures
 requests at once, each with a picture of --width x --height that nobody sent before and --picture-tokens tokens to
 answer, and waits for their answers; --rounds times, --quiet-s apart. It prints the time between a text stream's
-tokens: without pictures, from a request's sending until the last picture is seen (its answer's first token), and
-while their answers are generated. --busy text sends requests of as many prompt tokens but no picture instead: what
-the decoder alone does to its streams. The exit status is 1 if an answer fails.
+tokens: without pictures, from a request's sending until the last picture is seen (its answer's first token), while
+their answers are generated, and in the --window-s from their sending on, which is what a reader notices; as streams
+grow longer by themselves, compare that with the same window of --pictures 0. --busy text sends requests of as many
+prompt tokens but no picture instead: what the decoder alone does to its streams. The exit status is 1 if an answer
+fails.
 
 Only Python's standard library is used.
 """
@@ -181,7 +183,7 @@ def measure(port, options):
     while not all(stream.times or stream.error for stream in streams):
         time.sleep(0.01)
     time.sleep(0.3)  # the prompts are done
-    quiet, seen, answering, first_tokens, failed = [], [], [], [], 0
+    quiet, seen, answering, windows, first_tokens, failed = [], [], [], [], [], 0
     for round_ in range(options.rounds):
         def content(i, round_=round_):
             seed = 1000 * (round_ + 1) + i
@@ -199,6 +201,7 @@ def measure(port, options):
         for picture in pictures:
             picture.join()
         done = time.monotonic()
+        time.sleep(max(0, asked + options.window_s - done))
         for picture in pictures:
             if picture.error or len(picture.times) != options.picture_tokens:
                 failed += 1
@@ -208,12 +211,13 @@ def measure(port, options):
         first_tokens += [picture.times[0] - picture.sent for picture in good]
         quiet.append((begun, asked))
         seen.append((asked, last_seen))
+        windows.append((asked, asked + options.window_s))
         answering.append((last_seen, done))
         prompts = {picture.prompt for picture in good}
     for stream in streams:
         stream.ends.set()
-    if any(stream.times[-1] < seen[-1][1] for stream in streams):
-        print("  a text stream ended before the last picture came: give --stream-tokens more")
+    if any(stream.times[-1] < windows[-1][1] - 1 for stream in streams):
+        print("  a text stream ended before the last window did: give --stream-tokens more")
         failed += 1
     failed += sum(stream.error is not None for stream in streams)
     print(f"  {options.streams} text streams, {options.rounds} times {options.pictures} requests with a "
@@ -221,12 +225,14 @@ def measure(port, options):
     calm = gaps_within(streams, quiet)
     busy = gaps_within(streams, seen)
     both = gaps_within(streams, seen + answering)
+    window = gaps_within(streams, windows)
     print_gaps("text, no others           ", calm)
     print_gaps("text, until all are seen  ", busy)
     print_gaps("text, until all have ended", both)
+    print_gaps(f"text, in {options.window_s:g} s from then on ", window)
     if calm and busy:
         print(f"  p95 until all are seen: {part(busy, 0.95) / part(calm, 0.95):.2f} times; until all have ended: "
-              f"{part(both, 0.95) / part(calm, 0.95):.2f} times")
+              f"{part(both, 0.95) / part(calm, 0.95):.2f} times; in the window: {part(window, 0.95) / part(calm, 0.95):.2f} times")
     ordered = sorted(first_tokens)
     if ordered:
         print(f"  first token of the others: p50 {1e3 * part(ordered, 0.5):.0f} ms, p95 {1e3 * part(ordered, 0.95):.0f} ms",
@@ -249,6 +255,7 @@ def main():
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--height", type=int, default=768)
     parser.add_argument("--quiet-s", type=float, default=3)
+    parser.add_argument("--window-s", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--start-timeout-s", type=float, default=60)
     parser.add_argument("decoder", nargs="*", help="arguments of the decoder, behind --")

@@ -157,8 +157,15 @@ void ChatSession::Place() {
     tried = attempts_.tried();
   }
   absl::StatusOr<ReplicaUse> decoder = parts_->decoders->PickDecoder(tried, !tried.empty());
-  if (!decoder.ok()) return Fail(decoder.status());
+  if (!decoder.ok()) return started_ ? WaitForDecoder(decoder.status()) : Fail(decoder.status());
   Generate(*std::move(decoder));
+}
+
+void ChatSession::WaitForDecoder(const absl::Status& why) {
+  MutexLock lock(&mutex_);
+  waits_ = true;
+  waits_why_ = RetryDelayMsOf(why).has_value() ? why : RetryAfter(why, kRetryMs);
+  if (!without_decoder_.has_value()) without_decoder_ = parts_->clock->Now();
 }
 
 absl::Status ChatSession::Adopt(PreparedPrompt prompt) {
@@ -650,14 +657,7 @@ void ChatSession::TryAnother(const absl::Status& why) {
   }
   if (!other.has_value()) {
     absl::StatusOr<ReplicaUse> picked = parts_->decoders->PickDecoder(tried, true);
-    if (!picked.ok() && started_) {
-      // One may be started again soon.
-      MutexLock lock(&mutex_);
-      waits_ = true;
-      waits_why_ = RetryDelayMsOf(why).has_value() ? why : RetryAfter(why, kRetryMs);
-      if (!without_decoder_.has_value()) without_decoder_ = parts_->clock->Now();
-      return;
-    }
+    if (!picked.ok() && started_) return WaitForDecoder(why);
     if (!picked.ok()) {
       // The client learns what happened to its decoder, not that no other is left.
       return Fail(RetryDelayMsOf(why).has_value() ? why : RetryAfter(why, kRetryMs));

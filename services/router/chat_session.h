@@ -112,6 +112,8 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   absl::Status WhyEnded(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   void Reencode(bool elsewhere, const absl::Status& why);
   void TryAnother(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
+  // None is ready, for that reason: one may be started again soon.
+  void WaitForDecoder(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
   // Goes on from any decoder that has become ready, if the chat waits for one, or gives up.
   void EndWait(SteadyTime now) ABSL_LOCKS_EXCLUDED(mutex_);
   void Complete();

@@ -93,10 +93,9 @@ void SimEncoder::OnEncode(const Event& event) {
 void SimEncoder::StartBatch() {
   if (!running_.empty() || waiting_.empty()) return;
   // Longest first, as many as fit.
-  std::vector<std::list<Picture>::iterator> order;
+  std::list<std::list<Picture>::iterator> order;  // a list's sort keeps the order of equals
   for (auto it = waiting_.begin(); it != waiting_.end(); ++it) order.push_back(it);
-  std::stable_sort(order.begin(), order.end(),
-                   [](const auto& a, const auto& b) { return a->num_tokens > b->num_tokens; });
+  order.sort([](const auto& a, const auto& b) { return a->num_tokens > b->num_tokens; });
   int64_t tokens = 0;
   for (const auto& picture : order) {
     if (tokens > 0 && tokens + picture->num_tokens > options_.batch_tokens_max) continue;

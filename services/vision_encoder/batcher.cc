@@ -231,6 +231,7 @@ std::optional<Batcher::Batch> Batcher::TakeBatch() {
   struct Queued {
     std::list<ContentKey>::iterator place;
     Entry* entry = nullptr;
+    size_t arrival = 0;
   };
   std::vector<Queued> queued;
   for (auto place = queue_.begin(); place != queue_.end();) {
@@ -245,7 +246,7 @@ std::optional<Batcher::Batch> Batcher::TakeBatch() {
       waiter = entry.waiters.erase(waiter);
     }
     if (!entry.waiters.empty()) {
-      queued.push_back({place++, &entry});
+      queued.push_back({place++, &entry, queued.size()});
       continue;
     }
     // Its room in the store goes back with the batch, outside of the lock.
@@ -257,8 +258,10 @@ std::optional<Batcher::Batch> Batcher::TakeBatch() {
   // The one that waited longest opens the batch, so that nobody waits for ever; the others fill it, the
   // largest first, which leaves the least of the budget unused.
   if (!queued.empty()) {
-    std::stable_sort(queued.begin() + 1, queued.end(), [](const Queued& a, const Queued& b) {
-      return a.entry->grid.num_patches() > b.entry->grid.num_patches();
+    std::sort(queued.begin() + 1, queued.end(), [](const Queued& a, const Queued& b) {
+      const int64_t patches_a = a.entry->grid.num_patches();
+      const int64_t patches_b = b.entry->grid.num_patches();
+      return patches_a != patches_b ? patches_a > patches_b : a.arrival < b.arrival;
     });
   }
   for (const Queued& next : queued) {

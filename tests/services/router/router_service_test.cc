@@ -813,9 +813,9 @@ TEST_F(RouterServiceTest, EncodersGetNoMoreThanTheyTakeAtOnce) {
 }
 
 TEST_F(RouterServiceTest, ASlowEncodeIsHedgedOnceAndTheLoserCalledOff) {
+  Chat(Ask("What?", {"picture"}));  // too little is known yet: it is not hedged however long it takes
   // Enough experience and credit: pictures take next to nothing.
-  for (size_t i = 0; i < kHedgeKnown; ++i) encoder_set_->RecordSeconds(0.001);
-  Chat(Ask("What?", {"picture"}));
+  for (size_t i = 0; i < kHedgeKnown * 2; ++i) encoder_set_->RecordSeconds(0.001);
   const int usual = encoders_[0]->num_encodes == 1 ? 0 : 1;
   encoders_[usual]->Hold();
   ExpectWholeAnswer(Chat(Ask("What?", {"picture"})));
@@ -1229,6 +1229,32 @@ TEST_F(RouterServiceTest, ALostEmbeddingIsEncodedAgainHoweverLongEncodersAreFull
   std::thread client([&] { heard = Chat(Ask("What?", {"picture"})); });
   EXPECT_TRUE(Eventually([&] { return metrics_->encode_retries.value() >= 3; }));
   set_full(false);
+  client.join();
+  ExpectWholeAnswer(heard);
+}
+
+// Found by prism-sim: a stream in the middle of its answer ended because no decoder was ready when its
+// picture had been encoded again.
+TEST_F(RouterServiceTest, AStreamWhoseEmbeddingWasLostWaitsForADecoderToComeBack) {
+  decoders_[1]->Kill();
+  ASSERT_TRUE(Eventually([&] { return decoder_set_->num_ready() == 1; }));
+  std::atomic<int> losses = 0;
+  decoders_[0]->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
+    if (index != 3 || losses > 0) return true;
+    for (const auto& encoder : encoders_) encoder->Hold();
+    ++losses;
+    stream->Done(
+        ErrorWithReason(absl::StatusCode::kFailedPrecondition, "handle is gone", kReasonEmbeddingLost));
+    return false;
+  });
+  Heard heard;
+  std::thread client([&] { heard = Chat(Ask("What?", {"picture"})); });
+  EXPECT_TRUE(Eventually([&] { return losses > 0 && NumEncodes() == 2; }));
+  decoders_[0]->Kill();
+  EXPECT_TRUE(Eventually([&] { return decoder_set_->num_ready() == 0; }));
+  for (const auto& encoder : encoders_) encoder->Open();
+  EXPECT_TRUE(Eventually([&] { return metrics_->reencodes.value() == 1; }));
+  decoders_[0]->Restart();
   client.join();
   ExpectWholeAnswer(heard);
 }
