@@ -117,6 +117,10 @@ class EventLog : public std::enable_shared_from_this<EventLog<Event>> {
   absl::StatusOr<std::shared_ptr<Reader>> Attach(EventSink<Event>* sink, uint64_t from)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The sinks go away together with whoever made them: no reader touches its own any more or is told an end.
+  // A log and a reader that has no end hold each other, so that without this neither is freed.
+  void DropReaders() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Since when nobody reads; nullopt while somebody does.
   std::optional<SteadyTime> idle_since() const ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(&mutex_);
@@ -169,6 +173,7 @@ class EventReader : public std::enable_shared_from_this<EventReader<Event>> {
   }
 
  private:
+  friend class EventLog<Event>;
   // Keeps the right to touch the sink, or gives it up where there is nothing left to do.
   bool KeepPumping() ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(&mutex_);
@@ -287,6 +292,19 @@ void EventLog<Event>::Detach(const Reader* reader, const absl::Status& why) {
     }
   }
   if (deserted && options_.on_deserted) options_.on_deserted(why);
+}
+
+template <typename Event>
+void EventLog<Event>::DropReaders() {
+  std::vector<std::shared_ptr<Reader>> dropped;  // let go of after the lock
+  {
+    MutexLock lock(&mutex_);
+    dropped.swap(readers_);
+  }
+  for (const std::shared_ptr<Reader>& reader : dropped) {
+    MutexLock lock(&reader->mutex_);
+    reader->over_ = true;
+  }
 }
 
 template <typename Event>

@@ -97,8 +97,10 @@ void PictureEncode::Begin(ReplicaUse use, bool is_hedge) {
     if (delay.has_value() && !std::exchange(hedge_armed_, true)) {
       const gpr_timespec when =
           gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(delay->count(), GPR_TIMESPAN));
-      hedge_alarm_.Set(when, [self = shared_from_this()](bool ok) {
-        if (ok) self->Hedge();
+      // Weak: an alarm keeps its function until it is destroyed. The attempt's call keeps this alive.
+      hedge_alarm_.Set(when, [weak = weak_from_this()](bool ok) {
+        const std::shared_ptr<PictureEncode> self = weak.lock();
+        if (ok && self != nullptr) self->Hedge();
       });
     }
   }

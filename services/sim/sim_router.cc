@@ -78,6 +78,12 @@ SimRouter::SimRouter(const SimRouterOptions& options, World* world, Network* net
   world_->After(options_.poll_interval, {.kind = EventKind::kPoll, .to = kRouter});
 }
 
+SimRouter::~SimRouter() {
+  for (const auto& [id, generation] : generations_) {
+    if (generation.log != nullptr) generation.log->DropReaders();
+  }
+}
+
 void SimRouter::Handle(const Event& event) {
   Dispatch(event);
   Sweep();

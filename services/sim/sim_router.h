@@ -47,6 +47,9 @@ struct SimRouterOptions {
 class SimRouter {
  public:
   SimRouter(const SimRouterOptions& options, World* world, Network* network);
+  ~SimRouter();
+  SimRouter(const SimRouter&) = delete;
+  SimRouter& operator=(const SimRouter&) = delete;
 
   void Handle(const Event& event);
   void Check();

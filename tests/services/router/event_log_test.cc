@@ -128,6 +128,25 @@ TEST_F(EventLogTest, ASlowReaderIsLetGoWithItsError) {
   EXPECT_EQ(slow.end, absl::ResourceExhaustedError("too slow"));
   EXPECT_THAT(good.numbers, ElementsAre(0, 1, 2));
   EXPECT_FALSE(deserted_.has_value());
+  log->Close(absl::OkStatus());
+  EXPECT_EQ(good.end, absl::OkStatus());
+}
+
+TEST_F(EventLogTest, ReadersThatAreDroppedTouchTheirSinksNoMore) {
+  const std::weak_ptr<Log> gone = [&] {
+    const auto log = Make(true);
+    Sink sink;
+    const auto reader = Read(*log, &sink);
+    EXPECT_TRUE(log->Append(Event(0)).ok());
+    log->DropReaders();
+    EXPECT_TRUE(log->Append(Event(1)).ok());
+    reader->Pump();
+    reader->Stop(absl::CancelledError("gone"));
+    EXPECT_THAT(sink.numbers, ElementsAre(0));
+    EXPECT_FALSE(sink.end.has_value());
+    return log;
+  }();
+  EXPECT_TRUE(gone.expired());
 }
 
 TEST_F(EventLogTest, ASinkWithoutRoomIsGivenTheRestWhenItPumps) {
