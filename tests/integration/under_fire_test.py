@@ -15,7 +15,7 @@ class UnderFireTest(unittest.TestCase):
         redis = Redis()
         self.addCleanup(redis.close)
         with Cluster("moe-micro", encoders=2, decoders=3, extra=["--redis", f"unix:{redis.path}"]) as cluster:
-            fire = Fire(cluster, STREAMS, TOKENS)
+            fire = Fire(cluster, STREAMS, TOKENS, schema=True)
             alone = fire.undisturbed()
             # The last decoders of the list, so that one that was started again is not struck twice.
             first, second, third = fire.processes("prism-decoder")
