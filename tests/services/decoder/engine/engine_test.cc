@@ -466,12 +466,14 @@ TEST(EngineTest, EndsTheGenerationsOfAFailedStepAndLivesOn) {
 TEST(EngineTest, BeatsWhileAStepTakesLongAndWhileAPullDoes) {
   Rig rig({.heartbeat = milliseconds(20), .step_max = milliseconds(30)});
   rig.embeddings().hold = true;
-  rig.executor().Hold(true);
   Call running(Prompt(10, 5)), pulling(OnePicture());
   ASSERT_TRUE(pulling.Submit(rig).ok());
+  // What stands before its picture is computed; from now on it only waits.
+  EXPECT_TRUE(pulling.sink.WaitFor<HeartbeatEvent>(1));
+  rig.executor().Hold(true);
   ASSERT_TRUE(running.Submit(rig).ok());
   EXPECT_TRUE(running.sink.WaitFor<HeartbeatEvent>(3));
-  EXPECT_TRUE(pulling.sink.WaitFor<HeartbeatEvent>(3));
+  EXPECT_TRUE(pulling.sink.WaitFor<HeartbeatEvent>(4));
   const auto waits = [](const Call& call) {
     const std::vector<GenerationEvent> events = call.sink.events();
     const auto last = std::find_if(events.rbegin(), events.rend(), [](const GenerationEvent& event) {
