@@ -32,13 +32,17 @@ class ReplicaSetTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { InitLog("test", "error"); }
 
-  std::unique_ptr<ReplicaSet> Watch(ReplicaRole role, std::vector<std::string> addresses) {
-    auto set = std::make_unique<ReplicaSet>(ReplicaSetOptions{.role = role,
-                                                              .addresses = std::move(addresses),
-                                                              .hidden_size = kFakeHidden,
-                                                              .num_deepstack = kFakeDeepstack,
-                                                              .poll_interval = milliseconds(20),
-                                                              .poll_timeout = milliseconds(1000)});
+  std::unique_ptr<ReplicaSet> Watch(ReplicaRole role, std::vector<std::string> addresses,
+                                    ResolveFn resolve = nullptr) {
+    ReplicaSetOptions options{.role = role,
+                              .addresses = std::move(addresses),
+                              .hidden_size = kFakeHidden,
+                              .num_deepstack = kFakeDeepstack,
+                              .poll_interval = milliseconds(20),
+                              .poll_timeout = milliseconds(1000),
+                              .resolve_interval = milliseconds(20)};
+    if (resolve) options.resolve = std::move(resolve);
+    auto set = std::make_unique<ReplicaSet>(std::move(options));
     set->Start();
     return set;
   }
@@ -174,52 +178,38 @@ TEST_F(ReplicaSetTest, ANameStandsForAllItsAddressesAndTheyComeAndGo) {
   FakeDecoder one, two;
   FakeNames names;
   names.Answer(std::vector<std::string>{one.address()});
-  ReplicaSet set({.role = ReplicaRole::kDecoder,
-                  .addresses = {"dns:///decoders.local:50071"},
-                  .hidden_size = kFakeHidden,
-                  .num_deepstack = kFakeDeepstack,
-                  .poll_interval = milliseconds(20),
-                  .resolve_interval = milliseconds(20),
-                  .resolve = names.fn()});
-  set.Start();
-  ASSERT_TRUE(Eventually([&] { return set.num_ready() == 1; }));
+  const auto set = Watch(ReplicaRole::kDecoder, {"dns:///decoders.local:50071"}, names.fn());
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
   names.Answer(std::vector<std::string>{two.address(), one.address()});
-  ASSERT_TRUE(Eventually([&] { return set.num_ready() == 2; }));
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 2; }));
   // A use of one that is gone from the list goes on, but nothing new is sent there.
-  auto use = set.PickDecoder({}, false);
+  auto use = set->PickDecoder({}, false);
   ASSERT_TRUE(use.ok());
   FakeDecoder& used = use->address() == one.address() ? one : two;
   FakeDecoder& other = use->address() == one.address() ? two : one;
   names.Answer(std::vector<std::string>{other.address()});
-  ASSERT_TRUE(Eventually([&] { return set.num_ready() == 1; }));
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
   EXPECT_EQ(use->address(), used.address());
-  EXPECT_EQ(set.PickDecoder({}, false)->address(), other.address());
+  EXPECT_EQ(set->PickDecoder({}, false)->address(), other.address());
   use->End();
   // It comes back.
   names.Answer(std::vector<std::string>{one.address(), two.address()});
-  EXPECT_TRUE(Eventually([&] { return set.num_ready() == 2; }));
+  EXPECT_TRUE(Eventually([&] { return set->num_ready() == 2; }));
 }
 
 TEST_F(ReplicaSetTest, ANameWithoutAnAnswerKeepsItsLastAddresses) {
   FakeDecoder one;
   FakeNames names;
   names.Answer(std::vector<std::string>{one.address()});
-  ReplicaSet set({.role = ReplicaRole::kDecoder,
-                  .addresses = {"dns:///decoders.local:50071"},
-                  .hidden_size = kFakeHidden,
-                  .num_deepstack = kFakeDeepstack,
-                  .poll_interval = milliseconds(20),
-                  .resolve_interval = milliseconds(20),
-                  .resolve = names.fn()});
-  set.Start();
-  ASSERT_TRUE(Eventually([&] { return set.num_ready() == 1; }));
+  const auto set = Watch(ReplicaRole::kDecoder, {"dns:///decoders.local:50071"}, names.fn());
+  ASSERT_TRUE(Eventually([&] { return set->num_ready() == 1; }));
   for (const absl::StatusOr<std::vector<std::string>>& answer :
        {absl::StatusOr<std::vector<std::string>>(absl::UnavailableError("no server")),
         absl::StatusOr<std::vector<std::string>>(std::vector<std::string>())}) {
     names.Answer(answer);
     const int asked = names.num_asked;
     ASSERT_TRUE(Eventually([&] { return names.num_asked >= asked + 3; }));
-    EXPECT_EQ(set.num_ready(), 1);
+    EXPECT_EQ(set->num_ready(), 1);
   }
 }
 
