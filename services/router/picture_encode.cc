@@ -76,7 +76,12 @@ void PictureEncode::Queue(bool urgent) {
         const absl::Status cancelled = self->cancellation_->status();
         if (!cancelled.ok()) return self->Finish(cancelled);
         // What became of the first encoder says more than that there is no other.
-        self->Finish(self->last_error_.ok() ? use.status() : self->last_error_);
+        absl::Status error;
+        {
+          MutexLock lock(&self->mutex_);
+          error = self->last_error_;
+        }
+        self->Finish(error.ok() ? use.status() : error);
       }));
 }
 
@@ -200,6 +205,7 @@ void PictureEncode::Answered(const AttemptPtr& attempt, const absl::Status& stat
   const bool cancelled = !cancellation_->status().ok();
   const size_t encoder = attempt->use.index();
   bool won = false, lost = false, other_runs = false;
+  Ending ending;
   std::vector<std::function<void()>> cancels;
   size_t num_failed = 0;
   {
@@ -211,6 +217,7 @@ void PictureEncode::Answered(const AttemptPtr& attempt, const absl::Status& stat
     other_runs = !attempts_.empty();
     won = outcome.ok() && !cancelled && !lost;
     if (won) {
+      ending = TakeEnding();  // here: a loser that hears of its end at once must find it taken
       for (const AttemptPtr& other : attempts_) {
         other->over = true;
         if (other->cancel) cancels.push_back(std::move(other->cancel));
@@ -231,7 +238,7 @@ void PictureEncode::Answered(const AttemptPtr& attempt, const absl::Status& stat
     }
     if (attempt->is_hedge) parts_->metrics->hedges_won.Increment();
     attempt->use.End();
-    return Finish(EncodedPicture{.response = std::move(response), .encoder = encoder});
+    return Finish(std::move(ending), EncodedPicture{.response = std::move(response), .encoder = encoder});
   }
   if (outcome.ok()) {
     // Nobody wants this one: its lease goes back at once.
@@ -248,9 +255,14 @@ void PictureEncode::Answered(const AttemptPtr& attempt, const absl::Status& stat
   if (absl::IsInvalidArgument(outcome)) return Finish(FieldViolation(request_.path, outcome.message()));
   const SteadyTime now = parts_->clock->Now();
   if (absl::IsResourceExhausted(outcome)) {
-    if (!full_since_.has_value()) full_since_ = now;
+    SteadyTime full_since;
+    {
+      MutexLock lock(&mutex_);
+      if (!full_since_.has_value()) full_since_ = now;
+      full_since = *full_since_;
+    }
     // A stream that has begun is not shed: it waits as long as its deadline lets it.
-    const bool waits_on = request_.share.urgent || now - *full_since_ < parts_->options->full_encoder_wait;
+    const bool waits_on = request_.share.urgent || now - full_since < parts_->options->full_encoder_wait;
     if (!waits_on || now >= request_.deadline) {
       return Finish(RetryDelayMsOf(error).has_value() ? error : RetryAfter(error, kRetryMs));
     }
@@ -261,7 +273,10 @@ void PictureEncode::Answered(const AttemptPtr& attempt, const absl::Status& stat
     return Finish(error);
   }
   parts_->metrics->encode_retries.Increment();
-  last_error_ = error;
+  {
+    MutexLock lock(&mutex_);
+    last_error_ = error;
+  }
   Queue(true);
 }
 
@@ -291,17 +306,23 @@ absl::Status PictureEncode::CheckHandle(const v1::EmbeddingHandle& handle) const
   return absl::OkStatus();
 }
 
+PictureEncode::Ending PictureEncode::TakeEnding() {
+  return {.done = std::exchange(done_, nullptr), .file = std::move(file_)};
+}
+
 void PictureEncode::Finish(absl::StatusOr<EncodedPicture> result) {
-  DoneFn done;
-  std::shared_ptr<const MediaFile> file;  // let go of first of all: whoever is told may count on it
+  Ending ending;
   {
     MutexLock lock(&mutex_);
-    done = std::exchange(done_, nullptr);
-    file = std::move(file_);
+    ending = TakeEnding();
   }
-  file.reset();
+  Finish(std::move(ending), std::move(result));
+}
+
+void PictureEncode::Finish(Ending ending, absl::StatusOr<EncodedPicture> result) {
+  ending.file.reset();  // first of all: whoever is told may count on it
   hedge_alarm_.Cancel();
-  if (done) done(std::move(result));
+  if (ending.done) ending.done(std::move(result));
 }
 
 }  // namespace prism

@@ -64,6 +64,11 @@ class PictureEncode : public std::enable_shared_from_this<PictureEncode> {
     bool over = false;
   };
   using AttemptPtr = std::shared_ptr<Attempt>;
+  // Whoever takes it, and nobody else, says how the picture ended.
+  struct Ending {
+    DoneFn done;                            // null: another one took it
+    std::shared_ptr<const MediaFile> file;  // nobody needs it any more
+  };
 
   PictureEncode(const RouterParts* parts, PictureRequest request, std::shared_ptr<Cancellation> cancellation,
                 DoneFn done);
@@ -78,7 +83,9 @@ class PictureEncode : public std::enable_shared_from_this<PictureEncode> {
   void Hedge() ABSL_LOCKS_EXCLUDED(mutex_);
   void Answered(const AttemptPtr& attempt, const absl::Status& status, v1::EncodeResponse response)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  Ending TakeEnding() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Finish(absl::StatusOr<EncodedPicture> result) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Finish(Ending ending, absl::StatusOr<EncodedPicture> result) ABSL_LOCKS_EXCLUDED(mutex_);
   // Null once the picture is answered.
   std::shared_ptr<const MediaFile> File() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status CheckHandle(const v1::EmbeddingHandle& handle) const;
@@ -92,14 +99,15 @@ class PictureEncode : public std::enable_shared_from_this<PictureEncode> {
   SteadyTime queued_at_;
   grpc::Alarm hedge_alarm_;
   bool hedge_armed_ = false;
-  std::optional<SteadyTime> full_since_;  // every encoder asked since then was full
-  absl::Status last_error_;               // of an encoder that failed
 
   Mutex mutex_;
   std::shared_ptr<const MediaFile> file_ ABSL_GUARDED_BY(mutex_);  // until the end
-  DoneFn done_ ABSL_GUARDED_BY(mutex_);                            // null once it was called
+  DoneFn done_ ABSL_GUARDED_BY(mutex_);                            // null once it is known how it ended
   std::vector<AttemptPtr> attempts_ ABSL_GUARDED_BY(mutex_);       // under way
   std::vector<size_t> failed_ ABSL_GUARDED_BY(mutex_);             // encoders that were tried in vain
+  absl::Status last_error_ ABSL_GUARDED_BY(mutex_);                // of an encoder that failed
+  // Every encoder asked since then was full.
+  std::optional<SteadyTime> full_since_ ABSL_GUARDED_BY(mutex_);
   bool hedged_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
