@@ -195,6 +195,7 @@ grpc::ServerUnaryReactor* DecoderService::GetLoad(grpc::CallbackServerContext* c
   response->set_kv_pages_used(static_cast<uint64_t>(load.kv_pages_used));
   response->set_kv_pages_total(static_cast<uint64_t>(load.kv_pages_total));
   response->set_tokens_per_s(load.tokens_per_s);
+  response->set_desired_replicas(load.desired_replicas);
   return FinishNow(context, absl::OkStatus());
 }
 

@@ -41,6 +41,13 @@ DecoderMetrics::DecoderMetrics(MetricRegistry* registry, const DecoderMetricsOpt
   waiting = registry->AddGauge("vllm:num_requests_waiting", "Requests accepted and in no step yet.", labels);
   running = registry->AddGauge("vllm:num_requests_running", "Requests in the running batch.", labels);
 
+  in_use = registry->AddGauge("prism_decode_in_use",
+                              "Share of the decoder that is taken, of its time or of its pages, 0 to 1.");
+  queued_work_s = registry->AddGauge("prism_decode_queued_work_seconds",
+                                     "Estimated time for which what waits would take the whole decoder.");
+  desired_replicas = registry->AddGauge("prism_desired_replicas",
+                                        "Replicas that this one's work would want; the role wants the sum.");
+
   mm_cache_queries =
       registry->AddCounter("vllm:mm_cache_queries_total", "Embeddings looked for in memory.", labels);
   mm_cache_hits = registry->AddCounter("vllm:mm_cache_hits_total", "Embeddings found in memory.", labels);

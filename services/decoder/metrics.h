@@ -29,8 +29,11 @@ struct DecoderMetrics {
   Histogram request_prompt_tokens;
   Histogram request_params_n;
   Histogram request_params_max_tokens;
-  Gauge waiting;  // vllm:num_requests_waiting
-  Gauge running;  // vllm:num_requests_running
+  Gauge waiting;           // vllm:num_requests_waiting
+  Gauge running;           // vllm:num_requests_running
+  Gauge in_use;            // share of the decoder that is taken, 0 .. 1: of its time or of its pages
+  Gauge queued_work_s;     // for which what waits would take all of it, estimated
+  Gauge desired_replicas;  // decoders that this one's work would want; the role wants the sum
 
   // Embeddings.
   Counter mm_cache_queries;  // embeddings asked for

@@ -1,7 +1,6 @@
 #include "services/vision_encoder/batcher.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -12,9 +11,6 @@
 
 namespace prism {
 namespace {
-
-// The share of time that the device is busy loses half of its past in this time.
-constexpr double kBusyHalfLifeS = 15;
 
 int64_t Nanoseconds(SteadyTime time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
@@ -52,7 +48,7 @@ struct Batcher::Batch {
 
 Batcher::Batcher(const BatcherOptions& options, TowerFactory factory, EmbeddingStore* store,
                  const Clock* clock, EncoderMetrics* metrics)
-    : options_(options), store_(store), clock_(clock), metrics_(metrics), measured_at_(clock->Now()) {
+    : options_(options), store_(store), clock_(clock), metrics_(metrics), busy_share_(clock->Now()) {
   PRISM_CHECK(options.batch_patches_max >= 4 && options.pictures_max >= 1);
   device_ = NamedThread("device", [this, factory = std::move(factory)] { Run(factory); });
 }
@@ -163,12 +159,6 @@ double Batcher::QueuedWorkS() const {
   return static_cast<double>(queued_patches_ + running_patches_) * seconds_per_patch_;
 }
 
-double Batcher::BusyShare() const {
-  // What lies between the last pass and now was idle; a pass under way is not counted before its end.
-  const double passed_s = running_.empty() ? SecondsBetween(measured_at_, clock_->Now()) : 0;
-  return busy_share_ * std::exp2(-passed_s / kBusyHalfLifeS);
-}
-
 void Batcher::ShowLoad() const {
   metrics_->queued_work_s.Set(QueuedWorkS());
   metrics_->running.Set(static_cast<double>(running_.size()));
@@ -182,7 +172,7 @@ Batcher::Load Batcher::load() const {
           .queued_work_s = QueuedWorkS(),
           .tokens_per_s = seconds_per_patch_ > 0 ? 0.25 / seconds_per_patch_ : 0,
           .item_s = seconds_per_patch_ * patches_per_picture_,
-          .busy = BusyShare()};
+          .busy = running_.empty() ? busy_share_.At(clock_->Now()) : busy_share_.AtEnd()};
 }
 
 void Batcher::Run(const TowerFactory& factory) {
@@ -385,11 +375,7 @@ void Batcher::Process(Tower& tower, Batch batch) {
     const bool first = seconds_per_patch_ == 0;
     seconds_per_patch_ = first ? now_per_patch : 0.8 * seconds_per_patch_ + 0.2 * now_per_patch;
     patches_per_picture_ = first ? now_per_picture : 0.8 * patches_per_picture_ + 0.2 * now_per_picture;
-    // Idle until the pass began, busy since.
-    busy_share_ *= std::exp2(-SecondsBetween(measured_at_, start) / kBusyHalfLifeS);
-    const double kept = std::exp2(-SecondsBetween(start, end) / kBusyHalfLifeS);
-    busy_share_ = busy_share_ * kept + (1 - kept);
-    measured_at_ = end;
+    busy_share_.Observe(start, end);
   }
   metrics_->batch_images.Observe(static_cast<double>(batch.items.size()));
   metrics_->batch_patches.Observe(static_cast<double>(num_patches));

@@ -27,6 +27,7 @@
 #include "common/base/clock.h"
 #include "common/base/mutex.h"
 #include "common/base/thread.h"
+#include "common/metrics/busy_share.h"
 #include "services/vision_encoder/content_key.h"
 #include "services/vision_encoder/embedding_store.h"
 #include "services/vision_encoder/metrics.h"
@@ -129,7 +130,6 @@ class Batcher {
   void AnswerAll(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   void MarkProgress(bool busy);
   double QueuedWorkS() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  double BusyShare() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ShowLoad() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const BatcherOptions options_;
@@ -154,8 +154,7 @@ class Batcher {
   int64_t queued_patches_ ABSL_GUARDED_BY(mutex_) = 0;
   double seconds_per_patch_ ABSL_GUARDED_BY(mutex_) = 0;  // running mean; 0: nothing measured
   double patches_per_picture_ ABSL_GUARDED_BY(mutex_) = 0;
-  double busy_share_ ABSL_GUARDED_BY(mutex_) = 0;   // at measured_at_
-  SteadyTime measured_at_ ABSL_GUARDED_BY(mutex_);  // end of the last pass
+  BusyShare busy_share_ ABSL_GUARDED_BY(mutex_);  // of passes that have ended
   WaiterId next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
   NamedThread device_;
 };

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
-#include "services/vision_encoder/desired_replicas.h"
+#include "common/metrics/desired_replicas.h"
 #include "services/vision_encoder/image/resize.h"
 
 namespace prism {

@@ -10,6 +10,7 @@
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/metrics/desired_replicas.h"
 #include "common/wire/status_codec.h"
 #include "services/decoder/sampling/logprobs.h"
 
@@ -75,7 +76,8 @@ Engine::Engine(const EngineOptions& options, std::unique_ptr<StepExecutor> execu
       prefixes_(&pool_, options.prefix_caching),
       scheduler_(SchedulerLimitsOf(options), &pool_, &prefixes_),
       scratch_(static_cast<size_t>(options.sampling_threads)),
-      generated_(Now()) {
+      generated_(Now()),
+      work_(options.scheduler.max_num_seqs, options.scheduler.max_num_batched_tokens, Now()) {
   PublishLoad();
   thread_ = NamedThread("engine", [this] { Run(); });
 }
@@ -390,6 +392,7 @@ bool Engine::Step() {
   const StepPlan plan = scheduler_.Plan(times_.RowsWithin(mixed_s, 1, rows_max));
   if (plan.empty()) return false;
   const SteadyTime began = Now();
+  const int64_t num_answer_rows = AnswerRows(plan);
   const std::vector<VisualRowSource> visual = BeginStep(plan, began);
   SamplingWishes wishes;
   if (executor_->can_sample()) {
@@ -420,7 +423,19 @@ bool Engine::Step() {
   const SteadyTime sampled = Now();
   metrics_.sampling_seconds.Observe(SecondsBetween(computed, sampled));
   for (LogitRow& row : rows) Apply(row, sampled);
+  work_.ObserveStep({.began = began,
+                     .computed = computed,
+                     .ended = Now(),
+                     .num_rows = plan.num_rows(),
+                     .num_answer_rows = num_answer_rows},
+                    times_);
   return true;
+}
+
+int64_t Engine::AnswerRows(const StepPlan& plan) {
+  return std::count_if(plan.sequences.begin(), plan.sequences.end(), [this](const PlannedSequence& planned) {
+    return planned.count == 1 && planned.begin >= scheduler_.Find(planned.id)->prompt_length();
+  });
 }
 
 std::vector<VisualRowSource> Engine::BeginStep(const StepPlan& plan, SteadyTime now) {
@@ -628,6 +643,7 @@ void Engine::Apply(LogitRow& row, SteadyTime now) {
                        now);
   if (const auto reason = generation.EndAfter(index + 1, row.result.token_id)) {
     RemoveSequence(generation, row.choice);
+    work_.ObserveAnswer(index + 1);
     generation.EmitChoiceFinished(row.choice, *reason, now);
   }
 }
@@ -673,10 +689,16 @@ void Engine::PublishLoad() {
   load.kv_pages_used = pool_.used() + pool_.reserved();
   load.kv_pages_total = pool_.total();
   load.tokens_per_s = generated_.PerSecond(now);
+  const double in_use = work_.InUse({.in_use = load.kv_pages_used, .total = load.kv_pages_total}, now);
+  const double work_s = work_.QueuedWorkS(load.pending_tokens, scheduler_.num_waiting(), times_);
+  load.desired_replicas = DesiredReplicas(in_use, work_s);
   {
     MutexLock lock(&load_mutex_);
     load_ = load;
   }
+  metrics_.in_use.Set(in_use);
+  metrics_.queued_work_s.Set(work_s);
+  metrics_.desired_replicas.Set(load.desired_replicas);
   const double usage = static_cast<double>(load.kv_pages_used) / static_cast<double>(pool_.total());
   metrics_.waiting.Set(static_cast<double>(load.waiting));
   metrics_.running.Set(static_cast<double>(load.running));

@@ -27,6 +27,7 @@
 #include "services/decoder/engine/generation.h"
 #include "services/decoder/engine/rate_meter.h"
 #include "services/decoder/engine/step_executor.h"
+#include "services/decoder/engine/work_meter.h"
 #include "services/decoder/kv/page_pool.h"
 #include "services/decoder/kv/prefix_index.h"
 #include "services/decoder/metrics.h"
@@ -61,6 +62,7 @@ struct EngineLoad {
   int64_t kv_pages_used = 0;   // promised ones included
   int64_t kv_pages_total = 0;
   double tokens_per_s = 0;  // answer tokens, over the last 10 s
+  uint32_t desired_replicas = 1;
 };
 
 class Engine {
@@ -158,6 +160,8 @@ class Engine {
   // Ends and forgets the generation.
   void End(Actives::iterator generation, const absl::Status& status);
   void EndAll(const absl::Status& status);
+  // Rows of the plan that go on an answer, each after its last token.
+  int64_t AnswerRows(const StepPlan& plan);
   void PublishLoad();
 
   const EngineOptions options_;
@@ -187,6 +191,7 @@ class Engine {
   uint64_t last_unshared_ = 0;
   std::vector<SamplingScratch> scratch_;
   RateMeter generated_;
+  WorkMeter work_;
   StepTimes times_;
   int64_t preemptions_seen_ = 0;
   size_t num_taken_ = 0;           // out of the inbox since the load was published

@@ -454,6 +454,7 @@ TEST_F(DecoderServiceTest, DescribesItselfAndItsLoad) {
   ASSERT_TRUE(decoder_.stub().GetLoad(&load_context, {}, &load).ok());
   EXPECT_EQ(load.kv_pages_total(), 128u);
   EXPECT_EQ(load.running(), 0u);
+  EXPECT_GE(load.desired_replicas(), 1u);
 }
 
 TEST_F(DecoderServiceTest, RefusesNewStreamsWhileDraining) {

@@ -5,7 +5,6 @@
 
 #include <future>
 
-#include "services/vision_encoder/desired_replicas.h"
 #include "tests/services/vision_encoder/fakes.h"
 #include "tests/services/vision_encoder/image/picture_files.h"
 
@@ -170,14 +169,6 @@ TEST_F(EncoderTest, CancelsInTheWorkersQueueInTheBatchQueueAndInThePass) {
   EXPECT_EQ(encoder_->load().queued_work_s, 0);
   EXPECT_EQ(metrics_.cancelled.value(), 3);
   in_pass.call->Cancel();
-}
-
-TEST(DesiredReplicasTest, CountsWhatIsBusyAndWhatIsQueued) {
-  EXPECT_EQ(DesiredReplicas(0, 0), 1u);
-  EXPECT_EQ(DesiredReplicas(kBusyTarget, 0), 1u);
-  EXPECT_EQ(DesiredReplicas(1, 0), 2u);
-  EXPECT_EQ(DesiredReplicas(1, 2 * kDrainTargetS), 4u);  // 1 / 0.7 + 2, rounded up
-  EXPECT_EQ(DesiredReplicas(1, 1e12), kDesiredReplicasMax);
 }
 
 TEST_F(EncoderTest, RefusesMoreCallsThanItsLimitAndTakesThemAgainAfterwards) {

@@ -89,6 +89,8 @@ class FakeExecutor final : public StepExecutor {
     }
     SampleWished();
     MutexLock lock(&mutex_);
+    ++started_;
+    changed_.NotifyAll();
     rows_total_ += static_cast<int64_t>(rows);
     rows_max_ = std::max(rows_max_, static_cast<int64_t>(rows));
     sequences_max_ = std::max(sequences_max_, static_cast<int64_t>(plan.sequences.size()));
@@ -102,8 +104,8 @@ class FakeExecutor final : public StepExecutor {
 
   bool WaitUntil(SteadyTime time) override {
     MutexLock lock(&mutex_);
-    while (held_) {
-      if (!changed_.WaitUntil(&mutex_, time) && held_) return false;
+    while (HeldLocked()) {
+      if (!changed_.WaitUntil(&mutex_, time) && HeldLocked()) return false;
     }
     return true;
   }
@@ -120,7 +122,22 @@ class FakeExecutor final : public StepExecutor {
   void Hold(bool held) {
     MutexLock lock(&mutex_);
     held_ = held;
+    free_steps_ = std::numeric_limits<int64_t>::max();
     changed_.NotifyAll();
+  }
+  // Steps after the first `steps` do not end from now on.
+  void HoldAfter(int64_t steps) {
+    MutexLock lock(&mutex_);
+    free_steps_ = steps;
+  }
+  // Until step number `step`, from 1, has begun. False if it does not within 60 s.
+  bool AwaitStart(int64_t step) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    MutexLock lock(&mutex_);
+    while (started_ < step) {
+      if (!changed_.WaitUntil(&mutex_, deadline) && started_ < step) return false;
+    }
+    return true;
   }
   void FailNext(int steps) {
     MutexLock lock(&mutex_);
@@ -142,6 +159,8 @@ class FakeExecutor final : public StepExecutor {
   }
 
  private:
+  bool HeldLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return held_ || started_ > free_steps_; }
+
   // With the host's sampler, which is what a device must equal.
   void SampleWished() {
     samples_.assign(wishes_.size(), {});
@@ -185,6 +204,8 @@ class FakeExecutor final : public StepExecutor {
   mutable Mutex mutex_;
   CondVar changed_;
   bool held_ = false;
+  int64_t started_ = 0;  // steps
+  int64_t free_steps_ = std::numeric_limits<int64_t>::max();
   int failures_ = 0;
   int32_t poison_token_ = -1;
   int64_t rows_total_ = 0;

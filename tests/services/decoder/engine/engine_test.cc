@@ -635,6 +635,20 @@ TEST(EngineTest, ReportsItsLoad) {
   rig.Stop();  // before what it tells the end to
 }
 
+TEST(EngineTest, WantsAnotherReplicaWhileItsPagesAreAllTaken) {
+  Rig rig({.pages = 4, .growth_tokens = 4 * 64});
+  EXPECT_EQ(rig.engine().Load().desired_replicas, 1u);
+  Call call(Prompt(10, 4 * 64 - 10));
+  rig.executor().HoldAfter(1);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(rig.executor().AwaitStart(2));
+  // As of the first step: all pages are used or promised, 0.7 of which is the aim.
+  EXPECT_GE(rig.engine().Load().desired_replicas, 2u);
+  EXPECT_THAT(rig.MetricsText(), HasSubstr("prism_decode_in_use 1\n"));
+  rig.executor().Hold(false);
+  ASSERT_TRUE(call.sink.Wait().ok());
+}
+
 TEST(RateMeterTest, ForgetsWhatIsTenSecondsOld) {
   const SteadyTime start{};
   RateMeter meter(start);
