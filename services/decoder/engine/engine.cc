@@ -21,6 +21,8 @@ namespace {
 constexpr size_t kWakesMax = 64;
 // How long an idle engine sleeps at most; nothing depends on it.
 constexpr std::chrono::seconds kIdleTick{1};
+// How often in a heartbeat's time the engine looks up from a step.
+constexpr int kLooksPerHeartbeat = 4;
 // What a refused caller is told to wait: the queue's length within these bounds.
 constexpr double kRetryMsMin = 100;
 constexpr double kRetryMsMax = 10000;
@@ -78,7 +80,7 @@ Engine::Engine(const EngineOptions& options, std::unique_ptr<StepExecutor> execu
       scratch_(static_cast<size_t>(options.sampling_threads)),
       generated_(Now()),
       work_(options.scheduler.max_num_seqs, options.scheduler.max_num_batched_tokens, Now()) {
-  PublishLoad();
+  PublishLoad(Now());
   thread_ = NamedThread("engine", [this] { Run(); });
 }
 
@@ -124,7 +126,8 @@ absl::Status Engine::Submit(std::shared_ptr<Generation> generation) {
     metrics_.rejected_too_long.Increment();
     return fits;
   }
-  // Wakes may fill the inbox, but the engine empties it without waiting for anything but a step.
+  // Wakes may fill the inbox, but the engine empties it without waiting for anything.
+  Submitted submitted{.generation = std::move(generation), .at = now};
   absl::Status entered;
   const AdmissionDecision decision = door_.Admit(
       {.rows = QueuedRowsOf(request),
@@ -133,7 +136,7 @@ absl::Status Engine::Submit(std::shared_ptr<Generation> generation) {
        .due = DueOf(now, request.deadline, ObjectiveOf(request)),
        .deadline = request.deadline,
        .resumed = request.resumed},
-      now, [this, &generation] { return inbox_.TryPush(generation); }, &entered);
+      now, [this, &submitted] { return inbox_.TryPush(submitted); }, &entered);
   if (const absl::Status refusal = Refusal(decision); !refusal.ok()) return refusal;
   if (absl::IsCancelled(entered)) return draining();
   if (!entered.ok()) {
@@ -153,15 +156,18 @@ std::chrono::milliseconds Engine::ObjectiveOf(const GenerationRequest& request) 
 
 void Engine::Cancel(Generation& generation) {
   generation.Cancel();
-  std::shared_ptr<Generation> wake;
+  Wake();
+}
+
+void Engine::Wake() {
+  Submitted wake;
   // Full or closed: the engine is awake.
   inbox_.TryPush(wake).IgnoreError();
 }
 
 void Engine::Drain() {
   draining_.store(true);
-  std::shared_ptr<Generation> wake;
-  inbox_.TryPush(wake).IgnoreError();
+  Wake();
 }
 
 EngineLoad Engine::Load() const {
@@ -187,42 +193,38 @@ void Engine::Run() {
     Sweep();
     SendHeartbeats(Now());
     const bool stepped = Step();
-    PublishLoad();
+    PublishLoad(Now());
     if (!stepped) WaitForWork();
   }
   EndAll(ErrorWithReason(absl::StatusCode::kUnavailable, "the decoder is shutting down", kReasonDraining));
 }
 
 void Engine::TakeSubmitted() {
-  while (std::optional<std::shared_ptr<Generation>> generation = inbox_.TryPop()) {
-    Accept(*std::move(generation));
-  }
+  while (std::optional<Submitted> submitted = inbox_.TryPop()) Accept(*std::move(submitted));
 }
 
-void Engine::Accept(std::shared_ptr<Generation> generation) {
-  if (generation == nullptr) return;
-  ++num_taken_;
-  const SteadyTime now = Now();
-  const SteadyTime due = DueOf(now, generation->request().deadline, ObjectiveOf(generation->request()));
+void Engine::Accept(Submitted submitted) {
+  if (submitted.generation == nullptr) return;
+  ++num_accepted_;
+  const GenerationRequest& request = submitted.generation->request();
+  const SteadyTime due = DueOf(submitted.at, request.deadline, ObjectiveOf(request));
   // In the order in which they wait, so that memory for embeddings goes to the first.
   auto place = actives_.end();
   while (place != actives_.begin()) {
     const ActiveGeneration& before = *std::prev(place);
-    const int32_t priority = generation->request().priority;
-    const bool goes_first =
-        priority != before.request().priority ? priority > before.request().priority : due < before.due();
+    const bool goes_first = request.priority != before.request().priority
+                                ? request.priority > before.request().priority
+                                : due < before.due();
     if (!goes_first) break;
     --place;
   }
-  actives_.emplace(place, std::move(generation), now, due, &metrics_);
+  actives_.emplace(place, std::move(submitted.generation), submitted.at, due, &metrics_);
 }
 
 void Engine::WaitForWork() {
   const SteadyTime now = Now();
   // Generations that ended in the last step are still to be swept.
-  if (std::optional<std::shared_ptr<Generation>> generation = inbox_.PopUntil(NextTick(now))) {
-    Accept(*std::move(generation));
-  }
+  if (std::optional<Submitted> submitted = inbox_.PopUntil(NextTick(now))) Accept(*std::move(submitted));
 }
 
 SteadyTime Engine::NextTick(SteadyTime now) const {
@@ -249,6 +251,7 @@ void Engine::TellDraining() {
 
 void Engine::Sweep() {
   const SteadyTime now = Now();
+  num_taken_ += std::exchange(num_accepted_, 0);
   do {
     memory_is_short_ = false;
     memory_was_freed_ = false;
@@ -314,10 +317,7 @@ bool Engine::StartPull(ActiveGeneration& generation, std::vector<int32_t> wanted
     if (states[i] != EmbeddingState::kAbsent) wanted.push_back(static_cast<int32_t>(i));
   }
   std::sort(wanted.begin(), wanted.end());
-  return generation.embeddings().Pull(*embeddings_, wanted, generation.deadline(), [this] {
-    std::shared_ptr<Generation> wake;
-    inbox_.TryPush(wake).IgnoreError();
-  });
+  return generation.embeddings().Pull(*embeddings_, wanted, generation.deadline(), [this] { Wake(); });
 }
 
 std::vector<Sequence*> Engine::LiveSequences(const ActiveGeneration& generation) {
@@ -400,7 +400,7 @@ bool Engine::Step() {
     executor_->SampleNext(wishes);
   }
   step_began_ns_.store(NanosecondsOf(began));
-  Execute(plan, visual);
+  Execute(plan, visual, began);
   const SteadyTime computed = Now();
   step_began_ns_.store(0);
   steps_.fetch_add(1);
@@ -460,11 +460,13 @@ std::vector<VisualRowSource> Engine::BeginStep(const StepPlan& plan, SteadyTime 
   return visual;
 }
 
-void Engine::Execute(const StepPlan& plan, absl::Span<const VisualRowSource> visual) {
+void Engine::Execute(const StepPlan& plan, absl::Span<const VisualRowSource> visual, SteadyTime began) {
   executor_->Start(plan, visual);
-  for (SteadyTime now = Now(); !executor_->WaitUntil(std::max(NextTick(now), now + options_.heartbeat / 4));
-       now = Now()) {
+  while (!executor_->WaitUntil(Now() + options_.heartbeat / kLooksPerHeartbeat)) {
+    TakeSubmitted();
+    TellDraining();
     SendHeartbeats(Now());
+    PublishLoad(began);
   }
 }
 
@@ -675,8 +677,7 @@ void Engine::EndAll(const absl::Status& status) {
   while (!actives_.empty()) End(actives_.begin(), status);
 }
 
-void Engine::PublishLoad() {
-  const SteadyTime now = Now();
+void Engine::PublishLoad(SteadyTime idle_until) {
   EngineLoad load;
   QueuedWork work = scheduler_.Work();
   work.times = times_;
@@ -684,12 +685,15 @@ void Engine::PublishLoad() {
   load.running =
       std::count_if(actives_.begin(), actives_.end(), [](const ActiveGeneration& g) { return g.planned(); });
   load.pending_tokens = work.total_rows();
+  for (const ActiveGeneration& generation : actives_) {
+    if (!generation.scheduled()) load.pending_tokens += QueuedRowsOf(generation.request());
+  }
   load.queued_work_s = times_.SecondsFor(load.pending_tokens, options_.scheduler.max_num_batched_tokens);
   door_.Publish(std::move(work), std::exchange(num_taken_, 0));
   load.kv_pages_used = pool_.used() + pool_.reserved();
   load.kv_pages_total = pool_.total();
-  load.tokens_per_s = generated_.PerSecond(now);
-  const double in_use = work_.InUse({.in_use = load.kv_pages_used, .total = load.kv_pages_total}, now);
+  load.tokens_per_s = generated_.PerSecond(Now());
+  const double in_use = work_.InUse({.in_use = load.kv_pages_used, .total = load.kv_pages_total}, idle_until);
   const double work_s = work_.QueuedWorkS(load.pending_tokens, scheduler_.num_waiting(), times_);
   load.desired_replicas = DesiredReplicas(in_use, work_s);
   {

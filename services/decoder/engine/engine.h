@@ -2,6 +2,10 @@
 // generations in, has their embeddings pulled, runs steps on a StepExecutor, samples and tells
 // each generation's sink what happens.
 //
+// While a step is under way elsewhere, however long, the thread goes on to take generations in, to beat
+// for all of them and to tell how busy it is. Their beats say how many steps have ended, so that who
+// listens knows a slow step from a hung one by its own measure; a thread that hangs beats for nobody.
+//
 // Thread safety: all methods may be called from any thread.
 // Ownership: owns the executor and the embedding source. Outlives every caller of Cancel(). The
 // destructor ends what is left with Unavailable and joins.
@@ -117,12 +121,17 @@ class Engine {
     ActiveGeneration* generation = nullptr;
     uint32_t choice = 0;
   };
+  struct Submitted {
+    std::shared_ptr<Generation> generation;  // null: only wakes
+    SteadyTime at;
+  };
 
   absl::Status Refusal(const AdmissionDecision& decision);
   std::chrono::milliseconds ObjectiveOf(const GenerationRequest& request) const;
   void Run();
+  void Wake();
   void TakeSubmitted();
-  void Accept(std::shared_ptr<Generation> generation);
+  void Accept(Submitted submitted);
   // Moves every generation on that needs no step for it, and ends those that are over.
   void Sweep();
   absl::Status Advance(ActiveGeneration& generation, SteadyTime now);
@@ -144,7 +153,8 @@ class Engine {
   bool Step();
   // Marks the plan's generations as started and returns what fills its visual rows.
   std::vector<VisualRowSource> BeginStep(const StepPlan& plan, SteadyTime now);
-  void Execute(const StepPlan& plan, absl::Span<const VisualRowSource> visual);
+  // Returns when the step has ended; does meanwhile what needs no step.
+  void Execute(const StepPlan& plan, absl::Span<const VisualRowSource> visual, SteadyTime began);
   void FailStep(const StepPlan& plan, const absl::Status& status);
   std::vector<LogitRow> RowsOf(const StepPlan& plan);
   // What the executor may sample itself: one entry a logit row of the plan.
@@ -162,7 +172,8 @@ class Engine {
   void EndAll(const absl::Status& status);
   // Rows of the plan that go on an answer, each after its last token.
   int64_t AnswerRows(const StepPlan& plan);
-  void PublishLoad();
+  // `idle_until`: now, or when the step that is under way began.
+  void PublishLoad(SteadyTime idle_until);
 
   const EngineOptions options_;
   DecoderMetrics metrics_;
@@ -171,8 +182,8 @@ class Engine {
   ParallelPool sampling_pool_;
 
   AdmissionDoor door_;
-  // A null pointer only wakes. A push that fails because the queue is full needs no wake.
-  BoundedQueue<std::shared_ptr<Generation>> inbox_;
+  // A push that fails because the queue is full needs no wake.
+  BoundedQueue<Submitted> inbox_;
   std::atomic<bool> draining_{false};
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> steps_{0};
@@ -194,7 +205,8 @@ class Engine {
   WorkMeter work_;
   StepTimes times_;
   int64_t preemptions_seen_ = 0;
-  size_t num_taken_ = 0;           // out of the inbox since the load was published
+  size_t num_accepted_ = 0;        // out of the inbox since the last sweep
+  size_t num_taken_ = 0;           // swept since the load was published
   bool memory_is_short_ = false;   // in this sweep, a generation must wait for memory
   bool memory_was_freed_ = false;  // and one may have given some back
 

@@ -27,8 +27,8 @@ void WorkMeter::ObserveAnswer(int64_t num_tokens) {
   answer_tokens_ = answer_tokens_ == 0 ? tokens : answer_tokens_ + kSmoothing * (tokens - answer_tokens_);
 }
 
-double WorkMeter::InUse(const Pages& pages, SteadyTime now) const {
-  return std::max(busy_.At(now), static_cast<double>(pages.in_use) / static_cast<double>(pages.total));
+double WorkMeter::InUse(const Pages& pages, SteadyTime idle_until) const {
+  return std::max(busy_.At(idle_until), static_cast<double>(pages.in_use) / static_cast<double>(pages.total));
 }
 
 double WorkMeter::QueuedWorkS(int64_t pending_rows, int64_t waiting, const StepTimes& times) const {

@@ -45,8 +45,8 @@ class WorkMeter {
     int64_t in_use = 0;  // promised ones included
     int64_t total = 1;   // >= 1
   };
-  // 0 .. 1. REQUIRES: no step is under way
-  double InUse(const Pages& pages, SteadyTime now) const;
+  // 0 .. 1. `idle_until`: now, or when the step that is under way began.
+  double InUse(const Pages& pages, SteadyTime idle_until) const;
   // `pending_rows`: known and not computed. `waiting`: sequences in no step yet.
   double QueuedWorkS(int64_t pending_rows, int64_t waiting, const StepTimes& times) const;
 

@@ -491,6 +491,67 @@ TEST(EngineTest, BeatsWhileAStepTakesLongAndWhileAPullDoes) {
   rig.Stop();
 }
 
+TEST(EngineTest, TakesInAndBeatsForWhoComesWhileAStepIsUnderWay) {
+  constexpr milliseconds kHeartbeat(20);
+  Rig rig({.heartbeat = kHeartbeat});
+  Call first(Prompt(10, 3)), second(Prompt(12, 2, 5));
+  rig.executor().Hold(true);
+  ASSERT_TRUE(first.Submit(rig).ok());
+  ASSERT_TRUE(rig.executor().AwaitStart(1));
+  ASSERT_TRUE(second.Submit(rig).ok());
+  ASSERT_TRUE(second.sink.WaitFor<HeartbeatEvent>(3));
+  // The load was published between two beats.
+  const EngineLoad load = rig.engine().Load();
+  EXPECT_EQ(load.running, 1);
+  EXPECT_EQ(load.waiting, 1);
+  EXPECT_EQ(load.pending_tokens, 10 + 12);
+  EXPECT_EQ(rig.engine().steps(), 0u);
+  rig.executor().Hold(false);
+  ASSERT_TRUE(first.sink.Wait().ok());
+  ASSERT_TRUE(second.sink.Wait().ok());
+  // Beats say that work is due and how many steps have ended, so that a hung one is found.
+  const std::vector<HeartbeatEvent> beats = second.sink.Of<HeartbeatEvent>();
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(beats[i].engine_steps, 0u);
+    EXPECT_FALSE(beats[i].waiting);
+  }
+  // It has waited since it was submitted, not since the step ended.
+  EXPECT_GE(second.sink.Of<FinishedEvent>().at(0).queue_s,
+            3 * std::chrono::duration<double>(kHeartbeat).count());
+  EXPECT_EQ(second.sink.Tokens(), Answer(Prompt(12, 2, 5)));
+  EXPECT_EQ(first.sink.Tokens(), Answer(Prompt(10, 3)));
+}
+
+TEST(EngineTest, TellsThatItDrainsWhileAStepIsUnderWay) {
+  Rig rig({.heartbeat = milliseconds(20)});
+  Call call(Prompt(10, 3)), late(Prompt(10, 3));
+  rig.executor().Hold(true);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(rig.executor().AwaitStart(1));
+  rig.engine().Drain();
+  ASSERT_TRUE(call.sink.WaitFor<DrainingEvent>(1));
+  EXPECT_EQ(late.Submit(rig).code(), absl::StatusCode::kUnavailable);
+  rig.executor().Hold(false);
+  ASSERT_TRUE(call.sink.Wait().ok());
+  EXPECT_EQ(call.sink.Of<DrainingEvent>().size(), 1u);
+}
+
+TEST(EngineTest, EndsWhoComesAndLeavesWhileAStepIsUnderWay) {
+  Rig rig({.heartbeat = milliseconds(20)});
+  Call first(Prompt(10, 3)), second(Prompt(12, 2, 5));
+  rig.executor().Hold(true);
+  ASSERT_TRUE(first.Submit(rig).ok());
+  ASSERT_TRUE(rig.executor().AwaitStart(1));
+  ASSERT_TRUE(second.Submit(rig).ok());
+  ASSERT_TRUE(second.sink.WaitFor<HeartbeatEvent>(1));
+  rig.engine().Cancel(*second.generation);
+  rig.executor().Hold(false);
+  EXPECT_EQ(second.sink.Wait().code(), absl::StatusCode::kCancelled);
+  EXPECT_THAT(second.sink.Of<StartedEvent>(), IsEmpty());
+  ASSERT_TRUE(first.sink.Wait().ok());
+  EXPECT_TRUE(rig.AwaitMetric("vllm:num_requests_waiting{engine=\"0\",model_name=\"fake\"} 0"));
+}
+
 TEST(EngineTest, EndsAGenerationWhoseCallerReadsTooSlowly) {
   Rig rig;
   Call call(Prompt(10, 50));
