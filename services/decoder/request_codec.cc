@@ -357,8 +357,10 @@ struct EventWriter {
     finished->set_prefill_s(event.prefill_s);
     finished->set_decode_s(event.decode_s);
     finished->set_preemptions(static_cast<uint32_t>(event.preemptions));
-    for (const PromptLogprob& prompt : event.prompt_logprobs) {
-      v1::PromptTokenLogprob* entry = finished->add_prompt_logprobs();
+  }
+  void operator()(const PromptLogprobsEvent& event) const {
+    for (const PromptLogprob& prompt : event.tokens) {
+      v1::PromptTokenLogprob* entry = proto.mutable_prompt_logprobs()->add_tokens();
       entry->set_token_id(static_cast<uint32_t>(prompt.token_id));
       entry->set_logprob(prompt.logprob);
       FillTop(prompt.top, entry->mutable_top());

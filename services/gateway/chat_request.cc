@@ -212,10 +212,12 @@ class Parser {
     PRISM_RETURN_IF_ERROR(ReadMessages(fields));
     PRISM_RETURN_IF_ERROR(ReadTools(fields));
     PRISM_RETURN_IF_ERROR(ReadSampling(fields));
+    PRISM_RETURN_IF_ERROR(ReadBans(fields));
     PRISM_RETURN_IF_ERROR(ReadLengths(fields));
     PRISM_RETURN_IF_ERROR(ReadStops(fields));
     PRISM_RETURN_IF_ERROR(ReadLogprobs(fields));
     PRISM_RETURN_IF_ERROR(ReadStreaming(fields));
+    PRISM_RETURN_IF_ERROR(ReadPromptLogprobs(fields));
     PRISM_RETURN_IF_ERROR(ReadProcessor(fields));
     PRISM_RETURN_IF_ERROR(ReadForm(fields));
     PRISM_RETURN_IF_ERROR(ReadNames(fields));
@@ -624,6 +626,38 @@ class Parser {
     return absl::OkStatus();
   }
 
+  // What may not come in the answer, as vLLM's clients say it: texts; and the only ids that may.
+  absl::Status ReadBans(Fields& fields) {
+    if (const auto words = fields.Take("bad_words"); words.has_value()) {
+      PRISM_ASSIGN_OR_RETURN(const dom::array array, ReadArray("bad_words", *words, kBadWordsMax));
+      size_t i = 0;
+      for (const element word : array) {
+        const std::string path = absl::StrCat("bad_words.", i++);
+        PRISM_ASSIGN_OR_RETURN(const std::string_view text, ReadString(path, word));
+        if (text.empty()) return FieldViolation(path, "is empty");
+        if (text.size() > kBadWordBytesMax) {
+          return FieldViolation(path,
+                                absl::StrCat("has ", text.size(), " bytes, at most ", kBadWordBytesMax));
+        }
+        out_.request.add_bad_words(std::string(text));
+      }
+    }
+    const auto allowed = fields.Take("allowed_token_ids");
+    if (!allowed.has_value()) return absl::OkStatus();
+    PRISM_ASSIGN_OR_RETURN(const dom::array ids,
+                           ReadArray("allowed_token_ids", *allowed, kAllowedTokenIdsMax));
+    if (ids.size() == 0) {
+      return FieldViolation("allowed_token_ids", "is empty, want at least one id, or leave it out");
+    }
+    size_t i = 0;
+    for (const element id : ids) {
+      PRISM_ASSIGN_OR_RETURN(const int64_t token_id, ReadInteger(absl::StrCat("allowed_token_ids.", i++), id,
+                                                                 0, std::numeric_limits<int32_t>::max()));
+      sampling().add_allowed_token_ids(static_cast<uint32_t>(token_id));
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status ReadLengths(Fields& fields) {
     constexpr int64_t kTokensMax = std::numeric_limits<int32_t>::max();
     v1::SamplingParameters& s = sampling();
@@ -691,6 +725,17 @@ class Parser {
     if (out_.logprobs) sampling().set_top_logprobs(static_cast<uint32_t>(top));
     PRISM_ASSIGN_OR_RETURN(out_.return_token_ids, Flag(fields, "return_token_ids", false));
     out_.request.set_return_token_ids(out_.return_token_ids);
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadPromptLogprobs(Fields& fields) {
+    PRISM_RETURN_IF_ERROR(Integer(fields, "prompt_logprobs", 0, kTopLogprobsMax, [&](int64_t v) {
+      sampling().set_prompt_logprobs(static_cast<uint32_t>(v));
+    }));
+    out_.prompt_logprobs = sampling().has_prompt_logprobs();
+    if (out_.prompt_logprobs && out_.stream) {
+      return FieldViolation("prompt_logprobs", "are not told in a stream, want stream to be false");
+    }
     return absl::OkStatus();
   }
 
@@ -930,10 +975,9 @@ class Parser {
   // Fields that would change the answer and that we do not do: null, false and empty are harmless.
   absl::Status RefuseUnsupported(Fields& fields) {
     for (const char* name :
-         {"allowed_token_ids", "audio", "bad_words", "chat_template", "continue_final_message", "documents",
-          "echo", "function_call", "functions", "length_penalty", "logits_processors", "prediction",
-          "prompt_logprobs", "thinking_token_budget", "truncate_prompt_tokens", "use_beam_search",
-          "web_search_options"}) {
+         {"audio", "chat_template", "continue_final_message", "documents", "echo", "function_call",
+          "functions", "length_penalty", "logits_processors", "prediction", "thinking_token_budget",
+          "truncate_prompt_tokens", "use_beam_search", "web_search_options"}) {
       const auto value = fields.Take(name);
       if (!value.has_value()) continue;
       bool flag = true;

@@ -28,7 +28,10 @@ inline constexpr size_t kStopStringBytesMax = 64;
 inline constexpr size_t kStopTokenIdsMax = 64;
 inline constexpr size_t kLogitBiasMax = 1024;
 inline constexpr int64_t kChoicesMax = 4;
-inline constexpr int64_t kTopLogprobsMax = 20;
+inline constexpr size_t kBadWordsMax = 64;
+inline constexpr size_t kBadWordBytesMax = 256;
+inline constexpr size_t kAllowedTokenIdsMax = 4096;
+inline constexpr int64_t kTopLogprobsMax = 20;  // of prompt_logprobs, too
 inline constexpr int64_t kIgnoreEosTokensMax = 4096;
 inline constexpr double kClipFpsMax = 1000;
 inline constexpr size_t kNameBytesMax = 256;  // model, user, cache_salt, a tool's name or id
@@ -45,6 +48,7 @@ struct ChatCompletion {
   bool stream = false;
   bool include_usage = false;  // stream_options.include_usage
   bool logprobs = false;
+  bool prompt_logprobs = false;
   bool return_token_ids = false;
   std::string form_field;      // the path of the field that request.grammar came of; empty without
   int num_pictures = 0;        // and clips

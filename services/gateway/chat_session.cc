@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/base/hash.h"
 #include "common/base/ids.h"
 #include "common/base/log.h"
@@ -36,6 +37,7 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
             .count();
     head_.logprobs = completion_.logprobs;
     head_.token_ids = completion_.return_token_ids;
+    head_.prompt_logprobs = completion_.prompt_logprobs;
     head_.model = completion_.request.model();
     for (uint32_t i = 0; i < num_choices_; ++i) whole_.add_choices();
     metrics_->chats_running.Add(1);
@@ -241,7 +243,7 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
   void OnDone(const absl::Status& status) {
     call_ = nullptr;
     if (exchange_->over()) return;
-    if (!status.ok()) return Fail(WithFormField(status));
+    if (!status.ok()) return Fail(WithClientsField(status));
     if (!finished_) return Fail(absl::InternalError("the router's stream ended without Finished"));
     if (!stream_begun_ && resumption_.has_value() && resumption_->from > number_ + 1) {
       return Fail(absl::OutOfRangeError(
@@ -258,12 +260,18 @@ class ChatSession final : public std::enable_shared_from_this<ChatSession> {
     Answered(200);
   }
 
-  // What the router says of the answer's form is told of the field that had it.
-  absl::Status WithFormField(const absl::Status& status) const {
-    if (!absl::IsInvalidArgument(status)) return status;
+  // What the router says of a field of its own is told of the client's field that it came of.
+  absl::Status WithClientsField(const absl::Status& status) const {
+    if (!absl::IsInvalidArgument(status) || !ReasonOf(status).empty()) return status;
     const std::vector<InvalidField> fields = InvalidFieldsOf(status);
-    if (fields.empty() || fields.front().path != "grammar") return status;
-    return FieldViolation(completion_.form_field, fields.front().description);
+    if (fields.empty()) return status;
+    absl::string_view path = fields.front().path;
+    if (path == "grammar") {
+      path = completion_.form_field;
+    } else if (!absl::ConsumePrefix(&path, "sampling.")) {
+      return status;
+    }
+    return FieldViolation(path, fields.front().description);
   }
 
   void Fail(const absl::Status& status) {

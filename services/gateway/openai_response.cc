@@ -43,6 +43,22 @@ Json LogprobsJson(const AnswerHead& head, const Tokens& tokens) {
   return Json{{"content", std::move(content)}};
 }
 
+Json PromptLogprobsJson(const google::protobuf::RepeatedPtrField<v1::TokenText>& tokens) {
+  const auto entry = [](const v1::TokenText& token, const Json& rank) {
+    return Json{{"logprob", FiniteLogprob(token.logprob())}, {"rank", rank}, {"decoded_token", token.text()}};
+  };
+  Json list = Json::array({nullptr});
+  for (const v1::TokenText& token : tokens) {
+    Json by_id = Json::object();
+    by_id[absl::StrCat(token.token_id())] = entry(token, nullptr);
+    for (int i = 0; i < token.top_size(); ++i) {
+      by_id[absl::StrCat(token.top(i).token_id())] = entry(token.top(i), i + 1);
+    }
+    list.push_back(std::move(by_id));
+  }
+  return list;
+}
+
 template <typename Ids>
 Json IdsJson(const Ids& ids) {
   Json array = Json::array();
@@ -185,6 +201,8 @@ std::string CompletionBody(const AnswerHead& head, const v1::ChatResponse& respo
             {"choices", std::move(choices)},
             {"usage", UsageJson(response.finished().usage())},
             {"prism", PrismJson(response.finished())}};
+  if (head.prompt_logprobs)
+    body["prompt_logprobs"] = PromptLogprobsJson(response.finished().prompt_logprobs());
   if (head.token_ids) body["prompt_token_ids"] = IdsJson(response.started().prompt_token_ids());
   return Dump(body);
 }

@@ -17,8 +17,9 @@ struct AnswerHead {
   std::string id;  // "chatcmpl-..."
   int64_t created_unix_s = 0;
   std::string model;
-  bool logprobs = false;   // the request asked for them
-  bool token_ids = false;  // the request said return_token_ids
+  bool logprobs = false;         // the request asked for them
+  bool token_ids = false;        // the request said return_token_ids
+  bool prompt_logprobs = false;  // the request asked for them; in a whole answer alone
 };
 
 // chat.completion.chunk bodies, in the order in which they are sent.
@@ -34,7 +35,10 @@ std::string FinishChunk(const AnswerHead& head, const v1::ChatEvent::ChoiceFinis
 // No choices; the usage, and in "prism" the receipts of the pictures and where the answer is from.
 std::string UsageChunk(const AnswerHead& head, const v1::ChatEvent::Finished& finished);
 
-// The whole chat.completion, with "prism" as in UsageChunk().
+// The whole chat.completion, with "prism" as in UsageChunk(). "prompt_logprobs" has an entry for each token
+// of the prompt: null for the first, then {ID: {"logprob", "rank", "decoded_token"}} of the token itself and
+// of its alternatives, the greatest first. The rank counts from 1; of a token that is no alternative it is
+// null.
 std::string CompletionBody(const AnswerHead& head, const v1::ChatResponse& response);
 
 // "data: JSON\n\n", with the number of an event of a resumable chat before it as "id: NUMBER\n".

@@ -384,6 +384,8 @@ absl::Status ChatSession::HandleEvent(const v1::GenerateEvent& event) {
   switch (event.event_case()) {
     case v1::GenerateEvent::kStarted:
       return OnStarted(event.started());
+    case v1::GenerateEvent::kPromptLogprobs:
+      return OnPromptLogprobs(event.prompt_logprobs());
     case v1::GenerateEvent::kToken:
       return OnToken(event.token());
     case v1::GenerateEvent::kChoiceFinished:
@@ -449,6 +451,25 @@ absl::Status ChatSession::OnStarted(const v1::GenerateEvent::Started& started) {
   return Emit(std::move(event));
 }
 
+absl::Status ChatSession::OnPromptLogprobs(const v1::GenerateEvent::PromptLogprobs& told) {
+  // Those of another attempt are the same.
+  if (!sampling_.has_prompt_logprobs() || !prompt_logprobs_.empty()) return absl::OkStatus();
+  if (told.tokens_size() + 1 != static_cast<int>(prompt_.token_ids.size())) {
+    return absl::InternalError(absl::StrCat(source_, " told log-probabilities of ", told.tokens_size(),
+                                            " prompt tokens, want ", prompt_.token_ids.size() - 1));
+  }
+  if (!cache_key_.empty()) {
+    v1::GenerateEvent record;
+    *record.mutable_prompt_logprobs() = told;
+    Record(std::move(record));
+  }
+  for (const v1::PromptTokenLogprob& token : told.tokens()) {
+    v1::TokenText& text = prompt_logprobs_.emplace_back(TextOf(token.token_id(), token.logprob()));
+    for (const v1::TokenLogprob& top : token.top()) *text.add_top() = TextOf(top.token_id(), top.logprob());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ChatSession::OnToken(const v1::GenerateEvent::Token& token) {
   if (!started_) return absl::InternalError("the decoder sent a token before Started");
   PRISM_ASSIGN_OR_RETURN(const GenerationJournal::Take take,
@@ -492,6 +513,15 @@ absl::Status ChatSession::OnChoiceFinished(const v1::GenerateEvent::ChoiceFinish
   return EndChoice(finished.choice(), stopped ? "stop" : "length");
 }
 
+v1::TokenText ChatSession::TextOf(uint32_t id, double logprob) const {
+  v1::TokenText text;
+  const absl::string_view bytes = parts_->tokenizer->TokenBytes(static_cast<int32_t>(id));
+  text.set_token_id(id);
+  text.set_text(bytes.data(), bytes.size());
+  text.set_logprob(logprob);
+  return text;
+}
+
 absl::Status ChatSession::EmitDelta(uint32_t index, ChoiceText::Output output,
                                     const v1::GenerateEvent::Token* token) {
   const bool with_ids = token != nullptr && job_->request().return_token_ids();
@@ -501,15 +531,9 @@ absl::Status ChatSession::EmitDelta(uint32_t index, ChoiceText::Output output,
   delta->set_choice(index);
   if (with_ids) delta->add_token_ids(token->token_id());
   if (with_logprobs) {
-    const auto fill = [this](v1::TokenText* text, uint32_t id, double logprob) {
-      const absl::string_view bytes = parts_->tokenizer->TokenBytes(static_cast<int32_t>(id));
-      text->set_token_id(id);
-      text->set_text(bytes.data(), bytes.size());
-      text->set_logprob(logprob);
-    };
     v1::TokenText* text = delta->add_logprobs();
-    fill(text, token->token_id(), token->logprob());
-    for (const v1::TokenLogprob& top : token->top()) fill(text->add_top(), top.token_id(), top.logprob());
+    *text = TextOf(token->token_id(), token->logprob());
+    for (const v1::TokenLogprob& top : token->top()) *text->add_top() = TextOf(top.token_id(), top.logprob());
   }
   bool pending = with_ids || with_logprobs;
   if (!output.reasoning.empty()) {
@@ -695,6 +719,7 @@ void ChatSession::Complete() {
     }
     lead_->Finish(std::move(result));
   }
+  for (v1::TokenText& token : prompt_logprobs_) *finished->add_prompt_logprobs() = std::move(token);
   *finished->mutable_times() = Times();
   ObserveTimes(finished->times());
   metrics.prompt_tokens.Increment(static_cast<double>(prompt_.token_ids.size()));

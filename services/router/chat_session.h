@@ -100,8 +100,10 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   absl::Status HandleEvent(const v1::GenerateEvent& event);
   absl::Status CheckReceipts(const v1::GenerateEvent::Started& started) const;
   absl::Status OnStarted(const v1::GenerateEvent::Started& started);
+  absl::Status OnPromptLogprobs(const v1::GenerateEvent::PromptLogprobs& told);
   absl::Status OnToken(const v1::GenerateEvent::Token& token);
   absl::Status OnChoiceFinished(const v1::GenerateEvent::ChoiceFinished& finished);
+  v1::TokenText TextOf(uint32_t id, double logprob) const;
   absl::Status EmitDelta(uint32_t index, ChoiceText::Output output, const v1::GenerateEvent::Token* token);
   absl::Status EndChoice(uint32_t index, const std::string& reason);
   absl::Status Emit(v1::ChatEvent event);
@@ -159,6 +161,7 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   uint32_t cached_tokens_ = 0;
   std::vector<v1::ImageReceipt> receipts_;
   v1::GenerateEvent::Finished decoder_times_;
+  std::vector<v1::TokenText> prompt_logprobs_;  // of the prompt's ids after the first, once told
   std::optional<SteadyTime> first_token_;
 
   Mutex mutex_;

@@ -26,6 +26,32 @@ absl::Status CheckCount(absl::string_view path, int64_t count, int64_t max, absl
   return FieldViolation(path, absl::StrCat("has ", count, " ", what, ", at most ", max));
 }
 
+template <typename Ids>
+absl::Status CheckIds(absl::string_view path, const Ids& ids, int64_t vocab_size) {
+  for (const uint32_t id : ids) {
+    if (id >= vocab_size) {
+      return FieldViolation(path, absl::StrCat("names id ", id, ", the vocabulary has ", vocab_size));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Ids that may not come, or alone may.
+absl::Status CheckBans(const v1::SamplingParameters& sampling, int64_t vocab_size) {
+  PRISM_RETURN_IF_ERROR(
+      CheckCount("sampling.bad_words", sampling.bad_words_size(), kBadSequencesMax, "words"));
+  for (int i = 0; i < sampling.bad_words_size(); ++i) {
+    const std::string path = absl::StrCat("sampling.bad_words.", i, ".token_ids");
+    const auto& ids = sampling.bad_words(i).token_ids();
+    if (ids.empty()) return FieldViolation(path, "is empty");
+    PRISM_RETURN_IF_ERROR(CheckCount(path, ids.size(), kBadSequenceIdsMax, "ids"));
+    PRISM_RETURN_IF_ERROR(CheckIds(path, ids, vocab_size));
+  }
+  PRISM_RETURN_IF_ERROR(
+      CheckCount("sampling.allowed_token_ids", sampling.allowed_token_ids_size(), kAllowedIdsMax, "ids"));
+  return CheckIds("sampling.allowed_token_ids", sampling.allowed_token_ids(), vocab_size);
+}
+
 absl::Status CheckSampling(const v1::SamplingParameters& sampling, int64_t vocab_size) {
   if (sampling.has_temperature()) {
     PRISM_RETURN_IF_ERROR(CheckRange("sampling.temperature", sampling.temperature(), {0, 2}));
@@ -70,12 +96,8 @@ absl::Status CheckSampling(const v1::SamplingParameters& sampling, int64_t vocab
   }
   PRISM_RETURN_IF_ERROR(
       CheckCount("sampling.stop_token_ids", sampling.stop_token_ids_size(), kStopTokensMax, "ids"));
-  for (const uint32_t id : sampling.stop_token_ids()) {
-    if (id >= vocab_size) {
-      return FieldViolation("sampling.stop_token_ids",
-                            absl::StrCat("names id ", id, ", the vocabulary has ", vocab_size));
-    }
-  }
+  PRISM_RETURN_IF_ERROR(CheckIds("sampling.stop_token_ids", sampling.stop_token_ids(), vocab_size));
+  PRISM_RETURN_IF_ERROR(CheckBans(sampling, vocab_size));
   if (sampling.ignore_eos() && (!sampling.has_max_tokens() || sampling.max_tokens() > kIgnoreEosTokensMax)) {
     return FieldViolation("sampling.ignore_eos",
                           absl::StrCat("needs max_tokens of at most ", kIgnoreEosTokensMax));
@@ -85,6 +107,10 @@ absl::Status CheckSampling(const v1::SamplingParameters& sampling, int64_t vocab
   if (sampling.has_top_logprobs() && sampling.top_logprobs() > kTopLogprobsMax) {
     return FieldViolation("sampling.top_logprobs",
                           absl::StrCat("is ", sampling.top_logprobs(), ", want 0 to ", kTopLogprobsMax));
+  }
+  if (sampling.has_prompt_logprobs() && sampling.prompt_logprobs() > kTopLogprobsMax) {
+    return FieldViolation("sampling.prompt_logprobs",
+                          absl::StrCat("is ", sampling.prompt_logprobs(), ", want 0 to ", kTopLogprobsMax));
   }
   return absl::OkStatus();
 }
@@ -243,6 +269,13 @@ absl::StatusOr<v1::SamplingParameters> CompleteSampling(const v1::SamplingParame
                      asked.max_tokens(), ", together ", bounds.prompt_tokens + asked.max_tokens(),
                      ", but the context has ", bounds.length_max),
         kReasonContextLength, numbers);
+  }
+  const int64_t prompt_entries = bounds.prompt_tokens * (1 + int64_t{asked.prompt_logprobs()});
+  if (asked.has_prompt_logprobs() && prompt_entries > kPromptLogprobsMax) {
+    return FieldViolation(
+        "sampling.prompt_logprobs",
+        absl::StrCat("of ", bounds.prompt_tokens, " tokens with ", asked.prompt_logprobs(),
+                     " alternatives are ", prompt_entries, " entries, at most ", kPromptLogprobsMax));
   }
   v1::SamplingParameters sampling = asked;
   if (!asked.has_temperature()) sampling.set_temperature(defaults.do_sample ? defaults.temperature : 0);

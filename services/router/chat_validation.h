@@ -31,7 +31,8 @@ struct SamplingBounds {
 
 // The sampling parameters with every default filled in: the checkpoint's where the request is
 // silent, its greedy flag as temperature 0, all of the remaining context as max_tokens.
-// InvalidArgument with reason CONTEXT_LENGTH and the numbers when prompt and max_tokens do not fit.
+// InvalidArgument with reason CONTEXT_LENGTH and the numbers when prompt and max_tokens do not fit; naming
+// sampling.prompt_logprobs when the prompt is too long for them.
 absl::StatusOr<v1::SamplingParameters> CompleteSampling(const v1::SamplingParameters& asked,
                                                         const GenerationDefaults& defaults,
                                                         const SamplingBounds& bounds);

@@ -10,6 +10,7 @@
 #include "common/base/status.h"
 #include "common/wire/status_codec.h"
 #include "services/router/answer_form.h"
+#include "services/router/bad_words.h"
 #include "services/router/chat_validation.h"
 
 namespace prism {
@@ -95,6 +96,7 @@ void PromptJob::Prepare() {
 
 absl::Status PromptJob::PrepareText() {
   PRISM_RETURN_IF_ERROR(ValidateChat(request_, *parts_->options, parts_->model->text.vocab_size));
+  PRISM_RETURN_IF_ERROR(ResolveBadWords(*parts_->tokenizer, &request_));
   PRISM_ASSIGN_OR_RETURN(answer_form_,
                          AnswerFormOf(request_, *parts_->format, *parts_->tokenizer, parts_->grammars));
   const std::vector<std::string> tools(request_.tools_json().begin(), request_.tools_json().end());

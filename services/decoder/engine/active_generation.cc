@@ -149,6 +149,13 @@ void ActiveGeneration::EmitDraining(SteadyTime now) {
   Emit(DrainingEvent{}, now);
 }
 
+void ActiveGeneration::SetPromptLogprob(int64_t index, PromptLogprob logprob, SteadyTime now) {
+  if (prompt_logprobs_.empty()) return;
+  prompt_logprobs_[static_cast<size_t>(index - 1)] = std::move(logprob);
+  if (index < static_cast<int64_t>(prompt_logprobs_.size())) return;
+  Emit(PromptLogprobsEvent{.tokens = std::exchange(prompt_logprobs_, {})}, now);
+}
+
 void ActiveGeneration::End(const absl::Status& status, SteadyTime now) {
   ObserveEnd(status, now);
   if (status.ok() && request().score) Emit(ScoredEvent{.logprobs = std::move(scores_)}, now);
@@ -163,8 +170,7 @@ void ActiveGeneration::End(const absl::Status& status, SteadyTime now) {
                        .pull_s = SecondsBetween(submitted_, pulled),
                        .prefill_s = SecondsBetween(prefill, std::max(prefill, first_token)),
                        .decode_s = SecondsBetween(first_token, last_token_.value_or(first_token)),
-                       .preemptions = preemptions_,
-                       .prompt_logprobs = std::move(prompt_logprobs_)},
+                       .preemptions = preemptions_},
          now);
   }
   embeddings_.LetGo();  // whoever is told the end finds the memory free

@@ -78,10 +78,9 @@ class ActiveGeneration {
 
   // Log-probability of prompt id `index` of a score. REQUIRES: 1 <= index < prompt length
   void SetScore(int64_t index, double logprob) { scores_[static_cast<size_t>(index - 1)] = logprob; }
-  // The same where the log-probabilities of the prompt are wanted besides an answer.
-  void SetPromptLogprob(int64_t index, PromptLogprob logprob) {
-    prompt_logprobs_[static_cast<size_t>(index - 1)] = std::move(logprob);
-  }
+  // The same where the log-probabilities of the prompt are wanted besides an answer. The last one has all of
+  // them told; those that come again, of a sequence that is computed again, are dropped.
+  void SetPromptLogprob(int64_t index, PromptLogprob logprob, SteadyTime now);
 
   void AddPreemptions(int64_t count) { preemptions_ += count; }
 
@@ -101,7 +100,7 @@ class ActiveGeneration {
   std::vector<Choice> choices_;
   std::vector<std::pair<uint32_t, FinishReason>> complete_;
   std::vector<double> scores_;
-  std::vector<PromptLogprob> prompt_logprobs_;
+  std::vector<PromptLogprob> prompt_logprobs_;  // empty once told
   bool scheduled_ = false;
   bool started_ = false;
   bool awaits_embeddings_ = false;

@@ -628,7 +628,7 @@ void Engine::Apply(LogitRow& row, SteadyTime now) {
   }
   if (IsPromptRow(request, row.token_index)) {
     generation.SetPromptLogprob(row.token_index + 1,
-                                {row.result.token_id, row.result.logprob, std::move(row.result.top)});
+                                {row.result.token_id, row.result.logprob, std::move(row.result.top)}, now);
     return;
   }
   ActiveGeneration::Choice& choice = generation.choices()[row.choice];

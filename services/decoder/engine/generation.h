@@ -67,7 +67,11 @@ struct FinishedEvent {
   double prefill_s = 0;  // from the first plan to the first token
   double decode_s = 0;   // from there to the last
   int64_t preemptions = 0;
-  std::vector<PromptLogprob> prompt_logprobs;  // of ids 1 .. n-1, or none
+};
+
+// Comes before the first token.
+struct PromptLogprobsEvent {
+  std::vector<PromptLogprob> tokens;  // of ids 1 .. n-1
 };
 
 struct HeartbeatEvent {
@@ -84,7 +88,7 @@ struct ScoredEvent {
 };
 
 using GenerationEvent = std::variant<StartedEvent, TokenEvent, ChoiceFinishedEvent, FinishedEvent,
-                                     HeartbeatEvent, DrainingEvent, ScoredEvent>;
+                                     HeartbeatEvent, DrainingEvent, ScoredEvent, PromptLogprobsEvent>;
 
 // Where the engine tells what happens.
 //

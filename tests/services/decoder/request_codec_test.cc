@@ -358,11 +358,11 @@ TEST(ToProtoTest, WritesEveryEvent) {
   EXPECT_EQ(event.finished().decode_s(), 4);
   EXPECT_EQ(event.finished().preemptions(), 5u);
 
-  event = ToProto(FinishedEvent{.prompt_logprobs = {{.token_id = 5, .logprob = -2, .top = {{6, -1}}}}});
-  ASSERT_EQ(event.finished().prompt_logprobs_size(), 1);
-  EXPECT_EQ(event.finished().prompt_logprobs(0).token_id(), 5u);
-  EXPECT_EQ(event.finished().prompt_logprobs(0).logprob(), -2);
-  EXPECT_EQ(event.finished().prompt_logprobs(0).top(0).token_id(), 6u);
+  event = ToProto(PromptLogprobsEvent{.tokens = {{.token_id = 5, .logprob = -2, .top = {{6, -1}}}}});
+  ASSERT_EQ(event.prompt_logprobs().tokens_size(), 1);
+  EXPECT_EQ(event.prompt_logprobs().tokens(0).token_id(), 5u);
+  EXPECT_EQ(event.prompt_logprobs().tokens(0).logprob(), -2);
+  EXPECT_EQ(event.prompt_logprobs().tokens(0).top(0).token_id(), 6u);
 
   EXPECT_EQ(ToProto(HeartbeatEvent{.engine_steps = 12}).heartbeat().engine_steps(), 12u);
   EXPECT_TRUE(ToProto(HeartbeatEvent{.waiting = true}).heartbeat().waiting());

@@ -44,7 +44,7 @@ TEST(ChatRequestTest, ReadsEveryFieldItKnows) {
       R"("logprobs":true,"top_logprobs":5,"return_token_ids":true,"stream":true,)"
       R"("stream_options":{"include_usage":true},"user":"u","cache_salt":"s","include_stop_str_in_output":true,)"
       R"("mm_processor_kwargs":{"min_pixels":1024,"max_pixels":65536},"response_format":{"type":"text"},)"
-      R"("something_new":{"a":[1]},"another":null)"));
+      R"("bad_words":["sky"," a b"],"allowed_token_ids":[5,9],"something_new":{"a":[1]},"another":null)"));
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   const v1::ChatRequest& request = parsed->request;
   const v1::SamplingParameters& sampling = request.sampling();
@@ -64,6 +64,9 @@ TEST(ChatRequestTest, ReadsEveryFieldItKnows) {
   EXPECT_EQ(sampling.min_tokens(), 3u);
   EXPECT_THAT(request.stop(), ElementsAre("a", "b"));
   EXPECT_THAT(sampling.stop_token_ids(), ElementsAre(1u, 2u));
+  EXPECT_THAT(request.bad_words(), ElementsAre("sky", " a b"));
+  EXPECT_THAT(sampling.allowed_token_ids(), ElementsAre(5u, 9u));
+  EXPECT_FALSE(sampling.has_prompt_logprobs());
   EXPECT_TRUE(sampling.ignore_eos());
   EXPECT_TRUE(parsed->logprobs);
   EXPECT_EQ(sampling.top_logprobs(), 5u);
@@ -88,6 +91,16 @@ TEST(ChatRequestTest, ReadsWhatItMayBeKeptFor) {
   EXPECT_TRUE(kept->request.resumable());
   EXPECT_TRUE(kept->request.no_result_cache());
   EXPECT_EQ(kept->num_unknown_fields, 0);
+}
+
+TEST(ChatRequestTest, PromptLogprobsMayHaveNoAlternatives) {
+  for (const uint32_t alternatives : {0u, 20u}) {
+    const auto parsed = Parse(With(absl::StrCat(",\"prompt_logprobs\":", alternatives)));
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_TRUE(parsed->prompt_logprobs);
+    EXPECT_TRUE(parsed->request.sampling().has_prompt_logprobs());
+    EXPECT_EQ(parsed->request.sampling().prompt_logprobs(), alternatives);
+  }
 }
 
 TEST(ChatRequestTest, LeavesWhatIsAbsentOrNullToTheModel) {
@@ -260,7 +273,8 @@ INSTANTIATE_TEST_SUITE_P(
                     TypedField{"presence_penalty", "if"}, TypedField{"frequency_penalty", "if"},
                     TypedField{"repetition_penalty", "if"}, TypedField{"logit_bias", ""},
                     TypedField{"stream", "b"}, TypedField{"stream_options", ""},
-                    TypedField{"return_token_ids", "b"}, TypedField{"user", "s"},
+                    TypedField{"return_token_ids", "b"}, TypedField{"user", "s"}, TypedField{"bad_words", ""},
+                    TypedField{"allowed_token_ids", ""}, TypedField{"prompt_logprobs", "i"},
                     TypedField{"cache_salt", "s"}, TypedField{"tools", ""}, TypedField{"tool_choice", ""},
                     TypedField{"parallel_tool_calls", "b"}, TypedField{"mm_processor_kwargs", ""},
                     TypedField{"chat_template_kwargs", ""}, TypedField{"response_format", ""},
@@ -393,6 +407,23 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{"TopLogprobsAlone", With(R"(,"top_logprobs":2)"), "top_logprobs", "needs logprobs"},
         BadBody{"ManyTopLogprobs", With(R"(,"logprobs":true,"top_logprobs":21)"), "top_logprobs", "0 .. 20"},
         BadBody{"ResumableAlone", With(R"(,"resumable":true)"), "resumable", "needs stream to be true"},
+        BadBody{"BadWord", With(R"(,"bad_words":["a",1])"), "bad_words.1", "is 1, want a string"},
+        BadBody{"EmptyBadWord", With(R"(,"bad_words":["a",""])"), "bad_words.1", "is empty"},
+        BadBody{"LongBadWord", With(absl::StrCat(R"(,"bad_words":[")", std::string(257, 'x'), "\"]")),
+                "bad_words.0", "has 257 bytes, at most 256"},
+        BadBody{"ManyBadWords", With(R"(,"bad_words":["a")" + Repeat(R"(,"a")", 64) + "]"), "bad_words",
+                "has 65 elements, at most 64"},
+        BadBody{"NothingAllowed", With(R"(,"allowed_token_ids":[])"), "allowed_token_ids", "is empty"},
+        BadBody{"NegativeAllowed", With(R"(,"allowed_token_ids":[3,-1])"), "allowed_token_ids.1",
+                "is -1, want an integer in 0 .. 2147483647"},
+        BadBody{"ManyAllowed", With(",\"allowed_token_ids\":[1" + Repeat(",1", 4096) + "]"),
+                "allowed_token_ids", "has 4097 elements, at most 4096"},
+        BadBody{"ManyPromptLogprobs", With(R"(,"prompt_logprobs":21)"), "prompt_logprobs",
+                "is 21, want an integer in 0 .. 20"},
+        BadBody{"AllPromptLogprobs", With(R"(,"prompt_logprobs":-1)"), "prompt_logprobs",
+                "is -1, want an integer in 0 .. 20"},
+        BadBody{"PromptLogprobsInAStream", With(R"(,"prompt_logprobs":0,"stream":true)"), "prompt_logprobs",
+                "are not told in a stream"},
         BadBody{"StreamOptionsAlone", With(R"(,"stream_options":{"include_usage":true})"), "stream_options",
                 "needs stream"},
         BadBody{"Format", With(R"(,"response_format":{"type":"xml"})"), "response_format.type",

@@ -65,6 +65,9 @@ class FakeRouter final : public v1::Router::Service {
     if (says == "wrong model") return ToGrpc(absl::NotFoundError("the model \"x\" is not served here"));
     if (says == "bad field")
       return ToGrpc(FieldViolation("messages.0.content.1", "picture is 60 MP, at most 50"));
+    if (says == "bad id") {
+      return ToGrpc(FieldViolation("sampling.allowed_token_ids", "names id 5000, the vocabulary has 1024"));
+    }
     if (says == "full") {
       return ToGrpc(RetryAfter(
           ErrorWithReason(absl::StatusCode::kResourceExhausted, "too many chats wait", kReasonQueueFull),
@@ -131,6 +134,12 @@ class FakeRouter final : public v1::Router::Service {
     v1::ChatUsage& usage = *event.mutable_finished()->mutable_usage();
     usage.set_prompt_tokens(4);
     usage.set_completion_tokens(2);
+    if (request->sampling().has_prompt_logprobs()) {
+      v1::TokenText& token = *event.mutable_finished()->add_prompt_logprobs();
+      token.set_token_id(42);
+      token.set_text("hi");
+      token.set_logprob(-2);
+    }
     say(event);
     return grpc::Status::OK;
   }
@@ -273,6 +282,15 @@ TEST_F(GatewayTest, AnswersAChatAsAWhole) {
   EXPECT_EQ(body["choices"][0]["token_ids"].dump(), "[100,100]");
   EXPECT_EQ(body["prompt_token_ids"].dump(), "[42]");
   EXPECT_EQ(body["usage"]["total_tokens"], 6);
+}
+
+TEST_F(GatewayTest, TellsThePromptsLogprobsWhenAskedFor) {
+  Start();
+  const Json body = Json::parse(Chat(Body("hi", R"(,"prompt_logprobs":0,"bad_words":["sky"])")).body);
+  EXPECT_EQ(body["prompt_logprobs"].dump(),
+            R"([null,{"42":{"logprob":-2.0,"rank":null,"decoded_token":"hi"}}])");
+  EXPECT_THAT(router_.last_request().bad_words(), ElementsAre("sky"));
+  EXPECT_FALSE(Json::parse(Chat(Body("hi")).body).contains("prompt_logprobs"));
 }
 
 TEST_F(GatewayTest, StreamsAChatInTheOrderClientsExpect) {
@@ -433,6 +451,7 @@ TEST_F(GatewayTest, FailureBeforeTheFirstTokenIsAnHttpStatus) {
   Start();
   const Failure failures[] = {{"wrong model", 404, "is not served here", nullptr},
                               {"bad field", 400, "60 MP, at most 50", "messages.0.content.1"},
+                              {"bad id", 400, "allowed_token_ids: names id 5000", "allowed_token_ids"},
                               {"full", 429, "too many chats wait", nullptr},
                               {"broken", 500, "internal error", nullptr}};
   for (const Failure& failure : failures) {

@@ -162,6 +162,30 @@ TEST(CompletionTest, HasEveryChoiceAndTheUsage) {
   EXPECT_FALSE(Json::parse(CompletionBody(Head(), response)).contains("prompt_token_ids"));
 }
 
+TEST(CompletionTest, TellsThePromptsLogprobsByIdAsVllmDoes) {
+  v1::ChatResponse response;
+  response.add_choices();
+  v1::TokenText among = Token("hi", -1);
+  among.set_token_id(7);
+  v1::TokenText first = Token("ho", -0.5);
+  first.set_token_id(9);
+  *among.add_top() = first;
+  *among.add_top() = among;
+  v1::TokenText beyond = Token("\xe6\xbc", -std::numeric_limits<double>::infinity());
+  beyond.set_token_id(4);
+  *beyond.add_top() = first;
+  *response.mutable_finished()->add_prompt_logprobs() = among;
+  *response.mutable_finished()->add_prompt_logprobs() = beyond;
+  AnswerHead head = Head();
+  EXPECT_FALSE(Json::parse(CompletionBody(head, response)).contains("prompt_logprobs"));
+  head.prompt_logprobs = true;
+  EXPECT_EQ(Json::parse(CompletionBody(head, response))["prompt_logprobs"].dump(),
+            R"([null,{"7":{"logprob":-1.0,"rank":2,"decoded_token":"hi"},)"
+            R"("9":{"logprob":-0.5,"rank":1,"decoded_token":"ho"}},)"
+            "{\"4\":{\"logprob\":-9999.0,\"rank\":null,\"decoded_token\":\"\xef\xbf\xbd\"},"
+            R"("9":{"logprob":-0.5,"rank":1,"decoded_token":"ho"}}])");
+}
+
 TEST(ModelsTest, AreListedAsProbesExpect) {
   v1::ListModelsResponse models;
   v1::ListModelsResponse::Model* model = models.add_models();

@@ -130,6 +130,32 @@ INSTANTIATE_TEST_SUITE_P(
               "sampling.min_tokens", "is 4, but max_tokens only 3"},
         Wrong{"StopTokenBeyondVocabulary", [](auto* r) { r->mutable_sampling()->add_stop_token_ids(5000); },
               "sampling.stop_token_ids", "names id 5000, the vocabulary has 1024"},
+        Wrong{"ManyBadSequences",
+              [](auto* r) {
+                for (int i = 0; i < 129; ++i) r->mutable_sampling()->add_bad_words()->add_token_ids(1);
+              },
+              "sampling.bad_words", "has 129 words, at most 128"},
+        Wrong{"EmptyBadSequence", [](auto* r) { r->mutable_sampling()->add_bad_words(); },
+              "sampling.bad_words.0.token_ids", "is empty"},
+        Wrong{"LongBadSequence",
+              [](auto* r) {
+                v1::SamplingParameters::Word* word = r->mutable_sampling()->add_bad_words();
+                for (int i = 0; i < 33; ++i) word->add_token_ids(1);
+              },
+              "sampling.bad_words.0.token_ids", "has 33 ids, at most 32"},
+        Wrong{"BadSequenceBeyondVocabulary",
+              [](auto* r) { r->mutable_sampling()->add_bad_words()->add_token_ids(1024); },
+              "sampling.bad_words.0.token_ids", "names id 1024, the vocabulary has 1024"},
+        Wrong{"ManyAllowedIds",
+              [](auto* r) {
+                for (int i = 0; i < 4097; ++i) r->mutable_sampling()->add_allowed_token_ids(1);
+              },
+              "sampling.allowed_token_ids", "has 4097 ids, at most 4096"},
+        Wrong{"AllowedIdBeyondVocabulary",
+              [](auto* r) { r->mutable_sampling()->add_allowed_token_ids(1024); },
+              "sampling.allowed_token_ids", "names id 1024, the vocabulary has 1024"},
+        Wrong{"PromptLogprobs", [](auto* r) { r->mutable_sampling()->set_prompt_logprobs(21); },
+              "sampling.prompt_logprobs", "is 21, want 0 to 20"},
         Wrong{"IgnoreEosWithoutBound", [](auto* r) { r->mutable_sampling()->set_ignore_eos(true); },
               "sampling.ignore_eos", "needs max_tokens of at most 4096"},
         Wrong{"TopLogprobs", [](auto* r) { r->mutable_sampling()->set_top_logprobs(21); },
@@ -222,6 +248,18 @@ TEST(CompleteSamplingTest, WhatDoesNotFitTheContextIsRefusedWithNumbers) {
   EXPECT_TRUE(CompleteSampling(asked, kDefaults, bounds).ok());
   EXPECT_EQ(ReasonOf(CompleteSampling({}, kDefaults, {.prompt_tokens = 160, .length_max = 160}).status()),
             kReasonContextLength);
+}
+
+TEST(CompleteSamplingTest, APromptMayBeTooLongForItsLogprobs) {
+  v1::SamplingParameters asked;
+  asked.set_prompt_logprobs(1);
+  SamplingBounds bounds{.prompt_tokens = 32768, .length_max = 65536, .drawn_seed = 5};
+  EXPECT_TRUE(CompleteSampling(asked, kDefaults, bounds).ok());
+  bounds.prompt_tokens += 1;
+  EXPECT_EQ(CompleteSampling(asked, kDefaults, bounds).status().message(),
+            "sampling.prompt_logprobs: of 32769 tokens with 1 alternatives are 65538 entries, at most 65536");
+  asked.clear_prompt_logprobs();
+  EXPECT_TRUE(CompleteSampling(asked, kDefaults, bounds).ok());
 }
 
 TEST(WithFieldPathTest, OnlyAPathBecomesAField) {

@@ -217,6 +217,21 @@ class FakeDecoder final : public v1::Decoder::CallbackService {
       }
       Emit(std::move(event)).IgnoreError();
     }
+    // Each of the prompt's tokens after the first, when asked for.
+    void PromptLogprobs() {
+      if (!request.sampling().has_prompt_logprobs()) return;
+      v1::GenerateEvent event;
+      event.mutable_prompt_logprobs();
+      for (int i = 1; i < request.token_ids_size(); ++i) {
+        v1::PromptTokenLogprob* token = event.mutable_prompt_logprobs()->add_tokens();
+        token->set_token_id(request.token_ids(i));
+        token->set_logprob(-i);
+        for (uint32_t top = 0; top < request.sampling().prompt_logprobs(); ++top) {
+          token->add_top()->set_token_id(top);
+        }
+      }
+      Emit(std::move(event)).IgnoreError();
+    }
     void Token(uint32_t choice, uint32_t index, uint32_t id) {
       v1::GenerateEvent event;
       event.mutable_token()->set_choice(choice);
@@ -292,6 +307,7 @@ class FakeDecoder final : public v1::Decoder::CallbackService {
   void Answers(std::vector<uint32_t> ids, std::function<bool(Stream*, size_t index)> before = nullptr) {
     Plays([ids, before](Stream* stream) {
       stream->Start();
+      stream->PromptLogprobs();
       const uint32_t choices = std::max(stream->request.num_choices(), 1u);
       const size_t length = std::min<size_t>(ids.size(), stream->request.sampling().max_tokens());
       for (size_t i = 0; i < length; ++i) {

@@ -24,6 +24,7 @@ namespace {
 
 using std::chrono::milliseconds;
 using testing::ElementsAre;
+using testing::ElementsAreArray;
 using testing::HasSubstr;
 
 const milliseconds kSoon = Patient(milliseconds(10000));
@@ -430,6 +431,73 @@ TEST_F(RouterServiceTest, TokenIdsAndLogprobsComeWhenAskedFor) {
   }
   EXPECT_EQ(ids, answer_ids_);
   EXPECT_EQ(bytes, std::string(kAnswer) + "<|im_end|>");
+}
+
+TEST_F(RouterServiceTest, ThePromptsLogprobsComeWithTheEnd) {
+  v1::ChatRequest request = Ask("Hello");
+  request.mutable_sampling()->set_prompt_logprobs(2);
+  const Heard heard = Chat(request);
+  ExpectWholeAnswer(heard);
+  const v1::GenerateRequest generate = Requests().at(0);
+  const v1::ChatEvent::Finished finished = heard.Finished();
+  ASSERT_EQ(finished.prompt_logprobs_size() + 1, generate.token_ids_size());
+  for (int i = 1; i < generate.token_ids_size(); ++i) {
+    const v1::TokenText& token = finished.prompt_logprobs(i - 1);
+    EXPECT_EQ(token.token_id(), generate.token_ids(i));
+    EXPECT_EQ(token.text(), tokenizer_->TokenBytes(static_cast<int32_t>(generate.token_ids(i))));
+    EXPECT_EQ(token.logprob(), -i);
+    EXPECT_EQ(token.top_size(), 2);
+  }
+  EXPECT_EQ(Chat(Ask("Hello")).Finished().prompt_logprobs_size(), 0);
+}
+
+TEST_F(RouterServiceTest, ThePromptsLogprobsSurviveAStopStringAndADecodersDeath) {
+  std::atomic<bool> died{false};
+  for (const auto& decoder : decoders_) {
+    decoder->Answers(answer_ids_, [&died](FakeDecoder::Stream* stream, size_t index) {
+      if (index < 2 || died.exchange(true)) return true;
+      stream->Done(absl::UnavailableError("gone"));
+      return false;
+    });
+  }
+  v1::ChatRequest request = Ask("Hello");
+  request.mutable_sampling()->set_prompt_logprobs(0);
+  request.add_stop("blue");
+  const Heard heard = Chat(request);
+  ASSERT_TRUE(heard.status.ok()) << heard.status;
+  EXPECT_EQ(heard.Choice().stop_text(), "blue");
+  EXPECT_EQ(heard.Finished().attempts(), 2u);
+  EXPECT_EQ(heard.Finished().prompt_logprobs_size() + 1, Requests().at(0).token_ids_size());
+}
+
+TEST_F(RouterServiceTest, LogprobsOfAnotherPromptAreAnError) {
+  for (const auto& decoder : decoders_) {
+    decoder->Plays([](FakeDecoder::Stream* stream) {
+      stream->Start();
+      v1::GenerateEvent event;
+      event.mutable_prompt_logprobs()->add_tokens();
+      stream->Emit(std::move(event)).IgnoreError();
+      stream->Done(absl::OkStatus());
+    });
+  }
+  v1::ChatRequest request = Ask("Hello");
+  request.mutable_sampling()->set_prompt_logprobs(0);
+  const Heard heard = Chat(request);
+  EXPECT_EQ(heard.status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(heard.status.message()), HasSubstr("of 1 prompt tokens, want "));
+}
+
+TEST_F(RouterServiceTest, BadWordsBecomeIdsOfTheModel) {
+  v1::ChatRequest request = Ask("Hello");
+  request.add_bad_words("sky");
+  ExpectWholeAnswer(Chat(request));
+  const v1::SamplingParameters sampling = Requests().at(0).sampling();
+  ASSERT_EQ(sampling.bad_words_size(), 2);
+  EXPECT_THAT(sampling.bad_words(0).token_ids(), ElementsAreArray(Ids("sky")));
+  EXPECT_THAT(sampling.bad_words(1).token_ids(), ElementsAreArray(Ids(" sky")));
+  request.add_bad_words("");
+  const Heard refused = Chat(request);
+  EXPECT_EQ(refused.status.message(), "bad_words.1: is empty");
 }
 
 TEST_F(RouterServiceTest, EachChoiceHasItsText) {
@@ -1531,6 +1599,20 @@ TEST_F(RouterResultsTest, TheSameQuestionIsAnsweredFromTheCache) {
   EXPECT_EQ(second.Finished().receipts(0).content_key(), first.Finished().receipts(0).content_key());
   EXPECT_EQ(metrics_->result_cache_hit.value(), 1);
   EXPECT_EQ(metrics_->result_cache_miss.value(), 1);
+}
+
+TEST_F(RouterResultsTest, ThePromptsLogprobsAreKeptWithTheAnswer) {
+  v1::ChatRequest request = Ask("Hello");
+  request.mutable_sampling()->set_temperature(0);
+  request.mutable_sampling()->set_prompt_logprobs(1);
+  const Heard first = Chat(request);
+  const Heard again = Chat(request);
+  EXPECT_FALSE(first.Finished().from_result_cache());
+  EXPECT_TRUE(again.Finished().from_result_cache());
+  ASSERT_GT(first.Finished().prompt_logprobs_size(), 0);
+  ASSERT_EQ(again.Finished().prompt_logprobs_size(), first.Finished().prompt_logprobs_size());
+  EXPECT_EQ(again.Finished().prompt_logprobs(0).SerializeAsString(),
+            first.Finished().prompt_logprobs(0).SerializeAsString());
 }
 
 TEST_F(RouterResultsTest, OnlyWhatARepetitionWouldGiveAgainIsKept) {

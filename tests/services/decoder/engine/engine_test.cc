@@ -306,13 +306,19 @@ TEST(EngineTest, GivesLogProbabilitiesOfThePromptWithoutChangingTheAnswer) {
       const Outcome outcome = OutcomeOf(call);
       EXPECT_EQ(outcome, plain);
       EXPECT_EQ(outcome.cached_tokens, 0);
-      const FinishedEvent finished = call.sink.Of<FinishedEvent>().at(0);
-      ASSERT_EQ(finished.prompt_logprobs.size(), 149u);
+      ASSERT_EQ(call.sink.Of<PromptLogprobsEvent>().size(), 1u) << "told once";
+      const std::vector<PromptLogprob> told = call.sink.Of<PromptLogprobsEvent>().at(0).tokens;
+      ASSERT_EQ(told.size(), 149u);
       for (size_t i = 0; i < 149; ++i) {
-        EXPECT_EQ(finished.prompt_logprobs[i].token_id, request.token_ids[i + 1]);
-        EXPECT_EQ(finished.prompt_logprobs[i].logprob, expected[i]);
-        ASSERT_EQ(finished.prompt_logprobs[i].top.size(), 2u);
-        EXPECT_GE(finished.prompt_logprobs[i].top[0].logprob, finished.prompt_logprobs[i].top[1].logprob);
+        EXPECT_EQ(told[i].token_id, request.token_ids[i + 1]);
+        EXPECT_EQ(told[i].logprob, expected[i]);
+        ASSERT_EQ(told[i].top.size(), 2u);
+        EXPECT_GE(told[i].top[0].logprob, told[i].top[1].logprob);
+      }
+      bool any_token = false;
+      for (const GenerationEvent& event : call.sink.events()) {
+        any_token = any_token || std::holds_alternative<TokenEvent>(event);
+        EXPECT_FALSE(any_token && std::holds_alternative<PromptLogprobsEvent>(event)) << "behind a token";
       }
       request.prompt_logprobs.reset();
     }
