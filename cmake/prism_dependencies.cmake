@@ -20,6 +20,8 @@ pkg_check_modules(HIREDIS REQUIRED IMPORTED_TARGET hiredis)
 pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 if(PRISM_TESTS)
   find_package(GTest REQUIRED CONFIG)
+  # Debian's first: the modules of scripts/packages.txt are its, whatever other python3 is on the PATH.
+  find_program(PRISM_PYTHON python3 HINTS /usr/bin REQUIRED)
 endif()
 if(PRISM_BENCHMARKS)
   find_package(benchmark REQUIRED CONFIG)
