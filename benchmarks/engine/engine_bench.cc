@@ -54,7 +54,7 @@ absl::StatusOr<std::unique_ptr<TextBench>> TextBench::Create(Backend& backend, c
   std::unique_ptr<TextBench> bench(new TextBench(&comm, limits));
   PRISM_ASSIGN_OR_RETURN(bench->stream_, backend.CreateStream(limits.stream));
   Stream& stream = *bench->stream_;
-  PRISM_ASSIGN_OR_RETURN(bench->model_, TextModel::Load(stream, checkpoint, comm));
+  PRISM_ASSIGN_OR_RETURN(bench->model_, TextModel::Load(stream, checkpoint, comm, limits.moe_shard));
   const TextModel& model = *bench->model_;
   PRISM_ASSIGN_OR_RETURN(bench->kv_, KvStore::Create(stream,
                                                      {.num_layers = model.num_layers(),

@@ -41,6 +41,7 @@ struct Measurement {
 
 struct TextBenchLimits {
   StreamOptions stream;
+  MoeShard moe_shard = MoeShard::kIds;
   bool record = true;         // steps that only generate are queued as recordings where that pays
   int64_t rows_max = 1;       // of a step
   int64_t sequences_max = 1;  // of a step

@@ -43,6 +43,7 @@ struct Flags {
   int rounds = 5;
   int threads = 0;
   int tensor_parallel_size = 1;
+  std::string moe_shard = "ids";
   bool record = true;
   std::string write_checkpoint;
   double bandwidth_gbs = 0;
@@ -67,6 +68,8 @@ void AddFlags(FlagSet& set, Flags& flags) {
   set.Add("--threads", &flags.threads, "CPU threads of the stream; 0: one a CPU", {.min = 0, .max = 1024});
   set.Add("--tensor-parallel-size", &flags.tensor_parallel_size, "Ranks that share the language model",
           {.unit = "ranks", .min = 1, .max = 4});
+  set.Add("--moe-shard", &flags.moe_shard, "How ranks share the experts",
+          {.choices = {"ids", "intermediate"}});
   set.Add("--record", &flags.record, "Queue generated rows as one recording where that pays (CUDA graphs)");
   set.Add("--write-checkpoint", &flags.write_checkpoint,
           "Write the synthetic weights to this folder as safetensors files, and time nothing");
@@ -197,6 +200,7 @@ absl::Status RunText(Backend& backend, const Checkpoint& checkpoint, const Flags
     limits.context_max = std::max(limits.context_max, prompt);
     limits.pages_max = std::max(limits.pages_max, PagesFor(prompt));
   }
+  PRISM_ASSIGN_OR_RETURN(limits.moe_shard, ParseMoeShard(flags.moe_shard));
   const int num_ranks = flags.tensor_parallel_size;
   PRISM_ASSIGN_OR_RETURN(const std::vector<std::unique_ptr<Communicator>> comms,
                          CreateGroup(backend, where.device_index, num_ranks));

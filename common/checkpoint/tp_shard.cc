@@ -8,7 +8,36 @@ namespace {
 
 IndexRange Scaled(IndexRange range, int64_t by) { return {range.begin * by, range.end * by}; }
 
+absl::Status ShardExperts(const TextConfig& text, MoeShard moe_shard, TpShard* shard) {
+  const int64_t rank = shard->rank.rank, num_ranks = shard->rank.num_ranks;
+  if (moe_shard == MoeShard::kIds) {
+    shard->experts = RankExperts(text.num_experts, shard->rank.rank, shard->rank.num_ranks);
+    shard->expert_intermediate = {0, text.moe_intermediate_size};
+    return absl::OkStatus();
+  }
+  const int64_t units = text.moe_intermediate_size / kSumUnit;
+  if (text.moe_intermediate_size % kSumUnit != 0 || units < num_ranks) {
+    return absl::InvalidArgumentError(absl::StrCat("moe_intermediate_size ", text.moe_intermediate_size,
+                                                   " is not a multiple of ", kSumUnit, " of at least ",
+                                                   kSumUnit * num_ranks, ", one slice a rank"));
+  }
+  shard->experts = {0, text.num_experts};
+  shard->expert_intermediate = Scaled({units * rank / num_ranks, units * (rank + 1) / num_ranks}, kSumUnit);
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::StatusOr<MoeShard> ParseMoeShard(absl::string_view name) {
+  if (name == "ids") return MoeShard::kIds;
+  if (name == "intermediate") return MoeShard::kIntermediate;
+  return absl::InvalidArgumentError(absl::StrCat("MoE shard is \"", name, "\", want ids or intermediate"));
+}
+
+std::string NumericsSuffix(MoeShard moe_shard, int num_ranks) {
+  if (moe_shard == MoeShard::kIds || num_ranks == 1) return "";
+  return absl::StrCat("-moe-intermediate-", num_ranks);
+}
 
 absl::Status CheckTensorParallel(const TextConfig& text, int num_ranks) {
   if (num_ranks != 1 && num_ranks != 2 && num_ranks != 4) {
@@ -43,7 +72,7 @@ absl::Status CheckTensorParallel(const TextConfig& text, int num_ranks) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<TpShard> ShardFor(const TextConfig& text, TpRank rank) {
+absl::StatusOr<TpShard> ShardFor(const TextConfig& text, TpRank rank, MoeShard moe_shard) {
   PRISM_RETURN_IF_ERROR(CheckTensorParallel(text, rank.num_ranks));
   if (rank.rank < 0 || rank.rank >= rank.num_ranks) {
     return absl::InvalidArgumentError(
@@ -60,8 +89,9 @@ absl::StatusOr<TpShard> ShardFor(const TextConfig& text, TpRank rank) {
   shard.q_rows = Scaled(shard.heads, text.head_dim);
   shard.kv_rows = Scaled(shard.kv_heads, text.head_dim);
   shard.intermediate = RankRange(text.intermediate_size, rank.rank, rank.num_ranks);
-  shard.experts =
-      text.num_experts > 0 ? RankExperts(text.num_experts, rank.rank, rank.num_ranks) : IndexRange{};
+  if (text.num_experts > 0) {
+    PRISM_RETURN_IF_ERROR(ShardExperts(text, moe_shard, &shard));
+  }
   shard.vocabulary = RankVocabulary(text.vocab_size, rank.rank, rank.num_ranks);
   return shard;
 }

@@ -25,6 +25,19 @@ absl::Status CheckRange(absl::string_view name, absl::string_view what, IndexRan
                                             "), want a range in [0, ", size, ")"));
 }
 
+// Columns of a matrix in host memory, dense.
+Tensor CopyColumns(const TensorView& matrix, IndexRange columns) {
+  Tensor copy = Tensor::Host(matrix.dtype(), Shape{matrix.dim(0), columns.size()});
+  const int64_t element = matrix.size_bytes() / std::max<int64_t>(matrix.shape().num_elements(), 1);
+  const auto* const from = static_cast<const uint8_t*>(matrix.raw());
+  auto* const to = static_cast<uint8_t*>(copy.view().raw());
+  for (int64_t row = 0; row < matrix.dim(0); ++row) {
+    std::memcpy(to + row * columns.size() * element, from + (row * matrix.dim(1) + columns.begin) * element,
+                static_cast<size_t>(columns.size() * element));
+  }
+  return copy;
+}
+
 }  // namespace
 
 absl::StatusOr<TensorView> WeightLoader::Stage(int64_t rows, int64_t columns) {
@@ -201,31 +214,53 @@ absl::StatusOr<RowParallelLinear> WeightLoader::LoadColumns(const std::string& n
   return layer;
 }
 
-absl::StatusOr<LinearWeight> WeightLoader::SyntheticExpert(const std::string& name, int64_t expert) {
-  PRISM_ASSIGN_OR_RETURN(const SyntheticWeight weight, checkpoint_.Synthetic(name));
-  PRISM_RETURN_IF_ERROR(CheckRange(name, "experts", {expert, expert + 1}, weight.shape[0]));
-  // The published matrix is [in, out]: an output's row is a column of it.
-  const int64_t in = weight.shape[1];
-  const int64_t out = weight.shape[2];
-  PRISM_ASSIGN_OR_RETURN(const TensorView staged, Stage(out, in));
-  PRISM_RETURN_IF_ERROR(SyntheticFill(stream_, {.tensor = weight.tensor,
-                                                .first = expert * in * out,
+absl::StatusOr<MoeExpert> WeightLoader::SyntheticExpert(int64_t layer, int64_t expert,
+                                                        IndexRange intermediate) {
+  PRISM_ASSIGN_OR_RETURN(const SyntheticWeight gate_up, checkpoint_.Synthetic(GateUpName(layer)));
+  PRISM_ASSIGN_OR_RETURN(const SyntheticWeight down, checkpoint_.Synthetic(DownName(layer)));
+  PRISM_RETURN_IF_ERROR(CheckRange(GateUpName(layer), "experts", {expert, expert + 1}, gate_up.shape[0]));
+  const int64_t hidden = gate_up.shape[1], size = down.shape[1];
+  PRISM_RETURN_IF_ERROR(CheckRange(DownName(layer), "intermediate", intermediate, size));
+  MoeExpert packed;
+  // The published matrices are [in, out]: an output's row is a column of them.
+  PRISM_ASSIGN_OR_RETURN(TensorView staged, Stage(2 * intermediate.size(), hidden));
+  for (int64_t half = 0; half < 2; ++half) {
+    PRISM_RETURN_IF_ERROR(
+        SyntheticFill(stream_, {.tensor = gate_up.tensor,
+                                .first = expert * hidden * 2 * size + half * size + intermediate.begin,
+                                .row_stride = 1,
+                                .column_stride = 2 * size,
+                                .out = staged.Rows(half * intermediate.size(), intermediate.size())}));
+  }
+  PRISM_ASSIGN_OR_RETURN(packed.gate_up, PackWhole(staged, WeightMemory::kDevice));
+  PRISM_ASSIGN_OR_RETURN(staged, Stage(hidden, intermediate.size()));
+  PRISM_RETURN_IF_ERROR(SyntheticFill(stream_, {.tensor = down.tensor,
+                                                .first = (expert * size + intermediate.begin) * hidden,
                                                 .row_stride = 1,
-                                                .column_stride = out,
+                                                .column_stride = hidden,
                                                 .out = staged}));
-  return PackWhole(staged, WeightMemory::kDevice);
+  PRISM_ASSIGN_OR_RETURN(packed.down, PackWhole(staged, WeightMemory::kDevice));
+  return packed;
 }
 
-absl::StatusOr<MoeExpert> WeightLoader::LoadExpert(int64_t layer, int64_t expert) {
-  MoeExpert packed;
-  if (checkpoint_.synthetic()) {
-    PRISM_ASSIGN_OR_RETURN(packed.gate_up, SyntheticExpert(GateUpName(layer), expert));
-    PRISM_ASSIGN_OR_RETURN(packed.down, SyntheticExpert(DownName(layer), expert));
-    return packed;
-  }
+absl::StatusOr<MoeExpert> WeightLoader::LoadExpert(int64_t layer, int64_t expert, IndexRange intermediate) {
+  if (checkpoint_.synthetic()) return SyntheticExpert(layer, expert, intermediate);
   PRISM_ASSIGN_OR_RETURN(ExpertWeights loaded, checkpoint_.GetExpert(layer, expert));
-  PRISM_ASSIGN_OR_RETURN(packed.gate_up, PackWhole(loaded.gate_up.view(), WeightMemory::kHost));
-  PRISM_ASSIGN_OR_RETURN(packed.down, PackWhole(loaded.down.view(), WeightMemory::kHost));
+  TensorView gate_up = loaded.gate_up.view(), down = loaded.down.view();
+  const int64_t size = down.dim(1);
+  PRISM_RETURN_IF_ERROR(CheckRange(DownName(layer), "intermediate", intermediate, size));
+  Tensor gate_up_part, down_part;
+  if (intermediate.size() < size) {
+    PRISM_ASSIGN_OR_RETURN(gate_up_part,
+                           ConcatRows({gate_up.Rows(intermediate.begin, intermediate.size()),
+                                       gate_up.Rows(size + intermediate.begin, intermediate.size())}));
+    down_part = CopyColumns(down, intermediate);
+    gate_up = gate_up_part.view();
+    down = down_part.view();
+  }
+  MoeExpert packed;
+  PRISM_ASSIGN_OR_RETURN(packed.gate_up, PackWhole(gate_up, WeightMemory::kHost));
+  PRISM_ASSIGN_OR_RETURN(packed.down, PackWhole(down, WeightMemory::kHost));
   checkpoint_.Release(std::move(loaded.gate_up));
   checkpoint_.Release(std::move(loaded.down));
   return packed;

@@ -48,7 +48,8 @@ class WeightLoader {
   // Columns of a matrix that has `in_total`. `comm` must outlive the layer.
   absl::StatusOr<RowParallelLinear> LoadColumns(const std::string& name, IndexRange columns, int64_t in_total,
                                                 Communicator* comm);
-  absl::StatusOr<MoeExpert> LoadExpert(int64_t layer, int64_t expert);
+  // Of an expert's intermediate size a part: rows of gate and of up, columns of down.
+  absl::StatusOr<MoeExpert> LoadExpert(int64_t layer, int64_t expert, IndexRange intermediate);
 
  private:
   // A matrix to be packed: on the host, held alive by `host`, or in the staging memory.
@@ -68,7 +69,7 @@ class WeightLoader {
                                         int64_t out_features);
   absl::Status StageZeros(const TensorView& staged, int64_t rows);
   absl::StatusOr<Matrix> ReadRows(const std::vector<RowsOf>& parts, int64_t out_features);
-  absl::StatusOr<LinearWeight> SyntheticExpert(const std::string& name, int64_t expert);
+  absl::StatusOr<MoeExpert> SyntheticExpert(int64_t layer, int64_t expert, IndexRange intermediate);
   absl::StatusOr<LinearWeight> PackWhole(const TensorView& weight, WeightMemory memory);
   void Release(Matrix matrix);
 

@@ -59,6 +59,7 @@ struct Flags {
   uint64_t synthetic_seed = 0;
   double gpu_memory_utilization = 0.9;
   SizeFlags sizes;
+  std::string moe_shard = "ids";
   int64_t max_waiting = 128;
   int64_t max_waiting_tokens = 0;
   int64_t max_waiting_embedding_bytes = 0;
@@ -87,6 +88,10 @@ void AddFlags(FlagSet& set, Flags& flags) {
   set.Add("--synthetic-seed", &flags.synthetic_seed, "Seed of synthetic weights");
   set.Add("--tensor-parallel-size", &flags.sizes.tensor_parallel_size, "Ranks that share the model",
           {.unit = "ranks", .min = 1, .max = 4});
+  set.Add("--moe-shard", &flags.moe_shard,
+          "How ranks share the experts: whole ones, with the same answers on 1, 2 and 4 ranks, or a slice of "
+          "each",
+          {.choices = {"ids", "intermediate"}});
   set.Add("--max-model-len", &flags.sizes.max_model_len,
           "Longest prompt and answer together; 0: what the model and the KV memory allow",
           {.unit = "tokens", .min = 0, .max = 1 << 24});
@@ -144,14 +149,16 @@ struct Decoder {
 };
 
 v1::DescribeResponse DescriptionOf(const Checkpoint& checkpoint, const Flags& flags, const Backend& backend,
-                                   const DecoderSizes& sizes, const std::string& digest,
+                                   const DecoderSizes& sizes, MoeShard moe_shard, const std::string& digest,
                                    const std::string& name) {
   const ModelConfig& config = checkpoint.config();
   v1::DescribeResponse description;
   description.set_role("decoder");
   description.set_model(name);
   description.set_weights_digest(absl::HexStringToBytes(digest));
-  description.set_numerics_id(absl::StrCat(config.model_type, "-", std::string(backend.numerics_id())));
+  description.set_numerics_id(
+      absl::StrCat(config.model_type, "-", std::string(backend.numerics_id()),
+                   NumericsSuffix(moe_shard, static_cast<int>(flags.sizes.tensor_parallel_size))));
   description.set_device(std::string(backend.name()));
   description.set_tensor_parallel_size(static_cast<uint32_t>(flags.sizes.tensor_parallel_size));
   description.set_build(BuildName());
@@ -179,7 +186,7 @@ ModelLimits LimitsOf(const ModelConfig& config, const DecoderSizes& sizes) {
 
 absl::StatusOr<std::unique_ptr<RankGroup>> LoadRanks(Backend& backend, int device_index,
                                                      const Checkpoint& checkpoint, const Flags& flags,
-                                                     const DecoderSizes& sizes) {
+                                                     const DecoderSizes& sizes, MoeShard moe_shard) {
   const auto num_ranks = static_cast<int>(flags.sizes.tensor_parallel_size);
   std::vector<RankOptions> options;
   for (int rank = 0; rank < num_ranks; ++rank) {
@@ -191,7 +198,8 @@ absl::StatusOr<std::unique_ptr<RankGroup>> LoadRanks(Backend& backend, int devic
                        .rows_max = flags.sizes.max_num_batched_tokens,
                        .sequences_max = flags.sizes.max_num_seqs,
                        .pages_max = PagesFor(sizes.model_length_max),
-                       .logit_rows_max = sizes.logit_rows_max});
+                       .logit_rows_max = sizes.logit_rows_max,
+                       .moe_shard = moe_shard});
   }
   PRISM_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Communicator>> group,
                          CreateGroup(backend, device_index, num_ranks));
@@ -231,14 +239,15 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
 
   CheckpointOptions options{.part = CheckpointPart::kText, .synthetic_seed = flags.synthetic_seed};
   PRISM_ASSIGN_OR_RETURN(options.format, ParseLoadFormat(flags.load_format));
+  PRISM_ASSIGN_OR_RETURN(const MoeShard moe_shard, ParseMoeShard(flags.moe_shard));
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                          Checkpoint::Open(flags.model, options));
   MachineSizes machine = ThisMachine();
   machine.device_memory = decoder->backend->has_device_memory();
   PRISM_ASSIGN_OR_RETURN(DecoderSizes sizes, SizeDecoder(checkpoint->config(), flags.sizes, machine,
                                                          decoder->backend->activation_dtype()));
-  PRISM_ASSIGN_OR_RETURN(std::unique_ptr<RankGroup> ranks,
-                         LoadRanks(*decoder->backend, chosen.device_index, *checkpoint, flags, sizes));
+  PRISM_ASSIGN_OR_RETURN(std::unique_ptr<RankGroup> ranks, LoadRanks(*decoder->backend, chosen.device_index,
+                                                                     *checkpoint, flags, sizes, moe_shard));
   PRISM_RETURN_IF_ERROR(SetKvPages(flags.sizes, ranks->kv_pages(), &sizes));
   PRISM_RETURN_IF_ERROR(SelfCheck(*ranks, sizes.kv_pages, flags.sizes.max_num_batched_tokens));
   ParallelPool pool(sizes.threads_per_rank);
@@ -251,7 +260,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
       registry, {.model_name = name, .model_length_max = sizes.model_length_max, .kv_pages = sizes.kv_pages});
   AddBuildInfo(registry, digest);
   decoder->limits = LimitsOf(checkpoint->config(), sizes);
-  decoder->description = DescriptionOf(*checkpoint, flags, *decoder->backend, sizes, digest, name);
+  decoder->description = DescriptionOf(*checkpoint, flags, *decoder->backend, sizes, moe_shard, digest, name);
   PRISM_RETURN_IF_ERROR(LoadGrammars(*checkpoint, sizes.sampling_threads, decoder.get()));
   auto puller = std::make_unique<EmbeddingPuller>(
       EmbeddingPullerOptions{.memory_bytes = sizes.embedding_cache_bytes,

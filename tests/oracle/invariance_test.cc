@@ -55,15 +55,15 @@ class InvarianceTest : public testing::TestWithParam<const char*> {
     return sequence;
   }
 
-  std::unique_ptr<TextHarness> Harness(int ranks, int threads) {
-    auto harness = TextHarness::Create(*backend_, *checkpoint_, ranks, threads, kPages);
+  std::unique_ptr<TextHarness> Harness(int ranks, int threads, MoeShard moe_shard = MoeShard::kIds) {
+    auto harness = TextHarness::Create(*backend_, *checkpoint_, ranks, threads, kPages, moe_shard);
     EXPECT_TRUE(harness.ok()) << harness.status();
     return *std::move(harness);
   }
 
-  GreedyAnswer Alone(int ranks, int threads, int64_t chunk) {
+  GreedyAnswer Alone(int ranks, int threads, int64_t chunk, MoeShard moe_shard = MoeShard::kIds) {
     HarnessSequence sequence = MakePrompt(1, kPromptTokens);
-    const auto answer = Greedy(*Harness(ranks, threads), sequence, kAnswer, chunk);
+    const auto answer = Greedy(*Harness(ranks, threads, moe_shard), sequence, kAnswer, chunk);
     EXPECT_TRUE(answer.ok()) << answer.status();
     return *answer;
   }
@@ -97,6 +97,16 @@ TEST_P(InvarianceTest, LogitsDoNotDependOnTensorParallelism) {
   ExpectSameBits(Alone(2, 1, 64), one);
   ExpectSameBits(Alone(4, 1, 64), one);
   ExpectSameBits(Alone(4, 1, 1 << 30), one);
+}
+
+// A slice of every expert on each rank: other bits than whole experts give, the same for any schedule.
+TEST_P(InvarianceTest, LogitsOfSlicedExpertsDoNotDependOnChunks) {
+  if (RanksUnderTestMax() < 4) GTEST_SKIP() << "a group has at most " << RanksUnderTestMax() << " rank here";
+  for (const int ranks : {2, 4}) {
+    const GreedyAnswer whole = Alone(ranks, 1, 1 << 30, MoeShard::kIntermediate);
+    for (const float logit : whole.logits[0]) ASSERT_TRUE(std::isfinite(logit));
+    ExpectSameBits(Alone(ranks, 1, 64, MoeShard::kIntermediate), whole);
+  }
 }
 
 TEST_P(InvarianceTest, LogitsDoNotDependOnTheBatch) {

@@ -38,6 +38,7 @@ class OracleModel {
   HarnessSequence PromptOf(const OracleCase& oracle, const std::vector<PatchGrid>& grids,
                            const EncodedPictures& pictures) const;
 
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
   const ModelConfig& config() const { return checkpoint_->config(); }
   int64_t num_deepstack() const { return vision_->num_deepstack(); }
   TextHarness& text() { return *text_; }

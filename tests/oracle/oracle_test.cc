@@ -25,12 +25,16 @@ double WorstDifference(absl::Span<const float> a, absl::Span<const float> b) {
   return worst;
 }
 
+Backend& CpuBackend() {
+  static const std::unique_ptr<Backend> backend = CreateCpuBackend();
+  return *backend;
+}
+
 // Made once for all its cases.
 OracleModel& ModelNamed(const std::string& name) {
-  static const std::unique_ptr<Backend> backend = CreateCpuBackend();
   static std::map<std::string, std::unique_ptr<OracleModel>> models;
   std::unique_ptr<OracleModel>& model = models[name];
-  if (model == nullptr) model = OracleModel::Load(*backend, name, 2, 64).value();
+  if (model == nullptr) model = OracleModel::Load(CpuBackend(), name, 2, 64).value();
   return *model;
 }
 
@@ -199,6 +203,28 @@ TEST_P(OracleTest, GreedyAnswersAreEqual) {
   model().text().Free(prompt);
 }
 
+// Ranks that hold a slice of every expert instead of whole ones.
+class MoeShardTest : public OracleTest {};
+
+TEST_P(MoeShardTest, SlicesOfEveryExpertAgree) {
+  for (const int ranks : {2, 4}) {
+    const auto text =
+        TextHarness::Create(CpuBackend(), model().checkpoint(), ranks, 1, 64, MoeShard::kIntermediate);
+    ASSERT_TRUE(text.ok()) << text.status();
+    HarnessSequence prompt = Prompt();
+    const auto logits = (*text)->Step(
+        {{.sequence = &prompt, .count = static_cast<int64_t>(prompt.ids.size()), .all_logits = true}});
+    ASSERT_TRUE(logits.ok()) << logits.status();
+    const TensorView kept = oracle_->tensor("rows"), want = oracle_->tensor("logits");
+    for (int64_t i = 0; i < kept.dim(0); ++i) {
+      EXPECT_LE(WorstDifference(logits->view().Rows(kept.data<int32_t>()[i], 1).span<float>(),
+                                want.Rows(i, 1).span<float>()),
+                kTolerance)
+          << ranks << " ranks, row " << i;
+    }
+  }
+}
+
 std::string CaseName(const testing::TestParamInfo<OracleTest::ParamType>& test) {
   std::string name = std::string(std::get<0>(test.param)) + "_" + std::get<1>(test.param);
   std::replace(name.begin(), name.end(), '-', '_');
@@ -220,6 +246,13 @@ INSTANTIATE_TEST_SUITE_P(Micro, OraclePictureTest,
                          testing::Combine(testing::ValuesIn(kMicro),
                                           testing::Values("image_photo", "image_small", "image_wide_gray",
                                                           "image_rgba", "image_two_turns", "video_pan")),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(Micro, MoeShardTest,
+                         testing::Combine(testing::Values("moe-micro"),
+                                          testing::Values("text_system_turns", "text_long")),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(Other, MoeShardTest,
+                         testing::Combine(testing::Values("other-moe"), testing::Values("h_text", "h_long")),
                          CaseName);
 INSTANTIATE_TEST_SUITE_P(Other, OracleTest,
                          testing::Combine(testing::ValuesIn(kOther),

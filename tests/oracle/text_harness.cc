@@ -22,7 +22,8 @@ Tensor HostOf(const std::vector<T>& values, Shape shape) {
 
 absl::StatusOr<std::unique_ptr<TextHarness>> TextHarness::Create(Backend& backend,
                                                                  const Checkpoint& checkpoint, int num_ranks,
-                                                                 int num_threads, int64_t num_pages) {
+                                                                 int num_threads, int64_t num_pages,
+                                                                 MoeShard moe_shard) {
   auto harness = std::make_unique<TextHarness>();
   std::vector<std::unique_ptr<Communicator>> group = CreateInProcessGroup(num_ranks);
   for (int r = 0; r < num_ranks; ++r) {
@@ -30,7 +31,7 @@ absl::StatusOr<std::unique_ptr<TextHarness>> TextHarness::Create(Backend& backen
     PRISM_ASSIGN_OR_RETURN(rank.stream,
                            backend.CreateStream({.device_index = 0, .num_threads = num_threads}));
     rank.comm = std::move(group[static_cast<size_t>(r)]);
-    PRISM_ASSIGN_OR_RETURN(rank.model, TextModel::Load(*rank.stream, checkpoint, *rank.comm));
+    PRISM_ASSIGN_OR_RETURN(rank.model, TextModel::Load(*rank.stream, checkpoint, *rank.comm, moe_shard));
     for (int64_t layer = 0; layer < rank.model->num_layers(); ++layer) {
       const int64_t heads = rank.model->local_kv_heads(), dim = rank.model->head_dim();
       const DType type = backend.activation_dtype();

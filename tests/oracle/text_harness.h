@@ -39,7 +39,8 @@ class TextHarness {
  public:
   static absl::StatusOr<std::unique_ptr<TextHarness>> Create(Backend& backend, const Checkpoint& checkpoint,
                                                              int num_ranks, int num_threads,
-                                                             int64_t num_pages);
+                                                             int64_t num_pages,
+                                                             MoeShard moe_shard = MoeShard::kIds);
 
   // Computes the chunks in one step; the logits wanted, in order: [R, V].
   // `tap` sees rank 0's intermediate tensors, in host memory.

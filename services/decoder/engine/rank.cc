@@ -92,7 +92,8 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::Load(Backend& backend, const Checkpo
   PRISM_ASSIGN_OR_RETURN(rank->stream_, backend.CreateStream(options.stream));
   Stream& stream = *rank->stream_;
   PRISM_RETURN_IF_ERROR(CheckModelFits(stream, checkpoint, comm.size(), options));
-  absl::StatusOr<std::unique_ptr<TextModel>> loaded = TextModel::Load(stream, checkpoint, comm);
+  absl::StatusOr<std::unique_ptr<TextModel>> loaded =
+      TextModel::Load(stream, checkpoint, comm, options.moe_shard);
   if (!loaded.ok()) return Annotated("the model's weights do not fit the device", loaded.status());
   rank->model_ = *std::move(loaded);
   const TextModel& model = *rank->model_;

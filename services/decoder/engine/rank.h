@@ -32,6 +32,7 @@ struct RankOptions {
   int64_t sequences_max = 1;   // of a step
   int64_t pages_max = 1;       // of a sequence
   int64_t logit_rows_max = 1;  // of a step
+  MoeShard moe_shard = MoeShard::kIds;
   RankWatch* watch = nullptr;  // told of every step, if there is one; must outlive the rank
 };
 

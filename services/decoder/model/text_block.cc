@@ -57,7 +57,7 @@ absl::StatusOr<MoeMlp> MoeMlp::Load(WeightLoader& loader, int64_t layer, const T
       mlp.gate_,
       loader.LoadRows({{LayerName(layer, "mlp.gate.weight"), {0, text.num_experts}}}, SumOrder::kLeaves));
   for (int64_t expert = shard.experts.begin; expert < shard.experts.end; ++expert) {
-    PRISM_ASSIGN_OR_RETURN(MoeExpert packed, loader.LoadExpert(layer, expert));
+    PRISM_ASSIGN_OR_RETURN(MoeExpert packed, loader.LoadExpert(layer, expert, shard.expert_intermediate));
     mlp.experts_.push_back(std::move(packed));
   }
   return mlp;

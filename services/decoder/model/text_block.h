@@ -39,7 +39,7 @@ class DenseMlp {
   RowParallelLinear down_;  // [H, I of this rank]
 };
 
-// The mixture of experts, a rank's share of the expert ids.
+// The mixture of experts, a rank's share of the ids or of every expert (MoeShard).
 class MoeMlp {
  public:
   static absl::StatusOr<MoeMlp> Load(WeightLoader& loader, int64_t layer, const TpShard& shard,

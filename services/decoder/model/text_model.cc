@@ -65,10 +65,10 @@ int64_t TextModel::num_deepstack() const { return w_->num_deepstack; }
 int64_t TextModel::vocab_size() const { return w_->config.vocab_size; }
 
 absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(Stream& stream, const Checkpoint& checkpoint,
-                                                           Communicator& comm) {
+                                                           Communicator& comm, MoeShard moe_shard) {
   const ModelConfig& config = checkpoint.config();
   PRISM_ASSIGN_OR_RETURN(const TpShard shard,
-                         ShardFor(config.text, {.rank = comm.rank(), .num_ranks = comm.size()}));
+                         ShardFor(config.text, {.rank = comm.rank(), .num_ranks = comm.size()}, moe_shard));
   auto weights = std::make_unique<Weights>();
   Weights& w = *weights;
   w.config = config.text;

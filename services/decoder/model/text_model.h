@@ -42,9 +42,10 @@ using TextTap = std::function<absl::Status(absl::string_view name, const TensorV
 class TextModel {
  public:
   // Loads this rank's share of the text half. InvalidArgument if the heads do not divide by the
-  // ranks, or a weight has an unexpected shape.
+  // ranks, or a weight has an unexpected shape. All ranks must be told the same `moe_shard`.
   static absl::StatusOr<std::unique_ptr<TextModel>> Load(Stream& stream, const Checkpoint& checkpoint,
-                                                         Communicator& comm);
+                                                         Communicator& comm,
+                                                         MoeShard moe_shard = MoeShard::kIds);
   ~TextModel();
 
   // logits[r, :] = those of row logit_rows[r], f32; written on rank 0, ignored elsewhere.

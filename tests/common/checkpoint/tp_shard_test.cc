@@ -4,6 +4,8 @@
 
 #include <set>
 
+#include "absl/strings/str_cat.h"
+
 namespace prism {
 namespace {
 
@@ -85,6 +87,42 @@ TEST(TpShardTest, RanksTileEverythingAndEveryHeadFindsItsKeyValueHead) {
       EXPECT_EQ(static_cast<int64_t>(kv_seen.size()), kv_heads);
     }
   }
+}
+
+TEST(TpShardTest, EveryExpertIsCutIntoSlicesWhereThatIsAskedFor) {
+  TextConfig text = Text(4, 4);
+  for (const int64_t size : {int64_t{96}, int64_t{768}, int64_t{64}}) {
+    text.moe_intermediate_size = size;
+    for (const int num_ranks : {1, 2, 4}) {
+      int64_t end = 0;
+      for (int rank = 0; rank < num_ranks; ++rank) {
+        const auto shard = ShardFor(text, {rank, num_ranks}, MoeShard::kIntermediate);
+        ASSERT_TRUE(shard.ok()) << shard.status();
+        EXPECT_EQ(shard->experts, (IndexRange{0, 12}));
+        EXPECT_EQ(shard->expert_intermediate.begin, end);
+        EXPECT_GT(shard->expert_intermediate.size(), 0);
+        EXPECT_EQ(shard->expert_intermediate.end % kSumUnit, 0);
+        end = shard->expert_intermediate.end;
+      }
+      EXPECT_EQ(end, size);
+    }
+  }
+  EXPECT_EQ(Shard(text, 1, 2).expert_intermediate, (IndexRange{0, 64})) << "whole experts unless asked";
+  for (const int64_t size : {48, 72}) {
+    text.moe_intermediate_size = size;
+    EXPECT_EQ(ShardFor(text, {0, 4}, MoeShard::kIntermediate).status().message(),
+              absl::StrCat("moe_intermediate_size ", size,
+                           " is not a multiple of 16 of at least 64, one slice a rank"));
+  }
+}
+
+TEST(TpShardTest, SlicedExpertsHaveNumericsOfTheirOwn) {
+  EXPECT_EQ(NumericsSuffix(MoeShard::kIds, 4), "");
+  EXPECT_EQ(NumericsSuffix(MoeShard::kIntermediate, 1), "");
+  EXPECT_EQ(NumericsSuffix(MoeShard::kIntermediate, 2), "-moe-intermediate-2");
+  EXPECT_EQ(ParseMoeShard("ids").value(), MoeShard::kIds);
+  EXPECT_EQ(ParseMoeShard("intermediate").value(), MoeShard::kIntermediate);
+  EXPECT_EQ(ParseMoeShard("heads").status().message(), "MoE shard is \"heads\", want ids or intermediate");
 }
 
 TEST(TpShardTest, ADenseModelHasNoExperts) {

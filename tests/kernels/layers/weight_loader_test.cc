@@ -123,10 +123,15 @@ TEST_P(WeightLoaderTest, MadeOnTheDeviceOrReadFromAFileWeightsAreTheSame) {
   EXPECT_EQ(Apply(*made_columns, text.hidden_size), Apply(*read_columns, text.hidden_size));
 
   for (const int64_t expert : {int64_t{0}, text.num_experts - 1}) {
-    const auto a = made.LoadExpert(0, expert), b = read.LoadExpert(0, expert);
-    ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
-    EXPECT_TRUE(same_packed(a->gate_up, b->gate_up)) << expert;
-    EXPECT_TRUE(same_packed(a->down, b->down)) << expert;
+    const int64_t size = text.moe_intermediate_size;
+    for (const IndexRange slice : {IndexRange{0, size}, {0, 16}, {size - 32, size}}) {
+      const auto a = made.LoadExpert(0, expert, slice), b = read.LoadExpert(0, expert, slice);
+      ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
+      EXPECT_EQ(a->gate_up.out_features, 2 * slice.size());
+      EXPECT_EQ(a->down.in_features, slice.size());
+      EXPECT_TRUE(same_packed(a->gate_up, b->gate_up)) << expert;
+      EXPECT_TRUE(same_packed(a->down, b->down)) << expert;
+    }
   }
 
   // A weight of five axes, with its bias.
@@ -143,7 +148,9 @@ TEST_P(WeightLoaderTest, WhatIsNotThereIsNamed) {
     EXPECT_TRUE(absl::IsNotFound(loader.Load("model.nothing").status()));
     const std::string name = "model.language_model.norm.weight";
     EXPECT_FALSE(loader.LoadRows({{name, {0, 1 << 20}}}, SumOrder::kLeaves).ok());
-    EXPECT_FALSE(loader.LoadExpert(0, 1 << 20).ok());
+    const int64_t size = synthetic_->config().text.moe_intermediate_size;
+    EXPECT_FALSE(loader.LoadExpert(0, 1 << 20, {0, size}).ok());
+    EXPECT_FALSE(loader.LoadExpert(0, 0, {16, size + 16}).ok());
   }
 }
 

@@ -195,6 +195,27 @@ TEST(DecoderProgramTest, SaysThatItsPortIsTaken) {
   EXPECT_THAT(second.log(), HasSubstr("Address already in use"));
 }
 
+TEST(DecoderProgramTest, SlicedExpertsAreAnotherNumericsId) {
+  const std::vector<std::string> moe = {"--model",
+                                        PRISM_SOURCE_DIR "/tests/oracle/models/moe-micro",
+                                        "--load-format",
+                                        "synthetic",
+                                        "--device",
+                                        "cpu",
+                                        "--tensor-parallel-size",
+                                        "2",
+                                        "--moe-shard",
+                                        "intermediate"};
+  Program program(With(moe, kAnyPorts));
+  const std::string address = program.Address();
+  ASSERT_FALSE(address.empty()) << program.log();
+  const auto stub = v1::Decoder::NewStub(NewChannel(address));
+  grpc::ClientContext context;
+  v1::DescribeResponse description;
+  ASSERT_TRUE(stub->Describe(&context, {}, &description).ok());
+  EXPECT_EQ(description.numerics_id(), "qwen3_vl_moe-cpu-f32-1-moe-intermediate-2");
+}
+
 TEST(DecoderProgramTest, SaysWhatIsWrongWithItsFlagsAndItsModel) {
   const struct {
     std::vector<std::string> arguments;
@@ -206,6 +227,7 @@ TEST(DecoderProgramTest, SaysWhatIsWrongWithItsFlagsAndItsModel) {
                {With(kMicro, {"--tensor-parallel-size", "3"}), 1, "tensor-parallel size is 3"},
                {With(kMicro, {"--kv-cache-bytes", "10"}), 1, "--kv-cache-bytes is 10"},
                {With(kMicro, {"--max-num-seqs", "0"}), 2, "--max-num-seqs"},
+               {With(kMicro, {"--moe-shard", "heads"}), 2, "--moe-shard"},
                {With(kMicro, {"--device", "abacus"}), 2, "--device"}};
   for (const auto& c : cases) {
     Program program(With(c.arguments, kAnyPorts));
