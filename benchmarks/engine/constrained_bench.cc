@@ -147,7 +147,7 @@ class CountingSink final : public GenerationSink {
  public:
   explicit CountingSink(std::latch* left) : left_(*left) {}
   absl::Status OnEvent(GenerationEvent) override { return absl::OkStatus(); }
-  void OnEnd(const absl::Status& status) override {
+  void OnEnd(const absl::Status& status, const GenerationReport&) override {
     if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
     PRISM_CHECK(status.ok());
     left_.count_down();

@@ -137,7 +137,7 @@ class Listener final : public GenerationSink {
     if (std::holds_alternative<TokenEvent>(event)) answer_.tokens.push_back(Clock::Real().Now());
     return absl::OkStatus();
   }
-  void OnEnd(const absl::Status& status) override {
+  void OnEnd(const absl::Status& status, const GenerationReport&) override {
     answer_.status = status;
     all_.OneIsOver();
   }

@@ -35,6 +35,10 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
     action();
   }
 
+  // Runs `action` when the call is over, on gRPC's thread: what nobody is to wait for. REQUIRES: called at
+  // most once, before Done().
+  void WhenOver(std::function<void()> action) { over_ = std::move(action); }
+
   // Answers. The response object belongs to gRPC and must be filled before.
   void Done(const absl::Status& status) { Finish(ToGrpc(status)); }
 
@@ -47,7 +51,10 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
     }
     if (action) action();
   }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    if (over_) over_();
+    delete this;
+  }
 
  private:
   ~UnaryCall() override = default;
@@ -55,6 +62,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   Mutex mutex_;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   std::function<void()> action_ ABSL_GUARDED_BY(mutex_);
+  std::function<void()> over_;
 };
 
 // Answers with what `handler` returns, run on `pool`. A full pool is ResourceExhausted with reason

@@ -7,6 +7,7 @@
 #include "common/rpc/unary_call.h"
 #include "common/rpc/write_reactor.h"
 #include "common/wire/status_codec.h"
+#include "services/decoder/generate_log.h"
 
 namespace prism {
 namespace {
@@ -20,8 +21,14 @@ constexpr int64_t kRetryMs = 500;
 // Streams a generation. The engine tells its sink, which tells this.
 class GenerateReactor final : public WriteReactor<v1::GenerateEvent> {
  public:
-  GenerateReactor(grpc::CallbackServerContext* context, size_t pending_max, Engine* engine)
-      : WriteReactor(context, pending_max), engine_(engine) {}
+  GenerateReactor(grpc::CallbackServerContext* context, size_t pending_max, Engine* engine, GenerateLog log)
+      : WriteReactor(context, pending_max), engine_(engine), log_(std::move(log)) {}
+
+  // In place of Done(), which it calls.
+  void End(const absl::Status& status, const GenerationReport& report = {}) {
+    log_.SetEnd(status, report);
+    Done(status);
+  }
 
   // REQUIRES: called before the generation can end and before the RPC's handler returns
   void SetGeneration(std::shared_ptr<Generation> generation) { generation_ = std::move(generation); }
@@ -30,8 +37,14 @@ class GenerateReactor final : public WriteReactor<v1::GenerateEvent> {
   void OnPeerGone() override {
     if (generation_ != nullptr) engine_->Cancel(*generation_);
   }
+  // The line is written here, where neither the engine nor the caller waits for it.
+  void OnDone() override {
+    log_.Write(Clock::Real().Now());
+    WriteReactor::OnDone();
+  }
 
   Engine* const engine_;
+  GenerateLog log_;
   std::shared_ptr<Generation> generation_;
 };
 
@@ -42,13 +55,13 @@ class GenerateSink final : public GenerationSink {
       : reactor_(reactor), registry_(registry), generation_id_(std::move(generation_id)), attempt_(attempt) {}
 
   absl::Status OnEvent(GenerationEvent event) override { return reactor_->Emit(ToProto(event)); }
-  void OnEnd(const absl::Status& status) override {
+  void OnEnd(const absl::Status& status, const GenerationReport& report) override {
     registry_->Remove(generation_id_, attempt_);
-    reactor_->Done(status);
+    reactor_->End(status, report);
   }
 
  private:
-  GenerateReactor* const reactor_;  // lives until Done()
+  GenerateReactor* const reactor_;  // lives until End()
   GenerationRegistry* const registry_;
   const std::string generation_id_;
   const uint32_t attempt_;
@@ -64,7 +77,7 @@ class ScoreSink final : public GenerationSink {
     }
     return absl::OkStatus();
   }
-  void OnEnd(const absl::Status& status) override { call_->Done(status); }
+  void OnEnd(const absl::Status& status, const GenerationReport&) override { call_->Done(status); }
 
  private:
   UnaryCall* const call_;  // lives until Done()
@@ -100,9 +113,10 @@ absl::Status DecoderService::Start(const std::shared_ptr<Generation>& generation
 
 grpc::ServerWriteReactor<v1::GenerateEvent>* DecoderService::Generate(grpc::CallbackServerContext* context,
                                                                       const v1::GenerateRequest* request) {
-  const auto refuse = [context](const absl::Status& status) {
-    auto* const refused = new GenerateReactor(context, 1, nullptr);
-    refused->Done(status);
+  GenerateLog log(*request, ContinueTrace(TraceparentOf(*context)), Clock::Real().Now());
+  const auto refuse = [context, &log](const absl::Status& status) {
+    auto* const refused = new GenerateReactor(context, 1, nullptr, std::move(log));
+    refused->End(status);
     return refused;
   };
   if (const absl::Status status = Ready(); !status.ok()) return refuse(status);
@@ -112,11 +126,12 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* DecoderService::Generate(grpc::Call
     return refuse(parsed.status());
   }
   const size_t tokens_max = parsed->num_choices * static_cast<size_t>(parsed->max_tokens);
-  auto* const reactor = new GenerateReactor(context, tokens_max + kOtherEventsMax, engine_.load());
+  auto* const reactor =
+      new GenerateReactor(context, tokens_max + kOtherEventsMax, engine_.load(), std::move(log));
   auto sink = std::make_unique<GenerateSink>(reactor, &registry_, parsed->generation_id, parsed->attempt);
   const auto generation = std::make_shared<Generation>(*std::move(parsed), std::move(sink));
   reactor->SetGeneration(generation);
-  Begin(generation, [reactor](const absl::Status& status) { reactor->Done(status); });
+  Begin(generation, [reactor](const absl::Status& status) { reactor->End(status); });
   return reactor;
 }
 

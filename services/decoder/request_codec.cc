@@ -352,11 +352,11 @@ struct EventWriter {
   void operator()(const FinishedEvent& event) const {
     v1::GenerateEvent::Finished* finished = proto.mutable_finished();
     FillReceipts(event.receipts, finished->mutable_receipts());
-    finished->set_queue_s(event.queue_s);
-    finished->set_pull_s(event.pull_s);
-    finished->set_prefill_s(event.prefill_s);
-    finished->set_decode_s(event.decode_s);
-    finished->set_preemptions(static_cast<uint32_t>(event.preemptions));
+    finished->set_queue_s(event.report.queue_s);
+    finished->set_pull_s(event.report.pull_s);
+    finished->set_prefill_s(event.report.prefill_s);
+    finished->set_decode_s(event.report.decode_s);
+    finished->set_preemptions(static_cast<uint32_t>(event.report.preemptions));
   }
   void operator()(const PromptLogprobsEvent& event) const {
     for (const PromptLogprob& prompt : event.tokens) {

@@ -13,6 +13,7 @@
 #include "common/rpc/deadline.h"
 #include "common/rpc/unary_call.h"
 #include "common/wire/status_codec.h"
+#include "services/vision_encoder/encode_log.h"
 
 namespace prism {
 namespace {
@@ -299,17 +300,25 @@ void EncoderService::Fill(const EncodeOutcome& outcome, v1::EncodeResponse* resp
 grpc::ServerUnaryReactor* EncoderService::Encode(grpc::CallbackServerContext* context,
                                                  const v1::EncodeRequest* request,
                                                  v1::EncodeResponse* response) {
-  absl::Status serving = CheckServing();
-  if (!serving.ok()) return FinishNow(context, serving);
-  absl::StatusOr<EncodeInput> input = InputOf(*request, DeadlineOf(*context));
-  if (!input.ok()) return FinishNow(context, input.status());
-
   UnaryCall* const reactor = new UnaryCall();
-  const std::shared_ptr<EncodeCall> call =
-      encoder_->NewCall(*std::move(input), [this, reactor, response](absl::StatusOr<EncodeOutcome> outcome) {
-        if (outcome.ok()) Fill(*outcome, response);
-        reactor->Done(WithDetails(outcome.status()));
-      });
+  // Written when the call is over: not by the device's thread.
+  const auto log = std::make_shared<EncodeLog>(ContinueTrace(TraceparentOf(*context)), Clock::Real().Now());
+  reactor->WhenOver([log] { log->Write(Clock::Real().Now()); });
+  const auto end = [this, reactor, response, log](const absl::StatusOr<EncodeOutcome>& outcome) {
+    log->SetEnd(outcome);
+    if (outcome.ok()) Fill(*outcome, response);
+    reactor->Done(WithDetails(outcome.status()));
+  };
+  if (const absl::Status serving = CheckServing(); !serving.ok()) {
+    end(serving);
+    return reactor;
+  }
+  absl::StatusOr<EncodeInput> input = InputOf(*request, DeadlineOf(*context));
+  if (!input.ok()) {
+    end(input.status());
+    return reactor;
+  }
+  const std::shared_ptr<EncodeCall> call = encoder_->NewCall(*std::move(input), end);
   // From here on the reactor may be gone at any time.
   reactor->WhenCancelled([call] { call->Cancel(); });
   encoder_->Start(call);

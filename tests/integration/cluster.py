@@ -91,12 +91,12 @@ class Cluster:
         expect_no_report("prism up", "".join(self.stderr))
         return code, seconds
 
-    def request(self, method, path, body=None, timeout=120):
+    def request(self, method, path, body=None, timeout=120, headers=()):
         """(status, parsed body or text)."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW)
         try:
             payload = None if body is None else json.dumps(body)
-            connection.request(method, path, payload, {"Content-Type": "application/json"})
+            connection.request(method, path, payload, {"Content-Type": "application/json", **dict(headers)})
             response = connection.getresponse()
             text = response.read().decode()
             try:
@@ -105,6 +105,27 @@ class Cluster:
                 return response.status, text
         finally:
             connection.close()
+
+    def lines(self, message, **fields):
+        """The log lines of all programs with this message and these fields, as objects."""
+        found = []
+        for log in sorted(Path(self.log_dir.name).iterdir()):
+            for line in log.read_text(errors="replace").splitlines():
+                if '"message":"' + message + '"' not in line or not line.endswith("}"):
+                    continue
+                entry = json.loads(line)
+                if all(entry.get(key) == value for key, value in fields.items()):
+                    found.append(entry)
+        return found
+
+    def await_lines(self, count, message, **fields):
+        """The same once there are `count`: a line is written when its call is over, which nobody waits for."""
+        deadline = time.monotonic() + 30 * SLOW
+        while len(found := self.lines(message, **fields)) < count:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{count} lines {message!r} with {fields} wanted, found: {found}")
+            time.sleep(0.02)
+        return found
 
     def chat(self, body, timeout=120):
         """A chat that must succeed; the parsed answer."""

@@ -135,6 +135,7 @@ void ActiveGeneration::EmitToken(TokenEvent event, SteadyTime now) {
 
 void ActiveGeneration::EmitChoiceFinished(uint32_t index, FinishReason reason, SteadyTime now) {
   const int64_t tokens = choices_[index].sampler.num_accepted();
+  if (reason == FinishReason::kStop) ++num_stopped_;
   (reason == FinishReason::kStop ? metrics_->finished_stop : metrics_->finished_length).Increment();
   metrics_->request_generation_tokens.Observe(static_cast<double>(tokens));
   Emit(ChoiceFinishedEvent{.choice = index, .reason = reason, .completion_tokens = tokens}, now);
@@ -159,22 +160,31 @@ void ActiveGeneration::SetPromptLogprob(int64_t index, PromptLogprob logprob, St
 void ActiveGeneration::End(const absl::Status& status, SteadyTime now) {
   ObserveEnd(status, now);
   if (status.ok() && request().score) Emit(ScoredEvent{.logprobs = std::move(scores_)}, now);
+  const GenerationReport report = Report(now);
   if (status.ok()) {
-    const SteadyTime first_plan = first_plan_.value_or(now);
-    const SteadyTime first_token = first_token_.value_or(now);
-    // The pull and the first steps may overlap; each second is counted once.
-    const SteadyTime pulled = PulledAt();
-    const SteadyTime prefill = std::max(first_plan, pulled);
-    Emit(FinishedEvent{.receipts = Receipts(),
-                       .queue_s = SecondsBetween(pulled, prefill),
-                       .pull_s = SecondsBetween(submitted_, pulled),
-                       .prefill_s = SecondsBetween(prefill, std::max(prefill, first_token)),
-                       .decode_s = SecondsBetween(first_token, last_token_.value_or(first_token)),
-                       .preemptions = preemptions_},
-         now);
+    Emit(FinishedEvent{.receipts = Receipts(), .report = report}, now);
   }
   embeddings_.LetGo();  // whoever is told the end finds the memory free
-  generation_->sink().OnEnd(status.ok() ? error_ : status);
+  generation_->sink().OnEnd(status.ok() ? error_ : status, report);
+}
+
+GenerationReport ActiveGeneration::Report(SteadyTime now) const {
+  GenerationReport report{
+      .cached_tokens = cached_tokens_, .num_stopped = num_stopped_, .preemptions = preemptions_};
+  for (const Choice& choice : choices_) report.completion_tokens += choice.sampler.num_accepted();
+  // The pull and the first steps may overlap; each second is counted once. What ends before a stage is over
+  // was in it until now.
+  const SteadyTime pulled = embeddings_.coming() ? now : PulledAt();
+  const SteadyTime prefill = std::max(first_plan_.value_or(now), pulled);
+  const SteadyTime first_token = std::max(prefill, first_token_.value_or(now));
+  report.pull_s = SecondsBetween(submitted_, pulled);
+  report.queue_s = SecondsBetween(pulled, prefill);
+  report.prefill_s = SecondsBetween(prefill, first_token);
+  if (first_token_.has_value()) {
+    report.first_token_s = SecondsBetween(submitted_, *first_token_);
+    report.decode_s = SecondsBetween(*first_token_, last_token_.value_or(*first_token_));
+  }
+  return report;
 }
 
 void ActiveGeneration::ObserveEnd(const absl::Status& status, SteadyTime now) {

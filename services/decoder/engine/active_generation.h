@@ -90,6 +90,7 @@ class ActiveGeneration {
  private:
   void Emit(GenerationEvent event, SteadyTime now);
   std::vector<EmbeddingReceipt> Receipts() const;
+  GenerationReport Report(SteadyTime now) const;
   void ObserveEnd(const absl::Status& status, SteadyTime now);
   // When its embeddings were here, or it was submitted if none was pulled.
   SteadyTime PulledAt() const { return embeddings_.pulled_at().value_or(submitted_); }
@@ -108,6 +109,7 @@ class ActiveGeneration {
   int64_t cached_tokens_ = 0;  // of the prompt; valid once planned
   absl::Status error_;
   int64_t preemptions_ = 0;
+  int64_t num_stopped_ = 0;
   const SteadyTime submitted_;
   const SteadyTime due_;
   SteadyTime last_event_;

@@ -60,13 +60,22 @@ struct PromptLogprob {
   std::vector<TokenProbability> top;  // descending
 };
 
+// What became of a generation, whichever way it ended. Seconds are 0 of stages that it did not reach.
+struct GenerationReport {
+  int64_t cached_tokens = 0;      // of the prompt, found computed
+  int64_t completion_tokens = 0;  // of all choices, emitted ones included
+  int64_t num_stopped = 0;        // choices that an end id ended
+  int64_t preemptions = 0;
+  double queue_s = 0;        // from submission to the first plan, but for pull_s
+  double pull_s = 0;         // until the embeddings were here
+  double prefill_s = 0;      // from the first plan to the first token
+  double first_token_s = 0;  // from submission
+  double decode_s = 0;       // from the first token to the last
+};
+
 struct FinishedEvent {
   std::vector<EmbeddingReceipt> receipts;
-  double queue_s = 0;    // from admission to the first plan, but for pull_s
-  double pull_s = 0;     // until the embeddings were here
-  double prefill_s = 0;  // from the first plan to the first token
-  double decode_s = 0;   // from there to the last
-  int64_t preemptions = 0;
+  GenerationReport report;
 };
 
 // Comes before the first token.
@@ -99,7 +108,7 @@ class GenerationSink {
   virtual ~GenerationSink() = default;
   // An error ends the generation with it: the caller takes no more.
   virtual absl::Status OnEvent(GenerationEvent event) = 0;
-  virtual void OnEnd(const absl::Status& status) = 0;
+  virtual void OnEnd(const absl::Status& status, const GenerationReport& report) = 0;
 };
 
 class Generation {

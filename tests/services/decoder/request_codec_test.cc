@@ -349,8 +349,9 @@ TEST(ToProtoTest, WritesEveryEvent) {
   EXPECT_EQ(event.choice_finished().reason(), v1::GenerateEvent::FINISH_REASON_LENGTH);
   EXPECT_EQ(event.choice_finished().completion_tokens(), 5u);
 
-  event = ToProto(FinishedEvent{
-      .receipts = receipts, .queue_s = 1, .pull_s = 2, .prefill_s = 3, .decode_s = 4, .preemptions = 5});
+  event = ToProto(
+      FinishedEvent{.receipts = receipts,
+                    .report = {.preemptions = 5, .queue_s = 1, .pull_s = 2, .prefill_s = 3, .decode_s = 4}});
   EXPECT_EQ(event.finished().receipts_size(), 1);
   EXPECT_EQ(event.finished().queue_s(), 1);
   EXPECT_EQ(event.finished().pull_s(), 2);

@@ -125,10 +125,12 @@ class FakeExecutor final : public StepExecutor {
     free_steps_ = std::numeric_limits<int64_t>::max();
     changed_.NotifyAll();
   }
-  // Steps after the first `steps` do not end from now on.
+  // The first `steps` end, those after them do not, from now on.
   void HoldAfter(int64_t steps) {
     MutexLock lock(&mutex_);
+    held_ = false;
     free_steps_ = steps;
+    changed_.NotifyAll();
   }
   // Until step number `step`, from 1, has begun. False if it does not within 60 s.
   bool AwaitStart(int64_t step) {
@@ -314,8 +316,9 @@ class Recording {
                ? absl::ResourceExhaustedError("reads too slowly")
                : absl::OkStatus();
   }
-  void OnEnd(const absl::Status& status) {
+  void OnEnd(const absl::Status& status, const GenerationReport& report) {
     MutexLock lock(&mutex_);
+    report_ = report;
     EXPECT_FALSE(done_) << "told the end twice";
     done_ = true;
     status_ = status;
@@ -346,6 +349,10 @@ class Recording {
   void RefuseAfter(int events) { refuse_after_ = events; }
 
   // After Wait().
+  GenerationReport report() const {
+    MutexLock lock(&mutex_);
+    return report_;
+  }
   std::vector<GenerationEvent> events() const {
     MutexLock lock(&mutex_);
     return events_;
@@ -371,7 +378,9 @@ class Recording {
    public:
     explicit Sink(Recording* recording) : recording_(recording) {}
     absl::Status OnEvent(GenerationEvent event) override { return recording_->OnEvent(std::move(event)); }
-    void OnEnd(const absl::Status& status) override { recording_->OnEnd(status); }
+    void OnEnd(const absl::Status& status, const GenerationReport& report) override {
+      recording_->OnEnd(status, report);
+    }
 
    private:
     Recording* const recording_;
@@ -382,6 +391,7 @@ class Recording {
   std::vector<GenerationEvent> events_;
   bool done_ = false;
   absl::Status status_;
+  GenerationReport report_;
   int refuse_after_ = -1;
 };
 

@@ -125,7 +125,7 @@ TEST(EnginePrefixTest, AnswersTheSameBitsWithAndWithoutItUnderEvictionPreemption
       const Outcome outcome = OutcomeOf(*calls[i]);
       EXPECT_EQ(outcome, alone[i]);
       cached += outcome.cached_tokens;
-      preemptions += calls[i]->sink.Of<FinishedEvent>().at(0).preemptions;
+      preemptions += calls[i]->sink.Of<FinishedEvent>().at(0).report.preemptions;
     }
     EXPECT_GT(cached, 0);
     if (pages == 18) {

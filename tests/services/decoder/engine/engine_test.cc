@@ -62,7 +62,7 @@ TEST(EngineTest, GivesTheSameAnswerAloneInABatchAndUnderPreemption) {
     for (size_t i = 0; i < calls.size(); ++i) {
       ASSERT_TRUE(calls[i]->sink.Wait().ok());
       EXPECT_EQ(calls[i]->sink.Tokens(), alone[i]) << "chunk " << chunk << " request " << i;
-      preemptions += calls[i]->sink.Of<FinishedEvent>().at(0).preemptions;
+      preemptions += calls[i]->sink.Of<FinishedEvent>().at(0).report.preemptions;
     }
     EXPECT_GT(preemptions, 0);
     EXPECT_GT(rig.executor().sequences_max(), 1);
@@ -338,6 +338,43 @@ TEST(EngineTest, EmitsNothingMoreThanAStepAfterTheCancellation) {
   EXPECT_LE(call.sink.Of<TokenEvent>().size(), tokens + 1);
 }
 
+TEST(EngineTest, ReportsWhatBecameOfAGenerationWhicheverWayItEnded) {
+  GenerationRequest request = Prompt(10, 50);
+  request.end_token_ids = {Answer(request)[4]};
+  Rig rig({.max_num_seqs = 1});
+  Call answered(request);
+  ASSERT_TRUE(answered.Submit(rig).ok());
+  ASSERT_TRUE(answered.sink.Wait().ok());
+  GenerationReport report = answered.sink.report();
+  EXPECT_EQ(report.completion_tokens, static_cast<int64_t>(answered.sink.Tokens().size()));
+  EXPECT_EQ(report.num_stopped, 1);
+  EXPECT_GT(report.first_token_s, 0);
+  EXPECT_GE(report.first_token_s, report.prefill_s);
+  EXPECT_GE(report.decode_s, 0);
+
+  Rig held({.max_num_seqs = 1});
+  Call running(Prompt(10, 40)), queued(Prompt(10, 40, 9));
+  held.executor().HoldAfter(3);
+  ASSERT_TRUE(running.Submit(held).ok());
+  ASSERT_TRUE(held.executor().AwaitStart(4));
+  ASSERT_TRUE(queued.Submit(held).ok());
+  held.engine().Cancel(*queued.generation);
+  held.engine().Cancel(*running.generation);
+  held.executor().Hold(false);
+  ASSERT_EQ(queued.sink.Wait().code(), absl::StatusCode::kCancelled);
+  report = queued.sink.report();
+  EXPECT_EQ(report.completion_tokens, 0);
+  EXPECT_GT(report.queue_s, 0);
+  EXPECT_EQ(report.prefill_s, 0);
+  EXPECT_EQ(report.first_token_s, 0);
+  ASSERT_EQ(running.sink.Wait().code(), absl::StatusCode::kCancelled);
+  report = running.sink.report();
+  EXPECT_EQ(report.completion_tokens, 3);
+  EXPECT_EQ(report.num_stopped, 0);
+  EXPECT_GT(report.first_token_s, 0);
+  EXPECT_GT(report.decode_s, 0);
+}
+
 TEST(EngineTest, EndsAGenerationAtItsDeadline) {
   Rig rig;
   GenerationRequest request = OnePicture();
@@ -522,7 +559,7 @@ TEST(EngineTest, TakesInAndBeatsForWhoComesWhileAStepIsUnderWay) {
     EXPECT_FALSE(beats[i].waiting);
   }
   // It has waited since it was submitted, not since the step ended.
-  EXPECT_GE(second.sink.Of<FinishedEvent>().at(0).queue_s,
+  EXPECT_GE(second.sink.Of<FinishedEvent>().at(0).report.queue_s,
             3 * std::chrono::duration<double>(kHeartbeat).count());
   EXPECT_EQ(second.sink.Tokens(), Answer(Prompt(12, 2, 5)));
   EXPECT_EQ(first.sink.Tokens(), Answer(Prompt(10, 3)));
@@ -688,9 +725,12 @@ TEST(EngineTest, TellsEveryGenerationTheEndWhenItIsDestroyed) {
 TEST(EngineTest, ReportsItsLoad) {
   Rig rig({.max_num_seqs = 1});
   Call running(Prompt(10, 4000)), waiting(Prompt(10, 4000));
+  rig.executor().HoldAfter(0);
   ASSERT_TRUE(running.Submit(rig).ok());
+  ASSERT_TRUE(rig.executor().AwaitStart(1));
   ASSERT_TRUE(waiting.Submit(rig).ok());
-  ASSERT_TRUE(running.sink.WaitFor<TokenEvent>(50));
+  rig.executor().HoldAfter(50);
+  ASSERT_TRUE(rig.executor().AwaitStart(51));
   const EngineLoad load = rig.engine().Load();
   EXPECT_EQ(load.running, 1);
   EXPECT_EQ(load.waiting, 1);
@@ -699,6 +739,7 @@ TEST(EngineTest, ReportsItsLoad) {
   EXPECT_EQ(load.kv_pages_total, 64);
   EXPECT_GE(load.kv_pages_used, 1);
   EXPECT_GT(load.tokens_per_s, 0);
+  rig.executor().Hold(false);
   rig.Stop();  // before what it tells the end to
 }
 

@@ -145,7 +145,7 @@ void Preempt(bool lose, Outcome* outcome, std::vector<std::string>* pulls, absl:
   *status = picture.sink.Wait();
   if (status->ok()) {
     *outcome = OutcomeOf(picture);
-    EXPECT_GT(picture.sink.Of<FinishedEvent>().at(0).preemptions, 0);
+    EXPECT_GT(picture.sink.Of<FinishedEvent>().at(0).report.preemptions, 0);
   }
   EXPECT_TRUE(older.sink.Wait().ok());
   *pulls = PullsOf(rig);
@@ -232,7 +232,7 @@ TEST(GenerationEmbeddingsTest, AnswersTheSameBitsWhereMemoryPagesAndCallersComeA
       const absl::Status status = calls[i]->sink.Wait();
       if (i % 5 == 0 && absl::IsCancelled(status)) continue;
       EXPECT_EQ(OutcomeOf(*calls[i]), alone[i]);
-      preemptions += calls[i]->sink.Of<FinishedEvent>().at(0).preemptions;
+      preemptions += calls[i]->sink.Of<FinishedEvent>().at(0).report.preemptions;
     }
     EXPECT_GT(preemptions, 0);
     EXPECT_TRUE(rig.embeddings().WaitForNoneAlive());
