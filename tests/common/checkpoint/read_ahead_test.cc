@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "common/checkpoint/checkpoint.h"
+#include "tests/common/base/eventually.h"
 #include "tests/common/checkpoint/test_files.h"
 
 namespace prism {
@@ -42,14 +43,9 @@ std::vector<ReadAhead::Piece> PiecesOf(const SafetensorsFile& file) {
   return pieces;
 }
 
-// Waits until it has read `bytes`; false if it does not within 30 s.
+// Waits until it has read `bytes`.
 bool Reads(const ReadAhead& ahead, int64_t bytes) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (ahead.bytes_read() < bytes) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return true;
+  return Eventually([&] { return ahead.bytes_read() >= bytes; });
 }
 
 TEST_P(ReadAheadTest, ReadsEverythingOnceTheWindowIsWideEnough) {

@@ -6,14 +6,13 @@
 #include <thread>
 
 #include "common/wire/status_codec.h"
-#include "tests/common/base/patience.h"
+#include "tests/common/base/eventually.h"
 #include "tests/services/decoder/decoder_harness.h"
 
 namespace prism {
 namespace {
 
 using std::chrono::milliseconds;
-using std::chrono::seconds;
 using testing::HasSubstr;
 
 // The bound promised against the reference, in log-probability.
@@ -142,13 +141,10 @@ class DecoderServiceTest : public testing::Test {
   }
   // Until the engine holds no page: what ended has let go of everything.
   bool Idle() {
-    const auto end = std::chrono::steady_clock::now() + Patient(seconds(30));
-    while (std::chrono::steady_clock::now() < end) {
+    return Eventually([&] {
       const EngineLoad load = decoder_.engine().Load();
-      if (load.kv_pages_used == 0 && load.waiting == 0 && load.running == 0) return true;
-      std::this_thread::sleep_for(milliseconds(1));
-    }
-    return false;
+      return load.kv_pages_used == 0 && load.waiting == 0 && load.running == 0;
+    });
   }
 
   DecoderHarness decoder_{HarnessOptions{}};
@@ -292,10 +288,7 @@ TEST_F(DecoderServiceTest, FreesEverythingWhenTheCallerGoesWhileAPictureIsPulled
     ASSERT_EQ(decoder_.Run(PictureRequest(), timeout).status.code(), absl::StatusCode::kDeadlineExceeded);
   }
   EXPECT_TRUE(Idle());
-  const auto end = std::chrono::steady_clock::now() + Patient(seconds(30));
-  while (!decoder_.encoder().cancelled && std::chrono::steady_clock::now() < end)
-    std::this_thread::sleep_for(milliseconds(1));
-  EXPECT_TRUE(decoder_.encoder().cancelled);
+  EXPECT_TRUE(Eventually([&] { return decoder_.encoder().cancelled.load(); }));
 }
 
 TEST_F(DecoderServiceTest, LetsANewerAttemptTakeThePlaceOfAnOlder) {

@@ -20,7 +20,7 @@
 #include "common/rpc/server.h"
 #include "common/wire/status_codec.h"
 #include "prism/v1/router.grpc.pb.h"
-#include "tests/common/base/patience.h"
+#include "tests/common/base/eventually.h"
 #include "tests/services/gateway/raw_http.h"
 
 namespace prism {
@@ -30,16 +30,6 @@ using Json = nlohmann::ordered_json;
 using std::chrono::milliseconds;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-template <typename Condition>
-bool Eventually(Condition condition) {
-  const auto give_up = std::chrono::steady_clock::now() + Patient(milliseconds(10'000));
-  while (std::chrono::steady_clock::now() < give_up) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(milliseconds(2));
-  }
-  return false;
-}
 
 // Answers with the words of its script; what the last user message says chooses the behaviour:
 //   "fail CODE"        the status at once          "late fail"   Unavailable after the first words

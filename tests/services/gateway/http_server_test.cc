@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/mutex.h"
-#include "tests/common/base/patience.h"
+#include "tests/common/base/eventually.h"
 #include "tests/services/gateway/raw_http.h"
 
 namespace prism {
@@ -16,17 +16,6 @@ namespace {
 
 using std::chrono::milliseconds;
 using ::testing::HasSubstr;
-
-// Waits for what other threads do; the bound is only there so that a failure ends.
-template <typename Condition>
-bool Eventually(Condition condition) {
-  const auto give_up = std::chrono::steady_clock::now() + Patient(milliseconds(10'000));
-  while (std::chrono::steady_clock::now() < give_up) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(milliseconds(2));
-  }
-  return false;
-}
 
 // A server whose handler echoes "METHOD TARGET BODYSIZE", and streams or waits on other targets.
 class HttpServerTest : public testing::Test {

@@ -11,11 +11,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <future>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
+#include "tests/common/base/eventually.h"
 #include "tests/common/base/patience.h"
 
 namespace prism {
@@ -50,9 +50,8 @@ class RedisServer {
              "--appendonly", "no", "--dir", folder_.c_str(), nullptr);
       _exit(127);
     }
-    const SteadyTime give_up = Clock::Real().Now() + Patient(milliseconds(10000));
-    while (!Ping() && Clock::Real().Now() < give_up) std::this_thread::sleep_for(milliseconds(5));
-    ASSERT_TRUE(Ping()) << "redis-server does not run; it is in scripts/packages.txt";
+    ASSERT_TRUE(Eventually([&] { return Ping(); }))
+        << "redis-server does not run; it is in scripts/packages.txt";
   }
   void Kill() {
     if (pid_ <= 0) return;
@@ -98,14 +97,6 @@ class RedisResultStoreTest : public testing::Test {
     std::promise<ResultStore::Found> found;
     store.Get(key, [&](ResultStore::Found answer) { found.set_value(std::move(answer)); });
     return found.get_future().get();
-  }
-  static bool Eventually(const std::function<bool()>& condition) {
-    const SteadyTime give_up = Clock::Real().Now() + Patient(milliseconds(10000));
-    while (Clock::Real().Now() < give_up) {
-      if (condition()) return true;
-      std::this_thread::sleep_for(milliseconds(5));
-    }
-    return condition();
   }
   static std::string NameOf(const std::string& key) { return absl::StrCat("prism:result:1:", Hex(key)); }
 

@@ -5,10 +5,9 @@
 
 #include <atomic>
 
-#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/wire/status_codec.h"
-#include "tests/common/base/patience.h"
+#include "tests/common/base/eventually.h"
 #include "tests/services/router/fakes.h"
 
 namespace prism {
@@ -16,17 +15,6 @@ namespace {
 
 using std::chrono::milliseconds;
 using testing::HasSubstr;
-
-const milliseconds kSoon = Patient(milliseconds(5000));
-
-bool Eventually(const std::function<bool()>& condition) {
-  const SteadyTime give_up = Clock::Real().Now() + kSoon;
-  while (Clock::Real().Now() < give_up) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(milliseconds(5));
-  }
-  return condition();
-}
 
 class ReplicaSetTest : public testing::Test {
  protected:

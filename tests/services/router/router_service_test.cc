@@ -16,6 +16,7 @@
 #include "common/base/log.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/deadline.h"
+#include "tests/common/base/eventually.h"
 #include "tests/common/base/patience.h"
 #include "tests/services/router/fakes.h"
 
@@ -30,15 +31,6 @@ using testing::HasSubstr;
 const milliseconds kSoon = Patient(milliseconds(10000));
 constexpr uint32_t kEndId = 1006;
 constexpr char kAnswer[] = "The sky is blue, and 天空 is sky.";
-
-bool Eventually(const std::function<bool()>& condition) {
-  const SteadyTime give_up = Clock::Real().Now() + kSoon;
-  while (Clock::Real().Now() < give_up) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(milliseconds(2));
-  }
-  return condition();
-}
 
 // What a client heard of one chat.
 struct Heard {

@@ -19,7 +19,7 @@
 #include "common/wire/status_codec.h"
 #include "common/wire/tensor_frames.h"
 #include "prism/v1/vision.grpc.pb.h"
-#include "tests/common/base/patience.h"
+#include "tests/common/base/eventually.h"
 #include "tests/oracle/oracle_case.h"
 #include "tests/services/vision_encoder/image/picture_files.h"
 
@@ -31,7 +31,6 @@ namespace {
 using ::prism::testing::OraclePicture;
 using ::prism::testing::ReadFile;
 using std::chrono::milliseconds;
-using std::chrono::steady_clock;
 using ::testing::HasSubstr;
 
 // One run of the program; ended by force if the test did not end it.
@@ -66,13 +65,9 @@ class Program {
   std::string Log() const { return std::filesystem::exists(log_) ? ReadFile(log_) : ""; }
   // The number after `"key":` in the log, once the program is ready.
   int AwaitReady(const std::string& key = "port") {
-    const auto deadline = steady_clock::now() + Patient(milliseconds(30'000));
-    while (Log().find("\"message\":\"ready\"") == std::string::npos) {
-      if (steady_clock::now() > deadline) {
-        ADD_FAILURE() << "not ready: " << Log();
-        return 0;
-      }
-      std::this_thread::sleep_for(milliseconds(5));
+    if (!Eventually([&] { return Log().find("\"message\":\"ready\"") != std::string::npos; })) {
+      ADD_FAILURE() << "not ready: " << Log();
+      return 0;
     }
     const std::string log = Log();
     const size_t at = log.find("\"" + key + "\":");
@@ -81,12 +76,8 @@ class Program {
   void Terminate() { kill(pid_, SIGTERM); }
   // The exit code, or -1 if the program does not end in time.
   int AwaitExit(std::chrono::seconds limit = std::chrono::seconds(15)) {
-    const auto deadline = steady_clock::now() + Patient(limit);
     int status = 0;
-    while (waitpid(pid_, &status, WNOHANG) == 0) {
-      if (steady_clock::now() > deadline) return -1;
-      std::this_thread::sleep_for(milliseconds(5));
-    }
+    if (!Eventually([&] { return waitpid(pid_, &status, WNOHANG) != 0; }, limit)) return -1;
     pid_ = -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }

@@ -4,9 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <limits>
-#include <thread>
 
 #include "common/wire/status_codec.h"
+#include "tests/common/base/eventually.h"
 #include "tests/common/base/patience.h"
 #include "tests/services/decoder/embeddings/fake_encoder.h"
 
@@ -37,12 +37,7 @@ EmbeddingRef PutValues(FakeEncoder& encoder, const std::vector<float>& values) {
 }
 
 absl::Status WaitDone(const EmbeddingPull& pull) {
-  const SteadyTime end = In(seconds(30));
-  while (!pull.done()) {
-    if (std::chrono::steady_clock::now() > end) return absl::UnknownError("never done");
-    std::this_thread::sleep_for(milliseconds(1));
-  }
-  return pull.status();
+  return Eventually([&] { return pull.done(); }) ? pull.status() : absl::UnknownError("never done");
 }
 
 TEST(EmbeddingPullerTest, BringsTheBytesOfEveryRef) {
@@ -262,17 +257,10 @@ TEST(EmbeddingPullerTest, CancelsTheCallWhenTheRequestEnds) {
   EmbeddingPuller puller({});
   const EmbeddingRef ref = PutValues(encoder, Values(160));
   auto pull = puller.Start({&ref, 1}, In(seconds(60)), [] {});
-  const SteadyTime end = In(seconds(30));
-  while (encoder.calls() == 0 && std::chrono::steady_clock::now() < end)
-    std::this_thread::sleep_for(milliseconds(1));
+  EXPECT_TRUE(Eventually([&] { return encoder.calls() > 0; }));
   pull.reset();
-  while (!encoder.cancelled && std::chrono::steady_clock::now() < end)
-    std::this_thread::sleep_for(milliseconds(1));
-  EXPECT_TRUE(encoder.cancelled);
-  while (puller.memory_used_bytes() > 0 && std::chrono::steady_clock::now() < end) {
-    std::this_thread::sleep_for(milliseconds(1));
-  }
-  EXPECT_EQ(puller.memory_used_bytes(), 0);
+  EXPECT_TRUE(Eventually([&] { return encoder.cancelled.load(); }));
+  EXPECT_TRUE(Eventually([&] { return puller.memory_used_bytes() == 0; }));
 }
 
 TEST(EmbeddingPullerTest, RefusesWhenTooManyWaitForAThread) {

@@ -7,12 +7,11 @@
 #include <chrono>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "services/decoder/engine/engine.h"
-#include "tests/common/base/patience.h"
+#include "tests/common/base/eventually.h"
 #include "tests/services/decoder/engine/engine_fakes.h"
 
 namespace prism {
@@ -62,12 +61,7 @@ class Rig {
   std::string MetricsText() const { return registry_.Text(); }
   // The engine publishes its numbers after it has told the sinks.
   bool AwaitMetric(const std::string& line) const {
-    const SteadyTime end = In(Patient(std::chrono::seconds(30)));
-    while (std::chrono::steady_clock::now() < end) {
-      if (MetricsText().find(line) != std::string::npos) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return false;
+    return Eventually([&] { return MetricsText().find(line) != std::string::npos; });
   }
   void Stop() { engine_.reset(); }
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "common/wire/status_codec.h"
+#include "tests/common/base/eventually.h"
 #include "tests/services/decoder/engine/engine_rig.h"
 
 namespace prism {
@@ -50,12 +51,7 @@ void LoseAll(Rig& rig) {
 }
 
 bool AwaitRows(Rig& rig, int64_t rows) {
-  const SteadyTime end = In(Patient(seconds(30)));
-  while (std::chrono::steady_clock::now() < end) {
-    if (rig.executor().rows_total() >= rows) return true;
-    std::this_thread::sleep_for(milliseconds(1));
-  }
-  return false;
+  return Eventually([&] { return rig.executor().rows_total() >= rows; });
 }
 
 TEST(GenerationEmbeddingsTest, BeginsAPromptBeforeItsLaterPicturesAreHere) {
