@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "prism/v1/router.pb.h"
+#include "tests/common/base/manual_clock.h"
 
 namespace prism {
 namespace {
@@ -15,12 +16,6 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using Log = EventLog<v1::ChatEvent>;
 using Reader = EventReader<v1::ChatEvent>;
-
-class FakeClock final : public Clock {
- public:
-  SteadyTime Now() const override { return now; }
-  SteadyTime now = SteadyTime() + std::chrono::hours(1);
-};
 
 v1::ChatEvent Event(uint64_t number, const std::string& text = "x") {
   v1::ChatEvent event;
@@ -60,7 +55,7 @@ class EventLogTest : public testing::Test {
     (*reader)->Pump();
     return *reader;
   }
-  FakeClock clock_;
+  ManualClock clock_;
   std::shared_ptr<JournalBudget> budget_ = std::make_shared<JournalBudget>(10000, Gauge());
   std::optional<absl::Status> deserted_;
 };
@@ -181,16 +176,16 @@ TEST_F(EventLogTest, WhatIsNotKeptWaitsForNobodyBeyondItsBound) {
 
 TEST_F(EventLogTest, ItKnowsSinceWhenNobodyReads) {
   const auto log = Make(true);
-  EXPECT_EQ(log->idle_since(), clock_.now);
+  EXPECT_EQ(log->idle_since(), clock_.Now());
   Sink one, two;
   const auto first = Read(*log, &one);
   const auto second = Read(*log, &two);
   EXPECT_EQ(log->idle_since(), std::nullopt);
   first->Stop(absl::CancelledError("gone"));
   EXPECT_EQ(log->idle_since(), std::nullopt);
-  clock_.now += std::chrono::seconds(5);
+  clock_.Advance(std::chrono::seconds(5));
   second->Stop(absl::CancelledError("gone"));
-  EXPECT_EQ(log->idle_since(), clock_.now);
+  EXPECT_EQ(log->idle_since(), clock_.Now());
   EXPECT_TRUE(deserted_.has_value());
 }
 

@@ -4,15 +4,10 @@
 
 #include "common/base/hash.h"
 #include "common/wire/status_codec.h"
+#include "tests/common/base/manual_clock.h"
 
 namespace prism {
 namespace {
-
-class FakeClock final : public Clock {
- public:
-  SteadyTime Now() const override { return now; }
-  SteadyTime now = SteadyTime() + std::chrono::hours(1);
-};
 
 class MediaStoreTest : public testing::Test {
  protected:
@@ -24,13 +19,13 @@ class MediaStoreTest : public testing::Test {
   std::string Upload(size_t size, char fill) {
     auto file = store_.Upload(std::string(size, fill));
     EXPECT_TRUE(file.ok()) << file.status();
-    clock_.now += std::chrono::seconds(1);
+    clock_.Advance(std::chrono::seconds(1));
     return file.ok() ? (*file)->sha256 : "";
   }
 
   MetricRegistry registry_;
   RouterMetrics metrics_{&registry_};
-  FakeClock clock_;
+  ManualClock clock_;
   MediaStore store_{1000, std::chrono::seconds(60), &clock_, &metrics_};
 };
 
@@ -94,7 +89,7 @@ TEST_F(MediaStoreTest, AFileThatCannotFitDrivesNothingOut) {
 
 TEST_F(MediaStoreTest, UploadsNobodyUsesGoAfterTheirTime) {
   const std::string id = Upload(300, 'a');
-  clock_.now += std::chrono::seconds(61);
+  clock_.Advance(std::chrono::seconds(61));
   Upload(1, 'b');
   EXPECT_FALSE(store_.Find(id).ok());
   EXPECT_EQ(store_.bytes(), 1);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "services/router/circuit_breaker.h"
+#include "tests/common/base/manual_clock.h"
 
 namespace prism {
 namespace {
@@ -10,12 +11,6 @@ namespace {
 using std::chrono::milliseconds;
 using Lookup = ResultStore::Lookup;
 using State = CircuitBreaker::State;
-
-class FakeClock final : public Clock {
- public:
-  SteadyTime Now() const override { return now; }
-  SteadyTime now = SteadyTime() + std::chrono::hours(1);
-};
 
 class MemoryResultStoreTest : public testing::Test {
  protected:
@@ -29,7 +24,7 @@ class MemoryResultStoreTest : public testing::Test {
   }
   void Put(const std::string& key, char fill) { store_.Put(key, std::string(10, fill)); }
 
-  FakeClock clock_;
+  ManualClock clock_;
   MemoryResultStore store_{3 * kEach, milliseconds(1000), &clock_};
 };
 
@@ -63,9 +58,9 @@ TEST_F(MemoryResultStoreTest, WhatCannotFitDrivesNothingOut) {
 
 TEST_F(MemoryResultStoreTest, NothingStaysLongerThanItsTime) {
   Put("a", 'a');
-  clock_.now += milliseconds(999);
+  clock_.Advance(milliseconds(999));
   EXPECT_EQ(Get("a").lookup, Lookup::kHit);
-  clock_.now += milliseconds(1);
+  clock_.Advance(milliseconds(1));
   EXPECT_EQ(Get("a").lookup, Lookup::kMiss);
   EXPECT_EQ(store_.bytes(), 0);
 }

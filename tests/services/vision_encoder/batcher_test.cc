@@ -8,6 +8,7 @@
 
 #include "common/base/hash.h"
 #include "common/base/thread.h"
+#include "tests/common/base/manual_clock.h"
 #include "tests/services/vision_encoder/fakes.h"
 
 namespace prism {
@@ -16,7 +17,6 @@ namespace {
 using ::prism::testing::FactoryOf;
 using ::prism::testing::FakeTower;
 using ::prism::testing::FramesOf;
-using ::prism::testing::ManualClock;
 using ::prism::testing::PictureOf;
 using ::prism::testing::TowerControl;
 using std::chrono::milliseconds;

@@ -3,12 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/services/vision_encoder/fakes.h"
+#include "tests/common/base/manual_clock.h"
 
 namespace prism {
 namespace {
 
-using ::prism::testing::ManualClock;
 using std::chrono::milliseconds;
 using ::testing::HasSubstr;
 

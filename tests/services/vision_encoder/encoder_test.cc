@@ -5,6 +5,7 @@
 
 #include <future>
 
+#include "tests/common/base/manual_clock.h"
 #include "tests/services/vision_encoder/fakes.h"
 #include "tests/services/vision_encoder/image/picture_files.h"
 
@@ -12,7 +13,6 @@ namespace prism {
 namespace {
 
 using ::prism::testing::FactoryOf;
-using ::prism::testing::ManualClock;
 using ::prism::testing::OraclePicture;
 using ::prism::testing::PngBomb;
 using ::prism::testing::SmallPicture;

@@ -1,28 +1,17 @@
-// A clock that stands still and a tower that a test can look into and hold.
+// A tower that a test can look into and hold.
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
 
-#include "common/base/clock.h"
 #include "common/base/mutex.h"
 #include "services/vision_encoder/tower.h"
 
 namespace prism::testing {
-
-class ManualClock : public Clock {
- public:
-  SteadyTime Now() const override { return SteadyTime(std::chrono::milliseconds(now_ms_.load())); }
-  void Advance(std::chrono::milliseconds by) { now_ms_ += by.count(); }
-
- private:
-  std::atomic<int64_t> now_ms_{1'000'000};
-};
 
 // What a test and a FakeTower share; outlives the tower.
 class TowerControl {
