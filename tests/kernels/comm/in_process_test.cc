@@ -4,47 +4,20 @@
 
 #include "gtest/gtest.h"
 #include "kernels/comm/communicator.h"
-#include "kernels/ops/op_table.h"
+#include "tests/kernels/device/fake_device.h"
 
 namespace prism {
 namespace {
 
-class HostBackend final : public Backend {
- public:
-  absl::string_view name() const override { return "host"; }
-  absl::string_view numerics_id() const override { return "host-0"; }
-  DType activation_dtype() const override { return DType::kF32; }
-  const OpTable& ops() const override { return table_; }
-  absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions&) override {
-    return absl::UnimplementedError("no streams");
-  }
-
- private:
-  OpTable table_;
-};
-
-class HostStream final : public Stream {
- public:
-  using Stream::Stream;
-  absl::StatusOr<Tensor> Allocate(DType dtype, const Shape& shape) override {
-    return Tensor::Host(dtype, shape);
-  }
-  absl::Status CopyToDevice(const TensorView&, const TensorView&) override { return absl::OkStatus(); }
-  absl::Status CopyToHost(const TensorView&, const TensorView&) override { return absl::OkStatus(); }
-  absl::Status Synchronize() override { return synchronized; }
-
-  absl::Status synchronized;
-};
-
 // Runs body(communicator, stream) on a thread for each rank.
-void OnEveryRank(int size, const std::function<void(Communicator&, HostStream&)>& body) {
-  HostBackend backend;
+void OnEveryRank(int size, const std::function<void(Communicator&, FakeStream&)>& body) {
+  FakeBackend backend;
   std::vector<std::unique_ptr<Communicator>> endpoints = CreateInProcessGroup(size);
   ASSERT_EQ(static_cast<int>(endpoints.size()), size);
   std::vector<std::thread> threads;
   for (std::unique_ptr<Communicator>& endpoint : endpoints) {
     threads.emplace_back([&] {
-      HostStream stream(&backend);
+      FakeStream stream(&backend);
       body(*endpoint, stream);
     });
   }
@@ -59,7 +32,7 @@ float Value(int round, int rank, int64_t i) { return static_cast<float>(round * 
 TEST_P(InProcessTest, AllGatherBringsEveryRanksPartToEveryRankTimeAfterTime) {
   const int size = GetParam();
   std::atomic<int> wrong{0};
-  OnEveryRank(size, [&](Communicator& comm, HostStream& stream) {
+  OnEveryRank(size, [&](Communicator& comm, FakeStream& stream) {
     EXPECT_EQ(comm.size(), size);
     std::vector<float> part(12), gathered(static_cast<size_t>(size) * 12);
     for (int round = 0; round < 300; ++round) {
@@ -80,7 +53,7 @@ TEST_P(InProcessTest, AllGatherBringsEveryRanksPartToEveryRankTimeAfterTime) {
 
 TEST_P(InProcessTest, AllGatherTakesAPartThatLiesInItsPlaceAlready) {
   const int size = GetParam();
-  OnEveryRank(size, [&](Communicator& comm, HostStream& stream) {
+  OnEveryRank(size, [&](Communicator& comm, FakeStream& stream) {
     std::vector<float> gathered(static_cast<size_t>(size) * 3, -1.0f);
     for (int round = 0; round < 50; ++round) {
       const TensorView view(gathered.data(), Shape{size, 3});
@@ -97,7 +70,7 @@ TEST_P(InProcessTest, AllGatherTakesAPartThatLiesInItsPlaceAlready) {
 
 TEST_P(InProcessTest, AbortReleasesThoseWhoWaitAndAllWhoComeLater) {
   const int size = GetParam();
-  OnEveryRank(size, [&](Communicator& comm, HostStream& stream) {
+  OnEveryRank(size, [&](Communicator& comm, FakeStream& stream) {
     std::vector<float> part(2), gathered(static_cast<size_t>(size) * 2);
     const auto gather = [&] {
       return comm.AllGather(stream, TensorView(part.data(), Shape{2}),
@@ -113,7 +86,7 @@ TEST_P(InProcessTest, AbortReleasesThoseWhoWaitAndAllWhoComeLater) {
 
 TEST_P(InProcessTest, AGatheredTensorOfTheWrongSizeOrTypeIsRefusedBeforeAnyoneIsMet) {
   const int size = GetParam();
-  OnEveryRank(size, [&](Communicator& comm, HostStream& stream) {
+  OnEveryRank(size, [&](Communicator& comm, FakeStream& stream) {
     std::vector<float> part(2), gathered(static_cast<size_t>(size) * 2 + 1);
     EXPECT_EQ(comm.AllGather(stream, TensorView(part.data(), Shape{2}),
                              TensorView(gathered.data(), Shape{size * 2 + 1})),
@@ -130,7 +103,7 @@ INSTANTIATE_TEST_SUITE_P(Ranks, InProcessTest, testing::Values(1, 2, 4));
 
 TEST(InProcessGroupTest, RanksThatBringDifferentSizesAreAllTold) {
   std::atomic<int> told{0};
-  OnEveryRank(2, [&](Communicator& comm, HostStream& stream) {
+  OnEveryRank(2, [&](Communicator& comm, FakeStream& stream) {
     const int64_t count = comm.rank() == 0 ? 2 : 3;
     std::vector<float> part(3), gathered(6);
     const absl::Status status = comm.AllGather(stream, TensorView(part.data(), Shape{count}),
@@ -143,7 +116,7 @@ TEST(InProcessGroupTest, RanksThatBringDifferentSizesAreAllTold) {
 }
 
 TEST(InProcessGroupTest, AStreamThatFailedBringsNothingAndItsErrorComesBack) {
-  OnEveryRank(1, [](Communicator& comm, HostStream& stream) {
+  OnEveryRank(1, [](Communicator& comm, FakeStream& stream) {
     stream.synchronized = absl::DataLossError("an op before failed");
     float part = 1.0f, gathered = 2.0f;
     EXPECT_EQ(comm.AllGather(stream, TensorView(&part, Shape{1}), TensorView(&gathered, Shape{1, 1})),
@@ -153,7 +126,7 @@ TEST(InProcessGroupTest, AStreamThatFailedBringsNothingAndItsErrorComesBack) {
 }
 
 TEST(InProcessGroupTest, AGroupThatOnlyGathersSaysSo) {
-  OnEveryRank(1, [](Communicator& comm, HostStream& stream) {
+  OnEveryRank(1, [](Communicator& comm, FakeStream& stream) {
     const Tensor part = Tensor::HostZeros(DType::kF32, {4});
     EXPECT_FALSE(comm.can_sum());
     EXPECT_TRUE(absl::IsUnimplemented(comm.SumParts(stream, part.view(), part.view())));
@@ -162,7 +135,7 @@ TEST(InProcessGroupTest, AGroupThatOnlyGathersSaysSo) {
 
 TEST(InProcessGroupTest, RanksMeet) {
   std::atomic<int> arrived{0}, early{0};
-  OnEveryRank(4, [&](Communicator& comm, HostStream&) {
+  OnEveryRank(4, [&](Communicator& comm, FakeStream&) {
     for (int round = 1; round <= 50; ++round) {
       ++arrived;
       EXPECT_EQ(comm.Meet(), absl::OkStatus());
@@ -177,8 +150,8 @@ TEST(InProcessGroupTest, RanksMeet) {
 TEST(InProcessGroupTest, GroupsDoNotHearOfEachOther) {
   std::vector<std::unique_ptr<Communicator>> first = CreateInProcessGroup(1),
                                              second = CreateInProcessGroup(1);
-  HostBackend backend;
-  HostStream stream(&backend);
+  FakeBackend backend;
+  FakeStream stream(&backend);
   float part = 1.0f, gathered = 0.0f;
   EXPECT_EQ(first[0]->Check(), absl::OkStatus());
   first[0]->Abort();

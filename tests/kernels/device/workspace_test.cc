@@ -1,37 +1,20 @@
 #include "gtest/gtest.h"
 #include "kernels/device/backend.h"
-#include "kernels/ops/op_table.h"
+#include "tests/kernels/device/fake_device.h"
 
 namespace prism {
 namespace {
 
-class HostBackend final : public Backend {
- public:
-  absl::string_view name() const override { return "host"; }
-  absl::string_view numerics_id() const override { return "host-0"; }
-  DType activation_dtype() const override { return DType::kF32; }
-  const OpTable& ops() const override { return table_; }
-  absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions&) override {
-    return absl::UnimplementedError("no streams");
-  }
-
- private:
-  OpTable table_;
-};
-
 // Counts what is allocated, and has no more than `limit_bytes` in one piece.
-class HostStream final : public Stream {
+class CountingStream final : public FakeStream {
  public:
-  using Stream::Stream;
+  using FakeStream::FakeStream;
   absl::StatusOr<Tensor> Allocate(DType dtype, const Shape& shape) override {
     const int64_t bytes = shape.num_elements() * static_cast<int64_t>(SizeOf(dtype));
     if (bytes > limit_bytes) return absl::ResourceExhaustedError("no more memory");
     ++allocations;
-    return Tensor::Host(dtype, shape);
+    return FakeStream::Allocate(dtype, shape);
   }
-  absl::Status CopyToDevice(const TensorView&, const TensorView&) override { return absl::OkStatus(); }
-  absl::Status CopyToHost(const TensorView&, const TensorView&) override { return absl::OkStatus(); }
-  absl::Status Synchronize() override { return absl::OkStatus(); }
 
   int allocations = 0;
   int64_t limit_bytes = int64_t{1} << 40;
@@ -50,8 +33,8 @@ class WorkspaceTest : public testing::Test {
     return std::all_of(bytes, bytes + view.size_bytes(), [value](uint8_t byte) { return byte == value; });
   }
 
-  HostBackend backend_;
-  HostStream stream_{&backend_};
+  FakeBackend backend_;
+  CountingStream stream_{&backend_};
 };
 
 // The host's blocks start at multiples of 64, a piece at a multiple of 256 inside its block.

@@ -14,39 +14,13 @@
 #include "kernels/ops/linear.h"
 #include "kernels/ops/moe.h"
 #include "kernels/ops/norm.h"
-#include "kernels/ops/op_table.h"
 #include "kernels/ops/position_embedding.h"
 #include "kernels/ops/rope.h"
 #include "kernels/ops/rows.h"
+#include "tests/kernels/device/fake_device.h"
 
 namespace prism {
 namespace {
-
-// A backend whose table is the test's.
-class FakeBackend final : public Backend {
- public:
-  absl::string_view name() const override { return "fake"; }
-  absl::string_view numerics_id() const override { return "fake-0"; }
-  DType activation_dtype() const override { return activation; }
-  const OpTable& ops() const override { return table; }
-  absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const StreamOptions&) override {
-    return absl::UnimplementedError("no streams");
-  }
-
-  OpTable table;
-  DType activation = DType::kF32;
-};
-
-class FakeStream final : public Stream {
- public:
-  using Stream::Stream;
-  absl::StatusOr<Tensor> Allocate(DType dtype, const Shape& shape) override {
-    return Tensor::Host(dtype, shape);
-  }
-  absl::Status CopyToDevice(const TensorView&, const TensorView&) override { return absl::OkStatus(); }
-  absl::Status CopyToHost(const TensorView&, const TensorView&) override { return absl::OkStatus(); }
-  absl::Status Synchronize() override { return absl::OkStatus(); }
-};
 
 // A tensor that a check may look at; its elements are never read.
 TensorView Some(DType dtype, Shape shape) {
