@@ -6,21 +6,15 @@
 #include <string>
 
 #include "common/wire/status_codec.h"
+#include "tests/common/text/text_test_files.h"
 
 namespace prism {
 namespace {
 
 class AnswerFormTest : public testing::Test {
  protected:
-  void SetUp() override {
-    auto tokenizer =
-        Tokenizer::Load(std::string(PRISM_SOURCE_DIR) + "/tests/oracle/models/moe-micro/tokenizer.json");
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-    tokenizer_ = *std::move(tokenizer);
-    format_ = ChatFormat::Create(ChatStyle::kInstruct, tokenizer_.get()).value();
-  }
   absl::StatusOr<std::optional<v1::Grammar>> Form(const v1::ChatRequest& request) {
-    return AnswerFormOf(request, *format_, *tokenizer_, &cache_);
+    return AnswerFormOf(request, *format_, MicroTokenizer(), &cache_);
   }
   static v1::ChatRequest WithTools() {
     v1::ChatRequest request;
@@ -36,8 +30,7 @@ class AnswerFormTest : public testing::Test {
     return fields.size() == 1 ? fields[0].path + ": " + fields[0].description : status.ToString();
   }
 
-  std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<ChatFormat> format_;
+  std::unique_ptr<ChatFormat> format_ = ChatFormat::Create(ChatStyle::kInstruct, &MicroTokenizer()).value();
   GrammarCache cache_;
 };
 
@@ -114,7 +107,7 @@ TEST_F(AnswerFormTest, AThinkingModelReasonsFirst) {
   v1::ChatRequest request;
   request.mutable_grammar()->set_json_object(true);
   EXPECT_FALSE(Form(request).value()->after_reasoning());
-  format_ = ChatFormat::Create(ChatStyle::kThinking, tokenizer_.get()).value();
+  format_ = ChatFormat::Create(ChatStyle::kThinking, &MicroTokenizer()).value();
   EXPECT_TRUE(Form(request).value()->after_reasoning());
 }
 

@@ -5,22 +5,18 @@
 #include <string>
 #include <vector>
 
+#include "tests/common/text/text_test_files.h"
+
 namespace prism {
 namespace {
 
 class ChoiceTextTest : public testing::Test {
  protected:
-  void SetUp() override {
-    auto tokenizer =
-        Tokenizer::Load(std::string(PRISM_SOURCE_DIR) + "/tests/oracle/models/moe-micro/tokenizer.json");
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-    tokenizer_ = *std::move(tokenizer);
+  static std::vector<int32_t> Ids(const std::string& text) {
+    return *MicroTokenizer().Encode(text, SpecialTokens::kMatchAdded);
   }
-  std::vector<int32_t> Ids(const std::string& text) {
-    return *tokenizer_->Encode(text, SpecialTokens::kMatchAdded);
-  }
-  ChoiceText Make(std::vector<std::string> stops, bool include, bool thinking) {
-    return ChoiceText(tokenizer_.get(), *StopMatcher::Create(stops, include), thinking);
+  static ChoiceText Make(std::vector<std::string> stops, bool include, bool thinking) {
+    return ChoiceText(&MicroTokenizer(), *StopMatcher::Create(stops, include), thinking);
   }
   struct All {
     std::string reasoning, answer;
@@ -40,7 +36,6 @@ class ChoiceTextTest : public testing::Test {
     take(text->Finish());
     return all;
   }
-  std::unique_ptr<Tokenizer> tokenizer_;
 };
 
 TEST_F(ChoiceTextTest, SpecialTokensAreNotShown) {
@@ -121,7 +116,7 @@ TEST_F(ChoiceTextTest, AMarkerThatIsSpelledOutIsText) {
   ChoiceText text = Make({}, false, false);
   text.TakeToolCalls();
   const std::string spelled = "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}";
-  EXPECT_EQ(Run(&text, *tokenizer_->Encode(spelled, SpecialTokens::kPlainText)).answer, spelled);
+  EXPECT_EQ(Run(&text, *MicroTokenizer().Encode(spelled, SpecialTokens::kPlainText)).answer, spelled);
   EXPECT_EQ(text.num_calls(), 0u);
 }
 
