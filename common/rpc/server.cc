@@ -3,19 +3,15 @@
 #include <dlfcn.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <netdb.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/base/try_listen.h"
 #include "common/rpc/callback_threads.h"
 #include "common/rpc/calls_in_flight.h"
 #include "common/rpc/rpc_metrics.h"
@@ -24,28 +20,6 @@ namespace prism {
 namespace {
 
 constexpr std::chrono::milliseconds kArrival{100};
-
-// Why `host`:`port` cannot be listened on: gRPC only says that it could not.
-std::string ListenError(const std::string& host, int port) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  addrinfo* found = nullptr;
-  if (const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found); error != 0) {
-    return gai_strerror(error);
-  }
-  std::string why = "unknown reason";
-  const int fd = socket(found->ai_family, found->ai_socktype | SOCK_CLOEXEC, 0);
-  if (fd >= 0) {
-    const int one = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    if (bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 1) != 0) why = std::strerror(errno);
-    close(fd);
-  }
-  freeaddrinfo(found);
-  return why;
-}
 
 // Loading gRPC's reflection library is what registers it, for every server built afterwards; linking
 // it would register it in every process.
@@ -95,8 +69,9 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot listen on ", wanted, ": ", ListenError(options.host, options.port)));
+    // gRPC only says that it could not.
+    const absl::Status why = TryListen(options.host, options.port);
+    return why.ok() ? absl::UnavailableError(absl::StrCat("cannot listen on ", wanted)) : why;
   }
   std::unique_ptr<RpcServer> started(new RpcServer(std::move(calls), std::move(server),
                                                    absl::StrCat(options.host, ":", port), port,

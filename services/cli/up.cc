@@ -1,14 +1,10 @@
 #include "services/cli/up.h"
 
-#include <arpa/inet.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +28,7 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "common/base/thread.h"
+#include "common/base/try_listen.h"
 #include "services/cli/child.h"
 #include "services/cli/http_client.h"
 
@@ -61,29 +58,6 @@ constexpr int kInnerDrainSeconds = 1;
 enum Stage { kGateway = 0, kRouter = 1, kDecoder = 2, kVisionEncoder = 3 };
 
 // ---- Ports ---------------------------------------------------------------------------------------------
-
-// Is there nobody at host:port? The error is the one a program would meet.
-absl::Status TryListen(const std::string& host, int port) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  addrinfo* found = nullptr;
-  const std::string address = absl::StrCat(host, ":", port);
-  const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
-  if (error != 0)
-    return absl::InvalidArgumentError(absl::StrCat("cannot listen on ", address, ": ", gai_strerror(error)));
-  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int on = 1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  absl::Status status;
-  if (bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 1) != 0) {
-    status = absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": ", std::strerror(errno)));
-  }
-  close(fd);
-  freeaddrinfo(found);
-  return status;
-}
 
 // Free ports on loopback, below the range from which the kernel takes ports for outgoing connections:
 // of those, one could be taken while a program restarts, even by the very peer that tries to reach it.

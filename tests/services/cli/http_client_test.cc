@@ -1,14 +1,14 @@
 #include "services/cli/http_client.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <string>
 #include <thread>
+
+#include "tests/common/base/listening_port.h"
 
 namespace prism {
 namespace {
@@ -28,17 +28,9 @@ TEST(HttpUrlTest, ReadsHostAndPort) {
 // Gives its one client the bytes of the script and closes.
 class OneReply {
  public:
-  explicit OneReply(std::string reply) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address));
-    listen(fd_, 1);
-    socklen_t size = sizeof(address);
-    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
-    url_ = {"127.0.0.1", ntohs(address.sin_port)};
+  explicit OneReply(std::string reply) : url_{"127.0.0.1", port_.number()} {
     thread_ = std::thread([this, reply = std::move(reply)] {
-      const int client = accept(fd_, nullptr, nullptr);
+      const int client = accept(port_.fd(), nullptr, nullptr);
       char bytes[4096];
       while (request_.find("\r\n\r\n") == std::string::npos) {
         const ssize_t n = read(client, bytes, sizeof(bytes));
@@ -54,15 +46,12 @@ class OneReply {
       close(client);
     });
   }
-  ~OneReply() {
-    thread_.join();
-    close(fd_);
-  }
+  ~OneReply() { thread_.join(); }
   const HttpUrl& url() const { return url_; }
 
  private:
-  int fd_;
-  HttpUrl url_;
+  const ListeningPort port_;
+  const HttpUrl url_;
   std::string request_;
   std::thread thread_;
 };

@@ -1,12 +1,9 @@
 // `prism up` as a process, with stand-ins for the programs it starts.
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,7 +18,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "tests/common/base/patience.h"
+#include "tests/common/base/eventually.h"
+#include "tests/common/base/listening_port.h"
 
 namespace prism {
 namespace {
@@ -33,45 +31,10 @@ using std::chrono::steady_clock;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-template <typename Condition>
-bool Eventually(Condition condition, milliseconds limit = milliseconds(15'000)) {
-  const auto deadline = steady_clock::now() + Patient(limit);
-  while (steady_clock::now() < deadline) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(milliseconds(5));
-  }
-  return false;
-}
-
 std::string ReadFile(const fs::path& path) {
   std::ifstream file(path);
   return std::string((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
 }
-
-// Holds a port of its own, or finds one that is free just now.
-class Port {
- public:
-  Port() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address));
-    listen(fd_, 1);
-    socklen_t size = sizeof(address);
-    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
-    number_ = ntohs(address.sin_port);
-  }
-  ~Port() { Free(); }
-  void Free() {
-    if (fd_ >= 0) close(fd_);
-    fd_ = -1;
-  }
-  int number() const { return number_; }
-
- private:
-  int fd_;
-  int number_ = 0;
-};
 
 class UpTest : public testing::Test {
  protected:
@@ -156,7 +119,7 @@ class UpTest : public testing::Test {
 
   fs::path dir_;
   fs::path model_;  // empty: no --model
-  Port port_;
+  ListeningPort port_;
   pid_t pid_ = 0;
   steady_clock::time_point start_;
 };
@@ -187,7 +150,7 @@ TEST_F(UpTest, EndsAtOnceWithTheWordsOfAProgramThatCannotStart) {
 }
 
 TEST_F(UpTest, SaysThatItsPortIsInUse) {
-  const Port taken;
+  const ListeningPort taken;
   Start({}, taken.number());
   EXPECT_EQ(WaitEnd(milliseconds(5'000)), 1);
   EXPECT_EQ(Errors(), absl::StrCat("prism up: cannot listen on 127.0.0.1:", taken.number(),
