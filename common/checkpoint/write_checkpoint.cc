@@ -153,6 +153,7 @@ absl::Status WriteCheckpoint(const Checkpoint& checkpoint, const std::string& di
   std::vector<absl::Status> statuses(shards.size());
   {
     std::vector<NamedThread> writers;
+    writers.reserve(shards.size());
     for (size_t i = 0; i < shards.size(); ++i) {
       writers.emplace_back("writer",
                            [&, i] { statuses[i] = WriteShard(checkpoint, directory, shards[i], each); });

@@ -110,22 +110,21 @@ struct FlagSet::Parser {
 
   template <typename T>
   void AddNumber(const std::string& name, T* value, const std::string& help, const FlagRule& rule) {
-    const FlagRule limits = rule;
-    AddText(name, help, rule, DefaultText(*value), [value, limits](const std::string& text) -> std::string {
+    const auto parse = [value, min = rule.min, max = rule.max](const std::string& text) -> std::string {
       T parsed{};
       const bool number = ParseNumber(text, &parsed);
       const double wide = static_cast<double>(parsed);
-      if (number && wide >= limits.min && wide <= limits.max) {
+      if (number && wide >= min && wide <= max) {
         *value = parsed;
         return "";
       }
       std::string wanted = std::is_integral_v<T> ? "a whole number" : "a number";
-      if (limits.min != -std::numeric_limits<double>::infinity())
-        absl::StrAppend(&wanted, ", at least ", Number(limits.min));
-      if (limits.max != std::numeric_limits<double>::infinity())
-        absl::StrAppend(&wanted, ", at most ", Number(limits.max));
+      if (min != -std::numeric_limits<double>::infinity())
+        absl::StrAppend(&wanted, ", at least ", Number(min));
+      if (max != std::numeric_limits<double>::infinity()) absl::StrAppend(&wanted, ", at most ", Number(max));
       return wanted;
-    });
+    };
+    AddText(name, help, rule, DefaultText(*value), parse);
   }
 };
 

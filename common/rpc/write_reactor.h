@@ -51,16 +51,16 @@ class WriteReactor : public grpc::ServerWriteReactor<Response> {
   }
 
   // As Done(), but what is queued is dropped: the peer does not read. The producer's last touch.
-  void GiveUp(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_) {
+  void GiveUp(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_) {
     {
       MutexLock lock(&mutex_);
       overflowed_ = true;
     }
-    Done(std::move(status));
+    Done(status);
   }
 
   // The stream's status, sent after what is queued. The producer's last touch.
-  void Done(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_) {
+  void Done(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_) {
     Step step;
     bool stuck = false;
     {

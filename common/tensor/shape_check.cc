@@ -4,7 +4,7 @@
 
 namespace prism {
 
-void ShapeCheck::Fail(std::string message) {
+void ShapeCheck::Fail(absl::string_view message) {
   if (status_.ok()) status_ = absl::InvalidArgumentError(absl::StrCat(op_, ": ", message));
 }
 

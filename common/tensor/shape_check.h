@@ -41,7 +41,7 @@ class ShapeCheck {
   const absl::Status& status() const { return status_; }
 
  private:
-  void Fail(std::string message);
+  void Fail(absl::string_view message);
 
   const std::string op_;
   std::array<int64_t, 128> sizes_;

@@ -173,7 +173,7 @@ absl::StatusOr<CharDfa> CharDfa::FromPattern(absl::string_view text, PatternMatc
   state_of({graph.start()});
   std::vector<std::set<int32_t>> targets;
   for (size_t state = 0; state < order.size(); ++state) {
-    const Positions positions = order[state];
+    const Positions& positions = order[state];  // until state_of(), which adds to `order`
     dfa.accepts_.push_back(std::binary_search(positions.begin(), positions.end(), graph.accept()) ? 1 : 0);
     targets.assign(num_ranges, {});
     for (const int32_t index : positions) {

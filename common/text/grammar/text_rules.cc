@@ -238,8 +238,8 @@ TextRules::Node TextRules::StringBut(absl::Span<const std::string> names) {
   const Node free = builder_.Add();
   AddCharacters(free, 0, kCharMax, CharCoding::kJson, free);
   builder_.Skip(free, quote);
-  std::vector<Node> nodes;
-  for (size_t i = 0; i < tree.size(); ++i) nodes.push_back(builder_.Add());
+  std::vector<Node> nodes(tree.size());
+  for (Node& node : nodes) node = builder_.Add();
   for (size_t i = 0; i < tree.size() && builder_.status().ok(); ++i) {
     if (!tree[i].name) builder_.Skip(nodes[i], quote);
     char32_t first = 0;
