@@ -18,11 +18,11 @@ import concurrent.futures
 import http.client
 import json
 import random
-import struct
 import sys
 import time
 import urllib.parse
-import zlib
+
+from measuring import quantile, rgb_png
 
 WORDS = "the red of what is picture a box which circle there how many left under three colour of it and say".split()
 
@@ -33,12 +33,7 @@ def picture(seed, width, height):
     bars = b"".join(bytes(rng.randrange(256) for _ in range(3)) * 16 for _ in range((width + 15) // 16))[:3 * width]
     noise = rng.randbytes(3 * width)
     row = bytes((a & 0xF0) | (b & 0x0F) for a, b in zip(bars, noise))
-    rows = b"".join(b"\0" + row[(7 * y) % (3 * width):] + row[:(7 * y) % (3 * width)] for y in range(height))
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) +
-            chunk(b"IDAT", zlib.compress(rows, 1)) + chunk(b"IEND", b""))
+    return rgb_png([row[(7 * y) % (3 * width):] + row[:(7 * y) % (3 * width)] for y in range(height)], level=1)
 
 
 def body_of(seed, options):
@@ -77,11 +72,6 @@ def ask(address, body, at):
     return sent, times, prompt
 
 
-def part(values, share):
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
 def report(name, answers, options):
     """Prints a run's figures; the number of answers that are short."""
     first = [1e3 * (times[0] - sent) for sent, times, _ in answers if times]
@@ -90,9 +80,9 @@ def report(name, answers, options):
     seconds = max(times[-1] for _, times, _ in answers if times) - min(sent for sent, _, _ in answers)
     print(f"{name}: {len(answers)} answers, {tokens} tokens after prompts of {answers[0][2]}, {seconds:.2f} s, "
           f"{tokens / seconds:.0f} tok/s")
-    print(f"  first token: p50 {part(first, 0.5):.0f} ms, p95 {part(first, 0.95):.0f} ms, worst {max(first):.0f} ms")
-    print(f"  between tokens: p50 {part(between, 0.5):.2f} ms, p95 {part(between, 0.95):.2f} ms, "
-          f"p99 {part(between, 0.99):.2f} ms, worst {max(between):.0f} ms", flush=True)
+    print(f"  first token: p50 {quantile(first, 0.5):.0f} ms, p95 {quantile(first, 0.95):.0f} ms, worst {max(first):.0f} ms")
+    print(f"  between tokens: p50 {quantile(between, 0.5):.2f} ms, p95 {quantile(between, 0.95):.2f} ms, "
+          f"p99 {quantile(between, 0.99):.2f} ms, worst {max(between):.0f} ms", flush=True)
     return sum(len(times) != options.tokens for _, times, _ in answers)
 
 

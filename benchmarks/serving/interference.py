@@ -21,20 +21,17 @@ import argparse
 import base64
 import http.client
 import json
-import os
 import random
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import zlib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(os.environ.get("PRISM_BIN_DIR", ROOT / "build/release/bin"))
+from measuring import BIN, quantile, rgb_png
+
 WORDS = "the red of what is picture a box which circle there how many left under three colour of it and say".split()
 
 
@@ -42,12 +39,7 @@ def noise_png(seed, width, height):
     """A PNG of smooth bars with noise, unlike that of any other seed."""
     rng = random.Random(seed)
     row = bytes(rng.randrange(256) for _ in range(3 * width))
-    rows = b"".join(b"\0" + row[(11 * y) % len(row):] + row[:(11 * y) % len(row)] for y in range(height))
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) +
-            chunk(b"IDAT", zlib.compress(rows, 1)) + chunk(b"IEND", b""))
+    return rgb_png([row[(11 * y) % len(row):] + row[:(11 * y) % len(row)] for y in range(height)], level=1)
 
 
 class Cluster:
@@ -162,16 +154,12 @@ def gaps_within(streams, spans):
                   if any(begin <= b <= end for begin, end in spans))
 
 
-def part(ordered, share):
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
 def print_gaps(name, gaps):
     if not gaps:
         print(f"  {name}: no tokens")
         return
-    print(f"  {name}: {len(gaps)} gaps, p50 {1e3 * part(gaps, 0.5):.2f} ms, p90 {1e3 * part(gaps, 0.9):.2f} ms, "
-          f"p95 {1e3 * part(gaps, 0.95):.2f} ms, p99 {1e3 * part(gaps, 0.99):.2f} ms, worst {1e3 * gaps[-1]:.1f} ms",
+    print(f"  {name}: {len(gaps)} gaps, p50 {1e3 * quantile(gaps, 0.5):.2f} ms, p90 {1e3 * quantile(gaps, 0.9):.2f} ms, "
+          f"p95 {1e3 * quantile(gaps, 0.95):.2f} ms, p99 {1e3 * quantile(gaps, 0.99):.2f} ms, worst {1e3 * gaps[-1]:.1f} ms",
           flush=True)
 
 
@@ -231,11 +219,11 @@ def measure(port, options):
     print_gaps("text, until all have ended", both)
     print_gaps(f"text, in {options.window_s:g} s from then on ", window)
     if calm and busy:
-        print(f"  p95 until all are seen: {part(busy, 0.95) / part(calm, 0.95):.2f} times; until all have ended: "
-              f"{part(both, 0.95) / part(calm, 0.95):.2f} times; in the window: {part(window, 0.95) / part(calm, 0.95):.2f} times")
+        print(f"  p95 until all are seen: {quantile(busy, 0.95) / quantile(calm, 0.95):.2f} times; until all have ended: "
+              f"{quantile(both, 0.95) / quantile(calm, 0.95):.2f} times; in the window: {quantile(window, 0.95) / quantile(calm, 0.95):.2f} times")
     ordered = sorted(first_tokens)
     if ordered:
-        print(f"  first token of the others: p50 {1e3 * part(ordered, 0.5):.0f} ms, p95 {1e3 * part(ordered, 0.95):.0f} ms",
+        print(f"  first token of the others: p50 {1e3 * quantile(ordered, 0.5):.0f} ms, p95 {1e3 * quantile(ordered, 0.95):.0f} ms",
               flush=True)
     return failed
 

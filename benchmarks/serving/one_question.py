@@ -18,20 +18,16 @@ import concurrent.futures
 import http.client
 import json
 import os
-import platform
 import random
 import re
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(os.environ.get("PRISM_BIN_DIR", ROOT / "build/release/bin"))
+from measuring import BIN, machine, rgb_png
 
 
 def drawing(rng, side):
@@ -52,12 +48,7 @@ def drawing(rng, side):
     for i, row in enumerate(rows):
         shift = (i * 97) % (side * 3)
         rows[i] = bytearray(max(0, a - b) for a, b in zip(row, noise[shift:] + noise[:shift]))
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    pixels = zlib.compress(b"".join(b"\0" + bytes(row) for row in rows), 1)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) +
-            chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+    return rgb_png(rows, level=1)
 
 
 def ask(port, picture, question, max_tokens):
@@ -139,10 +130,7 @@ def main():
     cpus = sorted(os.sched_getaffinity(0))[:options.cpus]
     if len(cpus) < options.cpus:
         parser.error(f"this machine lends {len(cpus)} CPUs")
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    print(f"commit {commit.strip()}, {model.group(1) if model else platform.machine()}, {options.cpus} CPUs, "
-          f"load of the machine before: {os.getloadavg()[0]:.1f}")
+    print(machine(options.cpus))
 
     pictures = [drawing(random.Random(seed), options.side) for seed in range(options.times + options.burst + 1)]
     with tempfile.TemporaryDirectory(prefix="prism_bench_") as logs:

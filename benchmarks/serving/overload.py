@@ -22,9 +22,7 @@ import asyncio
 import base64
 import json
 import os
-import platform
 import random
-import re
 import signal
 import struct
 import subprocess
@@ -32,10 +30,8 @@ import sys
 import tempfile
 import time
 import zlib
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(os.environ.get("PRISM_BIN_DIR", ROOT / "build/release/bin"))
+from measuring import BIN, machine, png_chunk, quantile
 
 
 class Pictures:
@@ -48,16 +44,12 @@ class Pictures:
             rows.append(0)
             rows += bytes((x * 8 // side + y * 8 // side * 8) % 64 if rng.random() < 0.97 else rng.randrange(64)
                           for x in range(side))
-        self.head = self.chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0))
-        self.data = self.chunk(b"IDAT", zlib.compress(bytes(rows), 6)) + self.chunk(b"IEND", b"")
+        self.head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0))
+        self.data = png_chunk(b"IDAT", zlib.compress(bytes(rows), 6)) + png_chunk(b"IEND", b"")
         self.rng = random.Random(2)
 
-    @staticmethod
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     def next(self):
-        palette = self.chunk(b"PLTE", self.rng.randbytes(3 * 64))
+        palette = png_chunk(b"PLTE", self.rng.randbytes(3 * 64))
         return b"\x89PNG\r\n\x1a\n" + self.head + palette + self.data
 
 
@@ -134,11 +126,6 @@ class Load:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             tasks.append(asyncio.create_task(self.ask(due)))
         return list(zip(dues, await asyncio.gather(*tasks)))
-
-
-def quantile(values, q):
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * q))] if ordered else float("nan")
 
 
 def kinds(results):
@@ -232,10 +219,7 @@ def main():
     parser.add_argument("up", nargs="*", help="arguments of prism up, behind --")
     options = parser.parse_args()
     cpus = sorted(os.sched_getaffinity(0))[:options.cpus]
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    print(f"commit {commit.strip()}, {model.group(1) if model else platform.machine()}, {len(cpus)} of "
-          f"{len(os.sched_getaffinity(0))} CPUs, load of the machine before: {os.getloadavg()[0]:.1f}", flush=True)
+    print(machine(len(cpus)), flush=True)
     if options.port:
         return asyncio.run(run(Load(options.port, options), options))
     with tempfile.TemporaryDirectory(prefix="prism_overload_") as logs:

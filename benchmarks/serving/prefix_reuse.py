@@ -19,7 +19,6 @@ import base64
 import http.client
 import json
 import os
-import platform
 import random
 import re
 import signal
@@ -30,10 +29,9 @@ import time
 import urllib.request
 from pathlib import Path
 
+from measuring import BIN, machine
 from one_question import drawing
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(os.environ.get("PRISM_BIN_DIR", ROOT / "build/release/bin"))
 PARTS = (0, 50, 80)
 WORDS = ("red green blue round square small large left right above below near far one two three four five disc box "
          "picture page line corner edge light dark pale ground noise colour shape place name count answer").split()
@@ -176,10 +174,7 @@ def main():
     parser.add_argument("up", nargs="*", help="arguments of prism up, behind --")
     options = parser.parse_args()
     cpus = sorted(os.sched_getaffinity(0))[:options.cpus]
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    print(f"commit {commit.strip()}, {model.group(1) if model else platform.machine()}, {len(cpus)} CPUs, "
-          f"load of the machine before: {os.getloadavg()[0]:.1f}")
+    print(machine(len(cpus)))
     with_cache, without = run(True, options, cpus), run(False, options, cpus)
     for part in PARTS:
         if with_cache[part] != without[part]:

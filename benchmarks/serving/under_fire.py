@@ -19,16 +19,10 @@ import platform
 import sys
 import threading
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/integration"))
-from cluster import Cluster  # noqa: E402
-from fire import Fire, Redis, drain, kill, stop_for  # noqa: E402
-
-
-def quantile(values, share):
-    return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+from measuring import quantile  # and where the tests' cluster is found
+from cluster import Cluster
+from fire import Fire, Redis, drain, kill, stop_for
 
 
 def prefill_rate(cluster, prompts=12, words=400):

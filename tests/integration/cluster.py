@@ -196,16 +196,18 @@ def video_part(frames, kind="png"):
     return {"type": "video_url", "video_url": {"url": f"data:video/{kind};base64,{data}"}}
 
 
-def rgb_png(rows):
-    """A PNG of these rows of RGB bytes."""
-    return _png(len(rows[0]) // 3, len(rows), 2, zlib.compress(b"".join(b"\0" + bytes(row) for row in rows)))
+def rgb_png(rows, level=-1):
+    """A PNG of these rows of RGB bytes, compressed at that level of zlib."""
+    return _png(len(rows[0]) // 3, len(rows), 2, zlib.compress(b"".join(b"\0" + bytes(row) for row in rows), level))
+
+
+def png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _png(width, height, color_type, pixels):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    header = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
 
 
 def png(width, height, rows=None):
