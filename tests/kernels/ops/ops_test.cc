@@ -99,6 +99,7 @@ void Check(OpCheck<Args> check, const std::vector<Operand<Args>>& operands,
   for (const Refusal<Args>& refusal : refusals) check.ExpectRefuses(refusal);
 }
 
+// NOLINTNEXTLINE(bugprone-macro-parentheses): a type cannot stand in them
 #define PRISM_OPERAND(Args, member, type) {#member, [](Args& a) -> TensorView& { return a.member; }, type}
 
 TEST(AddTest, SaysWhatIsWrong) {
