@@ -64,12 +64,12 @@ class JournalBudget {
       bytes_.fetch_sub(bytes);
       return false;
     }
-    gauge_.Set(static_cast<double>(bytes_.load()));
+    gauge_.Add(static_cast<double>(bytes));
     return true;
   }
   void Give(int64_t bytes) {
     bytes_.fetch_sub(bytes);
-    gauge_.Set(static_cast<double>(bytes_.load()));
+    gauge_.Add(-static_cast<double>(bytes));
   }
 
  private:

@@ -45,11 +45,9 @@ absl::StatusOr<std::shared_ptr<const MediaFile>> MediaStore::Insert(std::string 
   auto entry = std::make_unique<Entry>();
   entry->file = {.bytes = std::move(bytes), .sha256 = sha256};
   entry->uploaded = uploaded;
-  bytes_ += SizeOfFile(entry->file);
   Entry* const added = entry.get();
   entries_.emplace(sha256, std::move(entry));
-  metrics_->media_bytes.Set(static_cast<double>(bytes_));
-  metrics_->media_files.Set(static_cast<double>(entries_.size()));
+  AddBytesLocked(SizeOfFile(added->file));
   return UseLocked(added);
 }
 
@@ -66,13 +64,19 @@ absl::StatusOr<std::shared_ptr<const MediaFile>> MediaStore::Find(absl::string_v
 absl::Status MediaStore::Reserve(int64_t bytes) {
   MutexLock lock(&mutex_);
   PRISM_RETURN_IF_ERROR(MakeRoomLocked(bytes));
-  bytes_ += bytes;
+  AddBytesLocked(bytes);
   return absl::OkStatus();
 }
 
 void MediaStore::Unreserve(int64_t bytes) {
   MutexLock lock(&mutex_);
-  bytes_ -= bytes;
+  AddBytesLocked(-bytes);
+}
+
+void MediaStore::AddBytesLocked(int64_t bytes) {
+  bytes_ += bytes;
+  metrics_->media_bytes.Set(static_cast<double>(bytes_));
+  metrics_->media_files.Set(static_cast<double>(entries_.size()));
 }
 
 int64_t MediaStore::bytes() const {
@@ -101,10 +105,9 @@ void MediaStore::Release(const std::string& sha256) {
 
 void MediaStore::EraseLocked(const std::string& sha256) {
   const auto found = entries_.find(sha256);
-  bytes_ -= SizeOfFile(found->second->file);
+  const int64_t bytes = SizeOfFile(found->second->file);
   entries_.erase(found);
-  metrics_->media_bytes.Set(static_cast<double>(bytes_));
-  metrics_->media_files.Set(static_cast<double>(entries_.size()));
+  AddBytesLocked(-bytes);
 }
 
 absl::Status MediaStore::MakeRoomLocked(int64_t bytes) {

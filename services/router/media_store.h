@@ -68,6 +68,8 @@ class MediaStore {
       ABSL_LOCKS_EXCLUDED(mutex_);
   std::shared_ptr<const MediaFile> UseLocked(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status MakeRoomLocked(int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Counts and shows them.
+  void AddBytesLocked(int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EraseLocked(const std::string& sha256) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Release(const std::string& sha256) ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -51,7 +51,8 @@ RouterMetrics::RouterMetrics(MetricRegistry* registry)
       queued(registry->AddGauge("prism_router_queued", "Admitted chats without a decoder.")),
       queued_work_s(registry->AddGauge("prism_router_queued_work_seconds",
                                        "Estimated time until all admitted chats have a decoder.")),
-      media_bytes(registry->AddGauge("prism_router_media_bytes", "Bytes of the pictures kept.")),
+      media_bytes(
+          registry->AddGauge("prism_router_media_bytes", "Bytes of the pictures kept or being uploaded.")),
       media_files(registry->AddGauge("prism_router_media_files", "Pictures kept.")),
       journal_bytes(
           registry->AddGauge("prism_router_journal_bytes", "Bytes of the events kept for clients' Resume.")),

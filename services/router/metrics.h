@@ -13,7 +13,7 @@ struct RouterMetrics {
   Gauge running;              // chats streaming
   Gauge queued;               // admitted chats without a decoder
   Gauge queued_work_s;        // until all of them have one, estimated
-  Gauge media_bytes;          // pictures kept, bytes
+  Gauge media_bytes;          // pictures kept or being uploaded, bytes
   Gauge media_files;          // pictures kept
   Gauge journal_bytes;        // events kept for Resume, bytes
   Gauge journal_generations;  // chats whose events are kept, running ones included

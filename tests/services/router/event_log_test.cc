@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <string>
 #include <thread>
 
+#include "common/base/thread.h"
 #include "prism/v1/router.pb.h"
 #include "tests/common/base/manual_clock.h"
 
@@ -59,6 +61,27 @@ class EventLogTest : public testing::Test {
   std::shared_ptr<JournalBudget> budget_ = std::make_shared<JournalBudget>(10000, Gauge());
   std::optional<absl::Status> deserted_;
 };
+
+TEST(JournalBudgetTest, ItsGaugeShowsWhatIsTakenWhoeverWasLast) {
+  MetricRegistry registry;
+  const Gauge gauge = registry.AddGauge("prism_test_bytes", "Bytes.");
+  JournalBudget budget(1000, gauge);
+  // Two logs go at the same time.
+  for (int round = 0; round < 1000; ++round) {
+    std::atomic<int> num_here{0};
+    const auto give_back = [&] {
+      ++num_here;
+      while (num_here < 2) std::this_thread::yield();
+      budget.Give(100);
+    };
+    ASSERT_TRUE(budget.Take(200));
+    NamedThread other("journal", give_back);
+    give_back();
+    other.Join();
+    ASSERT_EQ(gauge.value(), 0) << "round " << round;
+  }
+  EXPECT_EQ(budget.bytes(), 0);
+}
 
 TEST_F(EventLogTest, AReaderHearsAllInOrderAndTheEnd) {
   for (const bool kept : {false, true}) {

@@ -99,7 +99,9 @@ TEST_F(MediaStoreTest, ReservationsCountAgainstTheBudget) {
   EXPECT_TRUE(store_.Reserve(800).ok());
   EXPECT_FALSE(store_.Hold(std::string(201, 'a')).ok());
   EXPECT_FALSE(store_.Reserve(201).ok());
+  EXPECT_EQ(metrics_.media_bytes.value(), 800);
   store_.Unreserve(800);
+  EXPECT_EQ(metrics_.media_bytes.value(), 0);
   EXPECT_TRUE(store_.Hold(std::string(201, 'a')).ok());
 }
 
