@@ -48,25 +48,30 @@ SessionRegistry::SessionRegistry(const RouterParts* parts, const std::string& in
 }
 
 SessionRegistry::~SessionRegistry() {
-  std::vector<std::shared_ptr<ChatSession>> left;
   {
     MutexLock lock(&mutex_);
     stopping_ = true;
     changed_.NotifyAll();
-    for (const auto& [id, entry] : chats_) {
-      if (entry.session != nullptr) left.push_back(entry.session);
-    }
   }
   watcher_.Join();
   while (true) {
-    for (const std::shared_ptr<ChatSession>& session : left) {
+    for (const std::shared_ptr<ChatSession>& session : Running()) {
       session->Cancel(absl::UnavailableError("the router is shutting down"));
       session->Tick(parts_->clock->Now());  // one that waits for a decoder has nobody else to wake it
     }
     MutexLock lock(&mutex_);
-    if (live_ == 0) return;
+    if (num_sessions_ == 0) return;
     changed_.WaitUntil(&mutex_, Clock::Real().Now() + kTick);
   }
+}
+
+std::vector<std::shared_ptr<ChatSession>> SessionRegistry::Running() const {
+  std::vector<std::shared_ptr<ChatSession>> sessions;
+  MutexLock lock(&mutex_);
+  for (const auto& [id, entry] : chats_) {
+    if (entry.session != nullptr) sessions.push_back(entry.session);
+  }
+  return sessions;
 }
 
 std::string SessionRegistry::NewGenerationId() const {
@@ -133,12 +138,17 @@ absl::StatusOr<SessionRegistry::Chat> SessionRegistry::Add(v1::ChatRequest reque
     };
   }
   const auto log = std::make_shared<ChatLog>(std::move(options));
-  const auto session = std::make_shared<ChatSession>(
+  auto made = std::make_unique<ChatSession>(
       parts_, std::move(request), deadline, std::move(trace), log,
       ChatSession::Hooks{
           .on_first_token = [this, id] { FirstToken(id); },
           .on_end = [this](ChatSession* ended,
                            const absl::Status& status) { Ended(ended->generation_id(), status); }});
+  const std::shared_ptr<ChatSession> session(made.release(), [this](ChatSession* over) {
+    std::unique_ptr<ChatSession>(over).reset();
+    Gone();
+  });
+  ++num_sessions_;
   *weak = session;
   if (!key.empty()) keys_[key] = {.digest = std::move(digest), .generation_id = id};
   chats_.emplace(id, Entry{.session = session, .log = log, .idempotency_key = std::move(key)});
@@ -219,6 +229,11 @@ void SessionRegistry::Ended(const std::string& generation_id, const absl::Status
   changed_.NotifyAll();
 }
 
+void SessionRegistry::Gone() {
+  MutexLock lock(&mutex_);
+  if (--num_sessions_ == 0) changed_.NotifyAll();
+}
+
 void SessionRegistry::SetGaugesLocked() {
   parts_->metrics->waiting.Set(waiting_);
   parts_->metrics->running.Set(live_ - waiting_);
@@ -253,18 +268,14 @@ void SessionRegistry::Sweep(SteadyTime now) {
 
 void SessionRegistry::Watch() {
   while (true) {
-    std::vector<std::shared_ptr<ChatSession>> sessions;
     {
       const SteadyTime next = Clock::Real().Now() + kTick;
       MutexLock lock(&mutex_);
       while (!stopping_ && Clock::Real().Now() < next) changed_.WaitUntil(&mutex_, next);
       if (stopping_) return;
-      for (const auto& [id, entry] : chats_) {
-        if (entry.session != nullptr) sessions.push_back(entry.session);
-      }
     }
     const SteadyTime now = parts_->clock->Now();
-    for (const std::shared_ptr<ChatSession>& session : sessions) session->Tick(now);
+    for (const std::shared_ptr<ChatSession>& session : Running()) session->Tick(now);
     Sweep(now);
   }
 }

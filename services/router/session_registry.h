@@ -4,13 +4,14 @@
 //
 // Threads: one that watches, its own. All methods may be called from any thread.
 // Ownership: shares each session with the calls that work on it until it has ended. The registry
-// outlives every session's end.
+// outlives every session: those that have ended are kept for a moment by who told them the end.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -32,8 +33,8 @@ class SessionRegistry {
 
   // `incarnation`: of this router; at least kRouterIdBytes.
   SessionRegistry(const RouterParts* parts, const std::string& incarnation);
-  // Cancels what still runs, which nobody reads, and waits for it. REQUIRES: no call of this registry
-  // follows.
+  // Cancels what still runs, which nobody reads, and waits until no session is left, after which the
+  // parts may go. REQUIRES: no call of this registry follows, and its caller holds no session.
   ~SessionRegistry();
   SessionRegistry(const SessionRegistry&) = delete;
   SessionRegistry& operator=(const SessionRegistry&) = delete;
@@ -77,10 +78,14 @@ class SessionRegistry {
   absl::Status CheckRoom(bool resumable) const;
   std::string NewGenerationId() const;
   void Watch() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Sessions that have not ended.
+  std::vector<std::shared_ptr<ChatSession>> Running() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Forgets ended chats whose time is over, and cancels orphans.
   void Sweep(SteadyTime now) ABSL_LOCKS_EXCLUDED(mutex_);
   void FirstToken(const std::string& generation_id) ABSL_LOCKS_EXCLUDED(mutex_);
   void Ended(const std::string& generation_id, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  // A session was destroyed.
+  void Gone() ABSL_LOCKS_EXCLUDED(mutex_);
   void SetGaugesLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const RouterParts* const parts_;
@@ -90,6 +95,7 @@ class SessionRegistry {
   CondVar changed_;
   std::map<std::string, Entry> chats_ ABSL_GUARDED_BY(mutex_);        // by generation id
   std::map<std::string, KeyedRequest> keys_ ABSL_GUARDED_BY(mutex_);  // each of an entry
+  int num_sessions_ ABSL_GUARDED_BY(mutex_) = 0;                      // that are not destroyed
   int live_ ABSL_GUARDED_BY(mutex_) = 0;                              // chats that have not ended
   int waiting_ ABSL_GUARDED_BY(mutex_) = 0;                           // of them without a first token
   int kept_ ABSL_GUARDED_BY(mutex_) = 0;                              // chats whose log is kept
