@@ -22,16 +22,6 @@ constexpr double kGreedyTemperature = 1e-5;
 // Leaders of the same answer that may fail by themselves before their follower fails, too.
 constexpr int kLeadsFailedMax = 1;
 
-// Ends the reading of a leader's log when the chat is cancelled.
-class ReaderStop {
- public:
-  explicit ReaderStop(std::shared_ptr<EventReader<v1::GenerateEvent>> reader) : reader_(std::move(reader)) {}
-  void Cancel() { reader_->Stop(absl::CancelledError("cancelled")); }
-
- private:
-  const std::shared_ptr<EventReader<v1::GenerateEvent>> reader_;
-};
-
 // Whether the decoder itself is gone, rather than the request wrong.
 bool IsCrash(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsCancelled(status) || absl::IsAborted(status);
@@ -256,9 +246,9 @@ void ChatSession::Follow(const std::shared_ptr<GenerateLog>& log) {
   const absl::StatusOr<std::shared_ptr<EventReader<v1::GenerateEvent>>> reader =
       log->Attach(follower_.get(), 0);
   PRISM_CHECK(reader.ok());
-  const auto stop = std::make_shared<ReaderStop>(*reader);
-  stop_following_ = stop;
-  cancellation_->Add(stop);
+  // The leader may have been heard already, to its end and on to the next one's: nothing here may touch
+  // what the steps that follow use. The log keeps the reader until its end.
+  cancellation_->Add(*reader);
   (*reader)->Pump();
 }
 
@@ -577,8 +567,7 @@ absl::Status ChatSession::Emit(v1::ChatEvent event) {
   return log_->Append(std::move(event));
 }
 
-absl::Status ChatSession::WhyEnded(const absl::Status& status) {
-  MutexLock lock(&mutex_);
+absl::Status ChatSession::WhyEndedLocked(const absl::Status& status) const {
   if (given_up_ && next_decoder_.has_value()) {
     return ErrorWithReason(absl::StatusCode::kUnavailable, "is leaving", kReasonDraining);
   }
@@ -587,14 +576,16 @@ absl::Status ChatSession::WhyEnded(const absl::Status& status) {
 }
 
 void ChatSession::OnAttemptDone(uint32_t attempt, const absl::Status& status) {
-  const absl::Status why = WhyEnded(status);
   const absl::Status cancelled = cancellation_->status();
   const bool complete = event_error_.ok() && AllEnded();
   const bool failed = !complete && (!cancelled.ok() || !event_error_.ok());
   AttemptState::Next next = AttemptState::Next::kFail;
+  absl::Status why;
   {
+    // With the end of the attempt, after which nobody moves it away any more.
     MutexLock lock(&mutex_);
     PRISM_CHECK(attempts_.IsLive(attempt));
+    why = WhyEndedLocked(status);
     if (complete) {
       attempts_.Complete();
     } else {
@@ -662,7 +653,7 @@ void ChatSession::EndWait(SteadyTime now) {
   }
   {
     MutexLock lock(&mutex_);
-    waits_ = false;
+    if (!std::exchange(waits_, false)) return;  // another Tick() was faster
   }
   if (!end.ok()) return Fail(end);
   LogInfo("a decoder that has become ready goes on", {{"generation", Hex(generation_id_)}});

@@ -111,7 +111,7 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   void MoveAway() ABSL_LOCKS_EXCLUDED(mutex_);
   void OnAttemptDone(uint32_t attempt, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   // Why an attempt that ended with `status` did not give the answer.
-  absl::Status WhyEnded(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status WhyEndedLocked(const absl::Status& status) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Reencode(bool elsewhere, const absl::Status& why);
   void TryAnother(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
   // None is ready, for that reason: one may be started again soon.
@@ -156,7 +156,6 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   std::unique_ptr<ResultCache::Lead> lead_;
   std::vector<v1::GenerateEvent> record_;  // what a follower that comes would have to hear
   std::unique_ptr<Follower> follower_;
-  std::shared_ptr<void> stop_following_;
   int leads_failed_ = 0;  // that we followed, by themselves
   uint32_t cached_tokens_ = 0;
   std::vector<v1::ImageReceipt> receipts_;

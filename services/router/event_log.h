@@ -171,6 +171,8 @@ class EventReader : public std::enable_shared_from_this<EventReader<Event>> {
     }
     Pump();
   }
+  // As Stop(), for Cancellation.
+  void Cancel() { Stop(absl::CancelledError("cancelled")); }
 
  private:
   friend class EventLog<Event>;

@@ -93,6 +93,8 @@ void PictureEncode::Begin(ReplicaUse use, bool is_hedge) {
   bool first = false;
   {
     MutexLock lock(&mutex_);
+    // The one it was to help has answered meanwhile.
+    if (is_hedge && !MayHedgeLocked()) return;
     first = attempts_.empty() && failed_.empty();
     attempts_.push_back(attempt);
   }
@@ -186,7 +188,7 @@ void PictureEncode::Hedge() {
   EncoderWish wish{.sha256 = sha256_, .only_others = true};
   {
     MutexLock lock(&mutex_);
-    if (!done_ || hedged_ || attempts_.size() != 1 || !failed_.empty()) return;
+    if (hedged_ || !MayHedgeLocked()) return;
     hedged_ = true;
     wish.excluded = {attempts_[0]->use.index()};
   }

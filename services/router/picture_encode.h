@@ -81,6 +81,10 @@ class PictureEncode : public std::enable_shared_from_this<PictureEncode> {
   template <typename Call>
   void Track(const AttemptPtr& attempt, const std::shared_ptr<Call>& call) ABSL_LOCKS_EXCLUDED(mutex_);
   void Hedge() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether one encoder works on it, and none has failed.
+  bool MayHedgeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return done_ && attempts_.size() == 1 && failed_.empty();
+  }
   void Answered(const AttemptPtr& attempt, const absl::Status& status, v1::EncodeResponse response)
       ABSL_LOCKS_EXCLUDED(mutex_);
   Ending TakeEnding() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

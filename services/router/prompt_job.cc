@@ -160,7 +160,9 @@ void PromptJob::EncodeAll(const std::vector<size_t>& avoid) {
     round->missing = pictures_.size();
   }
   cancellation_->Add(round);
-  for (size_t i = 0; i < pictures_.size(); ++i) {
+  // Counted first: once the last one is under way, the chat may end and let go of its pictures.
+  const size_t num_pictures = pictures_.size();
+  for (size_t i = 0; i < num_pictures; ++i) {
     PictureEncode::Start(parts_,
                          {.file = pictures_[i].file,
                           .frame_bytes = pictures_[i].frame_bytes,
