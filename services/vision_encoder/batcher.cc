@@ -315,7 +315,9 @@ void Batcher::Answer(const ContentKey& key, absl::StatusOr<BatchResult> result) 
 void Batcher::Process(Tower& tower, Batch batch) {
   // Room goes back to the store before anybody is told, so that trying again finds it.
   std::erase_if(batch.items, [](const Batch::Item& item) { return item.key.empty(); });
-  for (const BatchDone& done : batch.too_late) {
+  // And what else a waiter holds goes back with its answer, not at the end of the pass.
+  for (BatchDone& each : batch.too_late) {
+    const BatchDone done = std::exchange(each, nullptr);
     done(absl::DeadlineExceededError("the deadline passed before the picture reached the device"));
   }
   // A call that missed the store may have come in just after its picture was computed.

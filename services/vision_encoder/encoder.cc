@@ -68,6 +68,7 @@ Encoder::Load Encoder::load() const {
 }
 
 void Encoder::ShowUsage() {
+  MutexLock lock(&usage_mutex_);  // so that what is shown last was read last
   const EmbeddingStore::Usage usage = store_.usage();
   metrics_->store_bytes.Set(static_cast<double>(usage.bytes));
   metrics_->store_reserved_bytes.Set(static_cast<double>(usage.reserved_bytes));
@@ -141,7 +142,8 @@ bool Encoder::AnswerFromStore(EncodeCall& call, EncodeOutcome& outcome) {
   outcome.cached = true;
   outcome.decode_s = 0;
   metrics_->cache_hits.Increment();
-  Finish(call, outcome);
+  // Moved: once the caller is told, nobody here holds the embedding.
+  Finish(call, std::move(outcome));
   return true;
 }
 
@@ -228,6 +230,8 @@ void Encoder::Prepare(const std::shared_ptr<EncodeCall>& call) {
       metrics_->cache_joined.Increment();
       return Place(*call, outcome.key, *id);
     }
+    // It is in the store before it is under way no more.
+    if (AnswerFromStore(*call, outcome)) return;
     metrics_->rejected_store_full.Increment();
     return Fail(*call, std::move(reservation).status());
   }

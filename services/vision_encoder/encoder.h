@@ -141,7 +141,7 @@ class Encoder {
   Load load() const;
 
   // Sets the gauges of the stores; called before metrics are read or after they changed.
-  void ShowUsage();
+  void ShowUsage() ABSL_LOCKS_EXCLUDED(usage_mutex_);
 
  private:
   friend class EncodeCall;
@@ -152,7 +152,7 @@ class Encoder {
 
   // The image worker's part.
   void Prepare(const std::shared_ptr<EncodeCall>& call);
-  // Answers from the store; false if it does not hold the key (any more).
+  // Answers from the store, which takes the outcome; false if it does not hold the key (any more).
   bool AnswerFromStore(EncodeCall& call, EncodeOutcome& outcome);
   // Leases the outcome's embedding and ends the call.
   void Finish(EncodeCall& call, EncodeOutcome outcome);
@@ -170,6 +170,7 @@ class Encoder {
   EmbeddingStore store_;
   std::atomic<int64_t> num_calls_{0};      // in a worker's queue or hands, or in the batcher
   std::atomic<int64_t> num_preparing_{0};  // of these, not yet in the batcher
+  Mutex usage_mutex_;
   Mutex mutex_;
   std::list<std::string> seen_order_ ABSL_GUARDED_BY(mutex_);  // oldest first
   std::unordered_map<std::string, Seen> seen_ ABSL_GUARDED_BY(mutex_);

@@ -140,6 +140,7 @@ class FetchCall final : public grpc::ServerWriteReactor<v1::TensorFrame> {
 
   void OnWriteDone(bool ok) override {
     if (!ok) {
+      embedding_.reset();
       Finish(ToGrpc(absl::CancelledError("the reader is gone")));
       return;
     }
@@ -162,11 +163,12 @@ class FetchCall final : public grpc::ServerWriteReactor<v1::TensorFrame> {
     if (splitter_.Next(&frame_)) {
       StartWrite(&frame_);
     } else {
+      embedding_.reset();  // before the reader is told, who may count on it
       Finish(grpc::Status::OK);
     }
   }
 
-  const SharedEmbedding embedding_;
+  SharedEmbedding embedding_;  // until all of it is sent
   FrameSplitter splitter_;
   v1::TensorFrame frame_;
   std::atomic<int64_t>* const num_fetches_;
@@ -304,9 +306,12 @@ grpc::ServerUnaryReactor* EncoderService::Encode(grpc::CallbackServerContext* co
   // Written when the call is over: not by the device's thread.
   const auto log = std::make_shared<EncodeLog>(ContinueTrace(TraceparentOf(*context)), Clock::Real().Now());
   reactor->WhenOver([log] { log->Write(Clock::Real().Now()); });
-  const auto end = [this, reactor, response, log](const absl::StatusOr<EncodeOutcome>& outcome) {
+  const auto end = [this, reactor, response, log](absl::StatusOr<EncodeOutcome> outcome) {
     log->SetEnd(outcome);
-    if (outcome.ok()) Fill(*outcome, response);
+    if (outcome.ok()) {
+      Fill(*outcome, response);
+      outcome->embedding.reset();  // who is told may count on the store's being able to give it up
+    }
     reactor->Done(WithDetails(outcome.status()));
   };
   if (const absl::Status serving = CheckServing(); !serving.ok()) {

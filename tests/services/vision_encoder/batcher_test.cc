@@ -48,15 +48,18 @@ class BatcherTest : public ::testing::Test {
 
   absl::Status Submit(const std::string& key, uint8_t mark, Caller& caller,
                       ImageSize size = {.height = 32, .width = 32}, SteadyTime deadline = SteadyTime::max()) {
-    RgbImage image = PictureOf(mark, size);
-    auto reservation = store_.Reserve(batcher_->EmbeddingBytes(GridOf(1, size).num_patches()));
-    if (!reservation.ok()) return reservation.status();
-    auto id = batcher_->Submit(
-        {.key = key, .frames = FramesOf(std::move(image)), .reservation = *std::move(reservation)},
-        caller.waiter(deadline));
+    auto id = SubmitWaiter(key, mark, caller.waiter(deadline), size);
     if (!id.ok()) return id.status();
     caller.id = *id;
     return absl::OkStatus();
+  }
+  absl::StatusOr<Batcher::WaiterId> SubmitWaiter(const std::string& key, uint8_t mark, Batcher::Waiter waiter,
+                                                 ImageSize size = {.height = 32, .width = 32}) {
+    auto reservation = store_.Reserve(batcher_->EmbeddingBytes(GridOf(1, size).num_patches()));
+    if (!reservation.ok()) return reservation.status();
+    return batcher_->Submit(
+        {.key = key, .frames = FramesOf(PictureOf(mark, size)), .reservation = *std::move(reservation)},
+        std::move(waiter));
   }
 
   // What FakeTower makes of the picture.
@@ -230,6 +233,40 @@ TEST_F(BatcherTest, RefusesAPictureWhoseDeadlinePassedInTheQueue) {
   EXPECT_TRUE(in_time.answer.get().ok());
   EXPECT_TRUE(running.answer.get().ok());
   EXPECT_EQ(store_.usage().reserved_bytes, 0);
+}
+
+// What its callback holds (a place among the calls that may be under way) is free for who tries again.
+TEST_F(BatcherTest, LetsGoOfAWaiterThatIsTooLateBeforeThePass) {
+  Start();
+  control_.Hold();
+  Caller in_time;
+  // Its answer comes between the two passes, of which the second is held, too.
+  std::promise<void> ran;
+  ASSERT_TRUE(SubmitWaiter("running", 1,
+                           {.done =
+                                [&](const Result&) {
+                                  control_.Hold();
+                                  ran.set_value();
+                                }})
+                  .ok());
+  control_.AwaitPasses(kSelfTestPasses + 1);
+  auto place = std::make_shared<int>(0);
+  const std::weak_ptr<int> taken = place;
+  ASSERT_TRUE(SubmitWaiter("late", 2,
+                           {.deadline = clock_.Now() + milliseconds(50),
+                            .done =
+                                [place = std::move(place)](const Result& result) {
+                                  EXPECT_TRUE(absl::IsDeadlineExceeded(result.status()));
+                                }})
+                  .ok());
+  ASSERT_TRUE(Submit("in_time", 3, in_time).ok());
+  clock_.Advance(milliseconds(50));
+  control_.Release();
+  ran.get_future().wait();
+  control_.AwaitPasses(kSelfTestPasses + 2);
+  EXPECT_TRUE(taken.expired());
+  control_.Release();
+  EXPECT_TRUE(in_time.answer.get().ok());
 }
 
 TEST_F(BatcherTest, RefusesWhatIsBeyondItsLimits) {

@@ -207,6 +207,34 @@ TEST_F(EncoderTest, RefusesAPictureWhoseEmbeddingFindsNoRoomBeforeItIsComputed) 
   EXPECT_FALSE(encoder_->store().Holds(first->key));
 }
 
+TEST_F(EncoderTest, HoldsNoEmbeddingOnceTheCallerIsTold) {
+  EncoderOptions options = Options();
+  // One embedding of one token: (1 + 2 levels) * 64 f32.
+  options.store.bytes_max = 3 * TowerControl::kHidden * 4;
+  Start(options);
+  // Computed, found in the store and driven out of it, computed again.
+  for (const bool cached : {false, true, false}) {
+    const bool drive_out = control_.passes().size() > kSelfTestPasses;
+    std::promise<void> told;
+    const auto call =
+        encoder_->NewCall({.file = std::make_shared<const std::string>(SmallPicture("rgb8.png")),
+                           .choice = {.bounds = kBounds}},
+                          [&](Outcome outcome) {
+                            EXPECT_TRUE(outcome.ok()) << outcome.status();
+                            if (outcome.ok()) {
+                              EXPECT_EQ(outcome->cached, cached);
+                              encoder_->store().Release(outcome->handle);
+                              EXPECT_FALSE(encoder_->store().Reserve(1).ok()) << "it is held here";
+                              outcome->embedding.reset();
+                              EXPECT_TRUE(!drive_out || encoder_->store().Reserve(1).ok());
+                            }
+                            told.set_value();
+                          });
+    encoder_->Start(call);
+    told.get_future().wait();
+  }
+}
+
 TEST_F(EncoderTest, SaysWhatIsWrongWithAPicture) {
   Start();
   EXPECT_EQ(Encode("GIF89a").status().message(),
