@@ -46,8 +46,6 @@ constexpr size_t kUnparsedBytesMax = 128 << 10;
 constexpr uint64_t kLingerBytesMax = 256u << 20;
 // A body of unknown length is accounted for in steps.
 constexpr uint64_t kBodyStepBytes = 1 << 20;
-// When the server stops: for last bytes to be sent, and then for exchanges to be let go of.
-constexpr milliseconds kStopTimeout{2'500};
 
 // What all connections share. It outlives the server if an exchange does.
 struct Shared {
@@ -637,9 +635,9 @@ class AsioServer final : public HttpServer {
     });
     // Others may hold exchanges and post to them: that needs a thread until they let go.
     ForEachConnection([](Connection* connection) { connection->Shut(); });
-    if (!shared_->connections.WaitZero(std::chrono::steady_clock::now() + kStopTimeout)) {
+    if (!shared_->connections.WaitZero(std::chrono::steady_clock::now() + shared_->options.stop_timeout)) {
       ForEachConnection([](Connection* connection) { connection->Close(HttpGone::kServer); });
-      if (!shared_->connections.WaitZero(std::chrono::steady_clock::now() + kStopTimeout)) {
+      if (!shared_->connections.WaitZero(std::chrono::steady_clock::now() + shared_->options.stop_timeout)) {
         LogWarning("connections are still held at the end", {{"connections", shared_->connections.value()}});
       }
     }
@@ -680,6 +678,8 @@ class AsioServer final : public HttpServer {
     auto connection = std::make_shared<Connection>(std::move(socket), shared_);
     {
       MutexLock lock(&mutex_);
+      // Under the lock: Stop() finds the connection here, or it is none.
+      if (shared_->stopping) return;
       if (connections_.size() >= swept_at_) {
         for (auto it = connections_.begin(); it != connections_.end();) {
           it = it->expired() ? connections_.erase(it) : std::next(it);

@@ -102,7 +102,9 @@ struct HttpServerOptions {
   std::chrono::milliseconds idle_timeout{75'000};           // between requests; then closed
   std::chrono::milliseconds write_timeout{30'000};          // without a byte taken; then cut off
   std::chrono::milliseconds linger_timeout{2'000};          // for a client to read an answer that came early
-  size_t stream_buffer_bytes_max = 256 << 10;               // of one connection
+  // When the server stops: for last bytes to be sent, and once more for exchanges to be let go of.
+  std::chrono::milliseconds stop_timeout{2'500};
+  size_t stream_buffer_bytes_max = 256 << 10;  // of one connection
 
   // Called on the strand with each request; the answer may come later.
   std::function<void(HttpRequest, std::shared_ptr<HttpExchange>)> handler;

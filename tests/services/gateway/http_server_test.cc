@@ -387,7 +387,9 @@ TEST_F(HttpServerTest, SaysWhichAddressIsInUse) {
 }
 
 TEST_F(HttpServerTest, SendsTheRestOfACompleteAnswerBeforeItStops) {
-  Start();
+  HttpServerOptions options;
+  options.stop_timeout = milliseconds(60'000);  // however slowly it is read
+  Start(options);
   RawConnection connection(server_->port(), /*receive_buffer_bytes=*/4096);
   connection.Send(GetRequest("/wait"));
   ASSERT_TRUE(Eventually([&] { return num_handled_ == 1; }));
