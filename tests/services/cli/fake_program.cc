@@ -13,8 +13,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <string>
 
@@ -76,6 +78,11 @@ int main(int argc, char** argv) {
     return 1;
   }
   const int listeners[] = {Listen(port), Listen(metrics_port)};
+  if (listeners[0] < 0 || listeners[1] < 0) {
+    std::fprintf(stderr, "{\"level\":\"error\",\"message\":\"cannot start\",\"error\":\"%s\"}\n",
+                 std::strerror(errno));
+    return 1;
+  }
   std::fprintf(stderr, "{\"level\":\"info\",\"message\":\"listening\"}\n");
   while (true) {
     pollfd polled[] = {{signals, POLLIN, 0}, {listeners[0], POLLIN, 0}, {listeners[1], POLLIN, 0}};

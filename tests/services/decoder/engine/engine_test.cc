@@ -388,9 +388,12 @@ TEST(EngineTest, EndsAGenerationAtItsDeadline) {
 }
 
 TEST(EngineTest, RefusesWhenTooManyWaitAndSaysWhenToComeBack) {
-  Rig rig({.max_waiting = 2});
-  rig.embeddings().hold = true;
-  Call first(OnePicture()), second(OnePicture()), third(OnePicture());
+  // One has the only seat, so that the others wait whatever the engine does meanwhile.
+  Rig rig({.max_num_seqs = 1, .max_waiting = 2});
+  rig.executor().Hold(true);
+  Call running(Prompt(10, 1)), first(Prompt(10, 1)), second(Prompt(10, 1)), third(Prompt(10, 1));
+  ASSERT_TRUE(running.Submit(rig).ok());
+  ASSERT_TRUE(running.sink.WaitFor<StartedEvent>(1));
   ASSERT_TRUE(first.Submit(rig).ok());
   ASSERT_TRUE(second.Submit(rig).ok());
   const absl::Status status = third.Submit(rig);
@@ -398,7 +401,7 @@ TEST(EngineTest, RefusesWhenTooManyWaitAndSaysWhenToComeBack) {
   EXPECT_EQ(status.message(), "2 generations are waiting, at most 2 may");
   EXPECT_EQ(ReasonOf(status), kReasonQueueFull);
   EXPECT_GE(RetryDelayMsOf(status).value_or(0), 100);
-  rig.WakeAfterPulls();
+  rig.executor().Hold(false);
   ASSERT_TRUE(first.sink.Wait().ok());
   ASSERT_TRUE(second.sink.Wait().ok());
   EXPECT_TRUE(third.Submit(rig).ok());
@@ -439,18 +442,21 @@ TEST(EngineTest, RefusesWhatCannotMakeItsDeadlineAndSaysWhenToComeBack) {
 }
 
 TEST(EngineTest, RefusesNoResumedGenerationBecauseOthersWait) {
-  Rig rig({.max_waiting = 1});
-  rig.embeddings().hold = true;
-  Call first(OnePicture()), fresh(OnePicture());
+  Rig rig({.max_num_seqs = 1, .max_waiting = 1});
+  rig.executor().Hold(true);
+  Call running(Prompt(10, 2)), first(Prompt(10, 2)), fresh(Prompt(10, 2));
+  ASSERT_TRUE(running.Submit(rig).ok());
+  ASSERT_TRUE(running.sink.WaitFor<StartedEvent>(1));
   ASSERT_TRUE(first.Submit(rig).ok());
   EXPECT_EQ(fresh.Submit(rig).code(), absl::StatusCode::kResourceExhausted);
-  GenerationRequest request = OnePicture();
+  GenerationRequest request = Prompt(10, 2);
   request.emitted = {{5}};
   request.resumed = true;
   Call resumed(request);
   EXPECT_TRUE(resumed.Submit(rig).ok());
   EXPECT_EQ(fresh.Submit(rig).code(), absl::StatusCode::kResourceExhausted);
-  rig.WakeAfterPulls();
+  rig.executor().Hold(false);
+  EXPECT_TRUE(running.sink.Wait().ok());
   EXPECT_TRUE(first.sink.Wait().ok());
   EXPECT_TRUE(resumed.sink.Wait().ok());
 }
