@@ -1,6 +1,7 @@
 #include "services/router/picture_encode.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -125,7 +126,9 @@ void PictureEncode::Track(const AttemptPtr& attempt, const std::shared_ptr<Call>
   {
     MutexLock lock(&mutex_);
     over = attempt->over;
-    if (!over)
+    // An upload may have ended, and its encode begun, before it was known here.
+    const bool past = attempt->encoding && !std::is_same_v<Call, EncodeCall>;
+    if (!over && !past)
       attempt->cancel = [weak = std::weak_ptr<Call>(call)] {
         if (const std::shared_ptr<Call> alive = weak.lock()) alive->Cancel();
       };
@@ -160,6 +163,10 @@ void PictureEncode::Upload(const AttemptPtr& attempt) {
 
 void PictureEncode::Encode(const AttemptPtr& attempt) {
   const std::shared_ptr<PictureEncode> self = shared_from_this();
+  {
+    MutexLock lock(&mutex_);
+    attempt->encoding = true;
+  }
   v1::VisionEncoder::StubInterface* const stub = attempt->use.encoder();
   v1::EncodeRequest request;
   if (by_id_) {

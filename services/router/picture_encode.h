@@ -61,6 +61,7 @@ class PictureEncode : public std::enable_shared_from_this<PictureEncode> {
     SteadyTime begun;
     // The lock's.
     std::function<void()> cancel;
+    bool encoding = false;  // nothing is left to upload
     bool over = false;
   };
   using AttemptPtr = std::shared_ptr<Attempt>;
