@@ -333,7 +333,7 @@ class ServingInvarianceTest : public testing::TestWithParam<const char*> {
   void Serve(Server& server, const Case& how, Request& request, int64_t until) {
     Company company(&server, how.batch - 1);
     request.chunk = how.chunk;
-    for (int step = 0; !company.AllGenerate(); ++step) {
+    while (!company.AllGenerate()) {
       std::vector<std::pair<Request*, int64_t>> work;
       company.Add(kRowsMax, work);
       const absl::Status status = server.Step(work);
