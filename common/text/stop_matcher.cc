@@ -36,7 +36,7 @@ absl::StatusOr<StopMatcher> StopMatcher::Create(absl::Span<const std::string> st
   return matcher;
 }
 
-StopMatcher::Output StopMatcher::Push(absl::string_view text) {
+StopMatcher::Output StopMatcher::Push(absl::string_view text, bool may_stop) {
   Output output;
   if (stopped()) {
     output.stopped = true;
@@ -50,6 +50,7 @@ StopMatcher::Output StopMatcher::Push(absl::string_view text) {
     for (Stop& stop : stops_) {
       while (stop.matched > 0 && stop.text[stop.matched] != c) stop.matched = stop.shorter[stop.matched];
       if (stop.text[stop.matched] == c) ++stop.matched;
+      if (stop.matched == stop.text.size() && !may_stop) stop.matched = stop.shorter[stop.matched];
       if (stop.matched == stop.text.size() &&
           (completed == nullptr || stop.text.size() > completed->text.size())) {
         completed = &stop;

@@ -32,8 +32,9 @@ class StopMatcher {
     std::string text;      // to show now
     bool stopped = false;  // a stop string was completed; all further text is dropped
   };
-  // `text` is whole characters, and so is what is shown.
-  Output Push(absl::string_view text);
+  // `text` is whole characters, and so is what is shown. Without `may_stop` no stop string ends within
+  // `text`; one that begins there may end later.
+  Output Push(absl::string_view text, bool may_stop = true);
 
   // The text has ended without a stop string: what was held back. Empty after a stop.
   std::string Finish();

@@ -17,6 +17,7 @@ ChoiceText::Output ChoiceText::FromCalls(ToolCallReader::Output read) {
 }
 
 ChoiceText::Output ChoiceText::Push(int32_t id, bool may_stop) {
+  may_stop_ = may_stop;
   if (id == call_begin_id_) {
     Output before;
     if (!std::exchange(in_calls_, true)) before = Flush();
@@ -25,8 +26,7 @@ ChoiceText::Output ChoiceText::Push(int32_t id, bool may_stop) {
   }
   if (in_calls_ && id == call_end_id_) return {};
   if (in_calls_) return FromCalls(calls_.Push(detokenizer_.Push(id)));
-  if (!may_stop) return Split(detokenizer_.Push(id), false);
-  const StopMatcher::Output matched = stops_.Push(detokenizer_.Push(id));
+  const StopMatcher::Output matched = stops_.Push(detokenizer_.Push(id), may_stop);
   Output output = Split(matched.text, matched.stopped);
   output.stopped = matched.stopped;
   return output;
@@ -41,7 +41,7 @@ ChoiceText::Output ChoiceText::Finish() {
 }
 
 ChoiceText::Output ChoiceText::Flush() {
-  const StopMatcher::Output matched = stops_.Push(detokenizer_.Finish());
+  const StopMatcher::Output matched = stops_.Push(detokenizer_.Finish(), may_stop_);
   Output output = Split(absl::StrCat(matched.text, stops_.Finish()), true);
   output.stopped = matched.stopped;
   return output;

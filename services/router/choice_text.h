@@ -35,8 +35,9 @@ class ChoiceText {
     std::vector<ToolCallReader::Piece> calls;  // behind the text
     bool stopped = false;  // a stop string ended the choice; everything held back is in here
   };
-  // The text that `id` makes certain. Without `may_stop` the id's text is no part of a stop string;
-  // that holds for the first ids of a choice at most. REQUIRES: neither stopped nor finished.
+  // The text that `id` makes certain. Without `may_stop` no stop string ends with the id's text, though one
+  // may begin there; that holds for the first ids of a choice at most. REQUIRES: neither stopped nor
+  // finished.
   Output Push(int32_t id, bool may_stop);
   // The ids have ended: what was held back.
   Output Finish();
@@ -59,6 +60,7 @@ class ChoiceText {
   StopMatcher stops_;
   ReasoningSplitter splitter_;
   std::optional<int32_t> call_begin_id_, call_end_id_;
+  bool may_stop_ = true;   // of the last id
   bool in_calls_ = false;  // the first one has begun
   ToolCallReader calls_;
 };

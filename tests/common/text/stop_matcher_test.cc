@@ -66,6 +66,25 @@ TEST(StopMatcherTest, ASelfOverlappingStopStringIsFound) {
   EXPECT_EQ(output.text, "a");
 }
 
+TEST(StopMatcherTest, AStopStringEndsOnlyWhereItMayAndIsHeldBackBefore) {
+  StopMatcher matcher = Make({"aab", "END"});
+  EXPECT_EQ(matcher.Push("an END is no end, aab", false).text, "an END is no end, aab");
+  StopMatcher::Output output = matcher.Push(" and E", false);
+  EXPECT_EQ(output.text, " and ");
+  output = matcher.Push("ND more", true);
+  EXPECT_TRUE(output.stopped);
+  EXPECT_EQ(output.text, "");
+  EXPECT_EQ(matcher.stop_text(), "END");
+}
+
+TEST(StopMatcherTest, TheEndOfOneThatMayNotEndBeginsTheNext) {
+  StopMatcher matcher = Make({"aXa"});
+  EXPECT_EQ(matcher.Push("aXa", false).text, "aX");
+  const StopMatcher::Output output = matcher.Push("Xa", true);
+  EXPECT_TRUE(output.stopped);
+  EXPECT_EQ(output.text, "");
+}
+
 TEST(StopMatcherTest, NoTextAfterHeldTextChangesNothing) {
   StopMatcher matcher = Make({"ab"});
   EXPECT_EQ(matcher.Push("xa").text, "x");

@@ -66,6 +66,27 @@ TEST_F(ChoiceTextTest, TheTextOfTheFirstTokensIsNoStopString) {
   EXPECT_EQ(rest.answer, " two ");
 }
 
+TEST_F(ChoiceTextTest, AStopStringMayBeginInTheFirstTokens) {
+  // Wherever the bound lies within the stop string, the whole of it is left out.
+  const std::vector<int32_t> ids = Ids("one E N D two");
+  for (const bool include : {false, true}) {
+    for (size_t bound = 0; bound <= ids.size(); ++bound) {
+      ChoiceText text = Make({" E N D"}, include, false);
+      std::string shown;
+      bool stopped = false;
+      for (size_t i = 0; i < ids.size() && !stopped; ++i) {
+        const ChoiceText::Output output = text.Push(ids[i], i >= bound);
+        shown += output.answer;
+        stopped = output.stopped;
+      }
+      if (!stopped) shown += text.Finish().answer;
+      const size_t last = Ids("one E N D").size() - 1;  // the id that completes it
+      EXPECT_EQ(stopped, bound <= last) << bound;
+      EXPECT_EQ(shown, !stopped ? "one E N D two" : include ? "one E N D" : "one") << bound;
+    }
+  }
+}
+
 TEST_F(ChoiceTextTest, WhatLookedLikeAStopStringIsShownAtTheEnd) {
   ChoiceText text = Make({"ENDING"}, false, false);
   const All all = Run(&text, Ids("first END"));

@@ -545,6 +545,16 @@ TEST_F(RouterServiceTest, StopStringsCountFromMinTokensOn) {
   EXPECT_EQ(heard.Choice().stop_text(), "sky");
 }
 
+TEST_F(RouterServiceTest, AStopStringMayBeginBeforeMinTokensAndEndBehindThem) {
+  v1::ChatRequest request = Ask("Hello");
+  request.add_stop("sky is");
+  request.mutable_sampling()->set_min_tokens(static_cast<uint32_t>(Ids("The sky").size()));
+  const Heard heard = Chat(request);
+  EXPECT_EQ(heard.Text(), "The ");
+  EXPECT_EQ(heard.Choice().stop_text(), "sky is");
+  EXPECT_EQ(heard.Choice().finish_reason(), "stop");
+}
+
 TEST_F(RouterServiceTest, AStopTokenThatWasAskedForIsNotShown) {
   const std::vector<uint32_t> ids = Ids("Red!");
   for (const auto& decoder : decoders_) decoder->Answers(ids);
