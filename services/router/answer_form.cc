@@ -92,6 +92,8 @@ absl::StatusOr<std::optional<v1::Grammar>> AnswerFormOf(const v1::ChatRequest& r
     if (request.grammar().has_tool_calls()) return FieldViolation("grammar", "tool calls come of tools");
     if (may_call) return FieldViolation("grammar", "goes with tools only if tool_choice is none");
     grammar = request.grammar();
+  } else if (may_call && !must_call && request.sampling().ignore_eos()) {
+    return std::nullopt;
   } else if (may_call) {
     PRISM_ASSIGN_OR_RETURN(grammar, ToolGrammarOf(request));
   } else {
@@ -99,7 +101,10 @@ absl::StatusOr<std::optional<v1::Grammar>> AnswerFormOf(const v1::ChatRequest& r
   }
   grammar.set_after_reasoning(format.starts_in_reasoning());
   if (request.sampling().ignore_eos()) {
-    return FieldViolation("sampling.ignore_eos", "does not go with tools or a form of the answer");
+    return FieldViolation(
+        "sampling.ignore_eos",
+        must_call ? "does not go with a tool_choice that has tools called: the calls end the answer"
+                  : "does not go with a form of the answer, which ends where its form does");
   }
   const absl::StatusOr<GrammarSpec> spec = GrammarFromProto(grammar);
   if (!spec.ok()) return FieldViolation("grammar", spec.status().message());

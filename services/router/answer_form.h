@@ -21,9 +21,9 @@ namespace prism {
 bool MayCallTools(const v1::ChatRequest& request, const Tokenizer& tokenizer);
 
 // What goes into the decoder's SamplingParameters; nullopt: any text. Compiles it, so that what cannot be
-// enforced is refused before any work.
-// InvalidArgument with BadRequest: "grammar", "tool_choice" or "tools.N.function..." and what is wrong, for
-// a schema with its JSON pointer.
+// enforced is refused before any work. An answer that is to go on past its end (ignore_eos) has no form:
+// tools that the model need not call then stand in the prompt alone. InvalidArgument with BadRequest:
+// "grammar", "tool_choice" or "tools.N.function..." and what is wrong, for a schema with its JSON pointer.
 absl::StatusOr<std::optional<v1::Grammar>> AnswerFormOf(const v1::ChatRequest& request,
                                                         const ChatFormat& format, const Tokenizer& tokenizer,
                                                         GrammarCache* cache);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What vLLM's clients say besides OpenAI's fields, through a whole cluster: words and ids that may not come, the prompt's
-log-probabilities."""
+log-probabilities, stop strings around min_tokens, ignore_eos with tools."""
 import math
 import unittest
 
@@ -77,6 +77,38 @@ class OpenAiFieldsTest(unittest.TestCase):
             self.assertEqual(again["prompt_logprobs"], answer["prompt_logprobs"])
         self.assertEqual(self.refused(prompt_logprobs=1, stream=True)[0], "prompt_logprobs")
         self.assertEqual(self.refused(prompt_logprobs=21)[0], "prompt_logprobs")
+
+    def test_a_stop_string_may_begin_before_min_tokens(self):
+        # Two tokens make the stop string; the first is the last of those that do not stop.
+        answer = self.choice(logprobs=True)
+        tokens = [entry["token"] for entry in answer["logprobs"]["content"]]
+        text = answer["message"]["content"]
+
+        def is_found_there(at):
+            before, stop = "".join(tokens[:at]), tokens[at] + tokens[at + 1]
+            whole = tokens[at] and tokens[at + 1] and "\ufffd" not in stop  # no parts of characters, which wait for the rest
+            return whole and text.startswith(before + stop) and text.index(stop) == len(before)
+        at = next(filter(is_found_there, range(4, 20)))
+        before, stop = "".join(tokens[:at]), tokens[at] + tokens[at + 1]
+        for min_tokens in (0, at, at + 1):
+            stopped = self.choice(stop=stop, min_tokens=min_tokens)
+            self.assertEqual((stopped["message"]["content"], stopped["stop_reason"]), (before, stop))
+            self.assertEqual(len(stopped["token_ids"]), at + 2)
+        self.assertGreater(len(self.choice(stop=stop, min_tokens=at + 2)["token_ids"]), at + 2, "it may not end there")
+
+    def test_ignore_eos_goes_with_tools_that_need_not_be_called(self):
+        tools = [{"type": "function", "function": {"name": "now", "strict": True}}]
+        for more in ({}, {"tool_choice": "auto"}, {"parallel_tool_calls": False}, {"tool_choice": "none"}):
+            answer = self.choice(tools=tools, **more)
+            self.assertEqual((len(answer["token_ids"]), answer["finish_reason"]), (24, "length"))
+            self.assertNotIn("tool_calls", answer["message"])
+        for choice in ("required", {"type": "function", "function": {"name": "now"}}):
+            param, message = self.refused(tools=tools, tool_choice=choice)
+            self.assertEqual(param, "ignore_eos")
+            self.assertIn("tool_choice", message)
+        param, message = self.refused(response_format={"type": "json_object"})
+        self.assertEqual(param, "ignore_eos")
+        self.assertIn("form of the answer", message)
 
     def test_a_stop_string_ends_a_choice_and_leaves_the_prompts(self):
         text = self.choice()["message"]["content"]

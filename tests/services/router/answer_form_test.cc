@@ -98,9 +98,25 @@ TEST_F(AnswerFormTest, FormsThatContradictAreRefused) {
   request.mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_NONE);
   EXPECT_TRUE(Form(request).value()->json_object());
   request.mutable_sampling()->set_ignore_eos(true);
-  EXPECT_EQ(Violation(request), "sampling.ignore_eos: does not go with tools or a form of the answer");
+  EXPECT_EQ(Violation(request),
+            "sampling.ignore_eos: does not go with a form of the answer, which ends where its form does");
   request.mutable_grammar()->mutable_tool_calls();
   EXPECT_EQ(Violation(request), "grammar: tool calls come of tools");
+}
+
+TEST_F(AnswerFormTest, AnAnswerThatGoesOnPastItsEndHasNoForm) {
+  v1::ChatRequest request = WithTools();
+  request.mutable_sampling()->set_ignore_eos(true);
+  EXPECT_FALSE(Form(request).value().has_value()) << "the model need not call a tool";
+  request.mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_NONE);
+  EXPECT_FALSE(Form(request).value().has_value());
+  for (const auto mode : {v1::ToolChoice::MODE_REQUIRED, v1::ToolChoice::MODE_NAMED}) {
+    request.mutable_tool_choice()->set_mode(mode);
+    request.mutable_tool_choice()->set_name("g");
+    EXPECT_EQ(Violation(request),
+              "sampling.ignore_eos: does not go with a tool_choice that has tools called: the calls end the "
+              "answer");
+  }
 }
 
 TEST_F(AnswerFormTest, AThinkingModelReasonsFirst) {
