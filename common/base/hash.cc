@@ -1,5 +1,6 @@
 #include "common/base/hash.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 #include "common/base/check.h"
@@ -27,6 +28,10 @@ Sha256Digest Sha256Of(const void* data, size_t size_bytes) {
   Sha256 hash;
   hash.Update(data, size_bytes);
   return hash.Finish();
+}
+
+bool EqualInConstantTime(const Sha256Digest& a, const Sha256Digest& b) {
+  return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
 std::string Hex(absl::string_view bytes) {

@@ -31,6 +31,9 @@ class Sha256 {
 
 Sha256Digest Sha256Of(const void* data, size_t size_bytes);
 
+// Takes as long whether and wherever they differ.
+bool EqualInConstantTime(const Sha256Digest& a, const Sha256Digest& b);
+
 // Lower-case hexadecimal.
 std::string Hex(absl::string_view bytes);
 std::string Hex(const Sha256Digest& digest);

@@ -147,6 +147,7 @@ int Ask(const AskOptions& options) {
   call.method = "POST";
   call.path = "/v1/chat/completions";
   call.content_type = "application/json";
+  call.api_key = options.api_key;
   call.body = *std::move(body);
   call.idle_timeout = kAnswerIdleTimeout;
 

@@ -15,6 +15,7 @@ namespace prism {
 
 struct AskOptions {
   std::string url = "http://127.0.0.1:8000";
+  std::string api_key;                // empty: none
   std::vector<std::string> pictures;  // paths
   std::string question;
   int max_tokens = 0;                 // 0: what the context leaves

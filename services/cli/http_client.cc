@@ -212,11 +212,15 @@ absl::StatusOr<HttpUrl> ParseHttpUrl(absl::string_view url) {
 
 absl::StatusOr<HttpReply> SendHttp(const HttpUrl& url, const HttpCall& call,
                                    const std::function<void(int status, absl::string_view part)>& on_part) {
+  if (!std::all_of(call.api_key.begin(), call.api_key.end(), absl::ascii_isgraph)) {
+    return absl::InvalidArgumentError("the API key has bytes that are no visible ASCII");
+  }
   Socket socket(url, call.idle_timeout);
   PRISM_RETURN_IF_ERROR(socket.Connect(url));
   std::string head = absl::StrCat(call.method, " ", call.path, " HTTP/1.1\r\nHost: ", url.host, ":", url.port,
                                   "\r\nConnection: close\r\n");
   if (!call.content_type.empty()) absl::StrAppend(&head, "Content-Type: ", call.content_type, "\r\n");
+  if (!call.api_key.empty()) absl::StrAppend(&head, "Authorization: Bearer ", call.api_key, "\r\n");
   if (call.method != "GET") absl::StrAppend(&head, "Content-Length: ", call.body.size(), "\r\n");
   PRISM_RETURN_IF_ERROR(socket.SendAll(absl::StrCat(head, "\r\n")));
   PRISM_RETURN_IF_ERROR(socket.SendAll(call.body));

@@ -26,6 +26,7 @@ struct HttpCall {
   std::string method = "GET";
   std::string path = "/";
   std::string content_type;  // of the body; empty: no such header
+  std::string api_key;       // sent as "Authorization: Bearer"; empty: no such header
   std::string body;
   // Without a byte sent or received for so long, the call is given up.
   std::chrono::milliseconds idle_timeout{30'000};
@@ -36,6 +37,7 @@ struct HttpReply {
   std::string body;
 };
 
+// InvalidArgument: an API key that no header can hold.
 // Sends the call and reads the reply. `on_part` gets the body as it comes, together with the status;
 // HttpReply.body then stays empty. Absent: the body is collected, up to kReplyBytesMax.
 // Unavailable: no connection. DeadlineExceeded: idle for too long. DataLoss: cut off before the

@@ -65,6 +65,9 @@ void AddUpFlags(FlagSet* set, UpOptions* o) {
            "Chats that would wait longer for a decoder are refused; 0: the router's own choice",
            {.unit = "ms", .min = 0});
   set->Add("--limits", &o->limits, "The router's JSON file of what each tenant may have");
+  set->Add("--api-keys", &o->api_keys,
+           "The gateway's JSON file of the API keys' SHA-256, one of which it then requires; none: no key is "
+           "asked for");
 }
 
 }  // namespace
@@ -85,6 +88,7 @@ int main(int argc, char** argv) {
   prism::FlagSet* const ask_set =
       set.AddSubcommand("ask", "Asks about pictures and prints the answer as it comes.");
   ask_set->Add("--url", &ask.url, "The gateway");
+  ask_set->Add("--api-key", &ask.api_key, "The key, where the gateway requires one");
   ask_set->Add("--max-tokens", &ask.max_tokens, "The longest answer; 0: what the context leaves",
                {.unit = "tokens", .min = 0});
   ask_set->Add("--temperature", &temperature,
@@ -100,6 +104,7 @@ int main(int argc, char** argv) {
   prism::FlagSet* const status_set =
       set.AddSubcommand("status", "Shows whether a cluster is ready and what it serves.");
   status_set->Add("--url", &status.url, "The gateway");
+  status_set->Add("--api-key", &status.api_key, "The key, where the gateway requires one");
   status_set->Add("--router", &status.router, "The router, as host:port, to show its replicas too");
   status_set->Add("--state-file", &status.state_file,
                   "What prism up wrote there, in place of --url and --router");

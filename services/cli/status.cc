@@ -27,9 +27,10 @@ int Error(absl::string_view message) {
   return 1;
 }
 
-absl::StatusOr<HttpReply> Get(const HttpUrl& url, const char* path) {
+absl::StatusOr<HttpReply> Get(const HttpUrl& url, const char* path, const std::string& api_key) {
   HttpCall call;
   call.path = path;
+  call.api_key = api_key;
   call.idle_timeout = kCallTimeout;
   return SendHttp(url, call);
 }
@@ -86,13 +87,14 @@ int PrintStatus(const StatusOptions& given) {
   }
   const absl::StatusOr<HttpUrl> url = ParseHttpUrl(options.url);
   if (!url.ok()) return Error(url.status().message());
-  const absl::StatusOr<HttpReply> ready = Get(*url, "/readyz");
+  const absl::StatusOr<HttpReply> ready = Get(*url, "/readyz", options.api_key);
   if (!ready.ok()) return Error(ready.status().message());
   std::printf(
       "gateway %s  %s\n", options.url.c_str(),
       ready->status == 200 ? "ready" : absl::StrCat("not ready: ", ErrorMessageOf(ready->body)).c_str());
-  const absl::StatusOr<HttpReply> models = Get(*url, "/v1/models");
+  const absl::StatusOr<HttpReply> models = Get(*url, "/v1/models", options.api_key);
   if (models.ok() && models->status == 200) PrintModels(models->body);
+  if (models.ok() && models->status == 401) std::printf("model   %s\n", ErrorMessageOf(models->body).c_str());
   if (!options.router.empty()) {
     const absl::Status replicas = PrintReplicas(options.router);
     if (!replicas.ok()) return Error(replicas.message());

@@ -9,6 +9,7 @@ namespace prism {
 
 struct StatusOptions {
   std::string url = "http://127.0.0.1:8000";
+  std::string api_key;     // empty: none
   std::string router;      // host:port; its replicas are shown too. Empty: not
   std::string state_file;  // of prism up: gives url and router
 };

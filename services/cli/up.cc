@@ -247,6 +247,8 @@ class Cluster {
     Member& gateway = AddMember(kGateway, gateway_port_, ports[next_port + 1]);
     arguments = Arguments("prism-gateway", options_.host, gateway);
     Pass("--router", Address(router_port), &arguments);
+    if (!options_.api_keys.empty()) arguments.push_back("--require-api-key");
+    Pass("--api-keys", options_.api_keys, &arguments);
     PRISM_RETURN_IF_ERROR(StartMember("gateway", std::move(arguments), &gateway));
 
     // The gateway last: it is ready when the router is, which is when one of each is.

@@ -44,7 +44,8 @@ struct UpOptions {
   std::string redis;
   int64_t result_cache_bytes = -1;  // below 0: the router's own choice
   int queue_wait_ms = 0;
-  std::string limits;  // file
+  std::string limits;    // file
+  std::string api_keys;  // file; then the gateway requires one
 };
 
 // The demo model that belongs to the programs in `bin_dir`: the first of models/demo and

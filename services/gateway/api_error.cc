@@ -104,6 +104,10 @@ ApiError MakeApiError(int http_status, absl::string_view message, absl::string_v
   error.type = std::string(TypeOf(http_status));
   error.message = std::string(message);
   error.param = std::string(param);
+  if (http_status == 401) {
+    error.code = "invalid_api_key";
+    error.headers.push_back({"WWW-Authenticate", "Bearer"});
+  }
   return error;
 }
 
@@ -181,10 +185,10 @@ ApiError ApiErrorFrom(const absl::Status& status) {
 }
 
 std::string ErrorBody(const ApiError& error) {
-  return absl::StrCat("{\"error\":{\"message\":", JsonQuote(error.message),
-                      ",\"type\":", JsonQuote(error.type),
-                      ",\"param\":", error.param.empty() ? std::string("null") : JsonQuote(error.param),
-                      ",\"code\":", error.http_status, "}}");
+  return absl::StrCat(
+      "{\"error\":{\"message\":", JsonQuote(error.message), ",\"type\":", JsonQuote(error.type),
+      ",\"param\":", error.param.empty() ? std::string("null") : JsonQuote(error.param),
+      ",\"code\":", error.code.empty() ? absl::StrCat(error.http_status) : JsonQuote(error.code), "}}");
 }
 
 }  // namespace prism

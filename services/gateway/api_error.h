@@ -19,13 +19,15 @@ struct ApiError {
   std::string type;                 // "BadRequestError", ...
   std::string message;              // fit to be shown: no addresses, no paths
   std::string param;                // path of the field; empty: null in the body
+  std::string code;                 // in the body; empty: the status
   std::vector<HttpHeader> headers;  // Retry-After, x-should-retry, ...
 };
 
 // An error with the type that belongs to the status: 400, 413 BadRequestError, 401
 // AuthenticationError, 403 PermissionDeniedError, 404 NotFoundError, 422 UnprocessableEntityError,
 // 429 RateLimitError, 501 NotImplementedError, 503 ServiceUnavailableError, 504 TimeoutError, 500
-// InternalServerError, otherwise the reason phrase.
+// InternalServerError, otherwise the reason phrase. 401 has the code that OpenAI gives it and says how to
+// come with a key.
 ApiError MakeApiError(int http_status, absl::string_view message, absl::string_view param = "");
 
 // What a client is told of `status`:

@@ -18,6 +18,7 @@
 #include "common/rpc/trace_context.h"
 #include "common/wire/status_codec.h"
 #include "services/gateway/api_error.h"
+#include "services/gateway/api_keys.h"
 #include "services/gateway/chat_session.h"
 #include "services/gateway/live_count.h"
 #include "services/gateway/openai_response.h"
@@ -114,6 +115,17 @@ absl::StatusOr<ChatResumption> ParseResumption(const HttpRequest& request) {
   }
   resumption.include_usage = QueryField(request.target, "include_usage") == "true";
   return resumption;
+}
+
+// Probes are answered without a key; all else is denied by default.
+bool IsOpen(Route route) { return route == Route::kHealth || route == Route::kReady; }
+
+// The key of "Authorization: Bearer KEY"; empty without.
+absl::string_view BearerOf(const HttpRequest& request) {
+  constexpr absl::string_view kScheme = "Bearer ";
+  const absl::string_view value = request.Header("authorization");
+  if (!absl::StartsWithIgnoreCase(value, kScheme)) return "";
+  return absl::StripAsciiWhitespace(value.substr(kScheme.size()));
 }
 
 // Names for metrics and the log: a fixed set.
@@ -231,6 +243,25 @@ class HttpGateway final : public Gateway {
     if (server_ != nullptr) server_->Stop();
   }
 
+  absl::Status OpenApiKeys() {
+    if (options_.api_key_file.empty()) return absl::OkStatus();
+    absl::StatusOr<std::unique_ptr<ApiKeyFile>> file = ApiKeyFile::Open(
+        options_.api_key_file, options_.api_key_interval, [this](const absl::StatusOr<size_t>& num_keys) {
+          if (num_keys.ok()) {
+            metrics_.api_key_files_read.Increment();
+            metrics_.api_keys.Set(static_cast<double>(*num_keys));
+            LogInfo("API keys were read", {{"keys", *num_keys}});
+          } else {
+            metrics_.api_key_files_refused.Increment();
+            LogError("API keys cannot be read; those of before stay",
+                     {{"error", num_keys.status().message()}});
+          }
+        });
+    if (!file.ok()) return file.status();
+    api_keys_ = *std::move(file);
+    return absl::OkStatus();
+  }
+
   absl::Status Listen() {
     HttpServerOptions http;
     http.host = options_.host;
@@ -285,6 +316,8 @@ class HttpGateway final : public Gateway {
     const Route route = RouteOf(request.Path());
     if (request.target.empty() || request.target[0] != '/') {
       error = MakeApiError(400, "want a request target that starts with /");
+    } else if (const absl::Status key = Authenticate(request, route).status(); !key.ok()) {
+      error = ApiErrorFrom(key);
     } else if (route == Route::kNone) {
       error = MakeApiError(404, "there is nothing at this path");
     } else if (request.method != MethodOf(route)) {
@@ -296,6 +329,20 @@ class HttpGateway final : public Gateway {
     if (!error.has_value()) return std::nullopt;
     metrics_.Answered(NameOf(route), MethodLabel(request.method), error->http_status, 0);
     return ErrorAnswer(*error);
+  }
+
+  // The tenant whose key came with the request; empty where no key is asked for. Unauthenticated: none came,
+  // or one that is nobody's.
+  absl::StatusOr<std::string> Authenticate(const HttpRequest& request, Route route) const {
+    if (api_keys_ == nullptr || IsOpen(route)) return std::string();
+    const absl::string_view key = BearerOf(request);
+    if (key.empty()) {
+      return absl::UnauthenticatedError(
+          "there is no API key: want a header \"Authorization: Bearer KEY\" with one");
+    }
+    std::optional<std::string> tenant = api_keys_->TenantOf(key);
+    if (!tenant.has_value()) return absl::UnauthenticatedError("the API key is not one of this server's");
+    return *std::move(tenant);
   }
 
   // Counts and logs one answer, when it is told how it ended.
@@ -320,6 +367,9 @@ class HttpGateway final : public Gateway {
     const std::string request_id = RequestIdOf(request);
     const TraceContext trace = ContinueTrace(request.Header("traceparent"));
     std::function<void(int)> answered = Recorder(route, request_id, trace);
+    // Once more: the key may be gone since the head came.
+    const absl::StatusOr<std::string> tenant = Authenticate(request, route);
+    if (!tenant.ok()) return Refuse(tenant.status(), *exchange, request_id, answered);
     switch (route) {
       case Route::kHealth:
         exchange->SendUnary(JsonAnswer(200, "{\"status\":\"ok\"}"));
@@ -333,7 +383,7 @@ class HttpGateway final : public Gateway {
         HandleModels(request, std::move(exchange), request_id, std::move(answered));
         break;
       case Route::kChat:
-        HandleChat(request, std::move(exchange), request_id, trace, std::move(answered));
+        HandleChat(request, *tenant, std::move(exchange), request_id, trace, std::move(answered));
         break;
       case Route::kEvents:
         HandleEvents(request, std::move(exchange), request_id, std::move(answered));
@@ -399,8 +449,9 @@ class HttpGateway final : public Gateway {
         "model"));
   }
 
-  void HandleChat(HttpRequest& request, std::shared_ptr<HttpExchange> exchange, const std::string& request_id,
-                  const TraceContext& trace, std::function<void(int)> answered) {
+  void HandleChat(HttpRequest& request, const std::string& tenant, std::shared_ptr<HttpExchange> exchange,
+                  const std::string& request_id, const TraceContext& trace,
+                  std::function<void(int)> answered) {
     absl::StatusOr<ChatCompletion> completion =
         ParseChatCompletion(request.body, {.media_bytes_max = options_.media_bytes_max});
     request.body = std::string();
@@ -413,6 +464,7 @@ class HttpGateway final : public Gateway {
                     *exchange, request_id, answered);
     }
     completion->request.set_idempotency_key(std::string(key));
+    completion->request.set_tenant(tenant);  // wins over `user`
     metrics_.unknown_fields.Increment(completion->num_unknown_fields);
     ChatSessionOptions session = SessionOptions(request_id, std::move(answered));
     session.traceparent = trace.header();
@@ -467,6 +519,7 @@ class HttpGateway final : public Gateway {
 
   const GatewayOptions options_;
   GatewayMetrics metrics_;
+  std::unique_ptr<ApiKeyFile> api_keys_;  // null: no keys are asked for
   RouterClient router_;
   const std::shared_ptr<Readiness> readiness_;
   std::atomic<bool> draining_{false};
@@ -480,6 +533,8 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const GatewayOptions& op
                                                         std::shared_ptr<grpc::Channel> router,
                                                         MetricRegistry* registry) {
   auto gateway = std::make_unique<HttpGateway>(options, std::move(router), registry);
+  const absl::Status keys = gateway->OpenApiKeys();
+  if (!keys.ok()) return keys;
   const absl::Status listening = gateway->Listen();
   if (!listening.ok()) return listening;
   return gateway;

@@ -7,6 +7,10 @@
 //   POST /v1/chat/completions
 // Everything else is 404, another method 405, both in the API's error shape and before a body is read.
 //
+// Where API keys are required, all but the first two want "Authorization: Bearer KEY"; without one of the
+// file's keys the answer is 401, whatever the path, before a body is read. A key's chats are its tenant's,
+// whatever `user` they name. No key is logged, told or kept.
+//
 // Threads: its own. Start(), Drain() and the destructor belong to the owner's thread.
 // Ownership: the registry outlives the gateway.
 #pragma once
@@ -32,6 +36,8 @@ struct GatewayOptions {
   uint64_t body_bytes_max = 48u << 20;
   uint64_t media_bytes_max = 32u << 20;  // of one picture's file
   size_t connections_max = 1024;
+  std::string api_key_file;                           // as ApiKeyTable reads it; empty: no keys are asked for
+  std::chrono::milliseconds api_key_interval{2'000};  // between two looks at the file
   std::chrono::milliseconds request_timeout{300'000};
   std::chrono::milliseconds head_delay{1'000};   // a stream's head waits so long for the first token
   std::chrono::milliseconds keep_alive{10'000};  // between comments on a silent stream
@@ -42,7 +48,8 @@ struct GatewayOptions {
 
 class Gateway {
  public:
-  // InvalidArgument: host or port. Unavailable: the address cannot be listened on.
+  // InvalidArgument: host, port or the file of API keys. NotFound: there is no such file. Unavailable: the
+  // address cannot be listened on.
   static absl::StatusOr<std::unique_ptr<Gateway>> Start(const GatewayOptions& options,
                                                         std::shared_ptr<grpc::Channel> router,
                                                         MetricRegistry* registry);

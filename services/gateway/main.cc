@@ -23,9 +23,17 @@ struct Flags {
   uint64_t limit_body_bytes = 48u << 20;
   uint64_t limit_media_bytes = 32u << 20;
   int max_connections = 1024;
+  bool require_api_key = false;
+  std::string api_keys;
 };
 
 int Run(const Flags& flags) {
+  // A file that nobody looks at, or keys that nobody can have, is a mistake to be told at once.
+  if (flags.require_api_key == flags.api_keys.empty()) {
+    LogError("cannot start", {{"error", flags.require_api_key ? "--require-api-key needs --api-keys"
+                                                              : "--api-keys needs --require-api-key"}});
+    return 1;
+  }
   MetricRegistry registry;
   AddBuildInfo(&registry);
   GatewayOptions options;
@@ -36,6 +44,7 @@ int Run(const Flags& flags) {
   options.media_bytes_max = flags.limit_media_bytes;
   options.connections_max = static_cast<size_t>(flags.max_connections);
   options.request_timeout = std::chrono::seconds(flags.request_timeout_s);
+  options.api_key_file = flags.api_keys;
   auto gateway = Gateway::Start(options, NewChannel(flags.router), &registry);
   if (!gateway.ok()) {
     LogError("cannot start", {{"error", gateway.status().message()}});
@@ -86,6 +95,11 @@ int main(int argc, char** argv) {
           {.unit = "bytes", .min = 1, .max = 1 << 30});
   set.Add("--max-connections", &flags.max_connections, "Connections open at a time; more are refused",
           {.unit = "connections", .min = 1, .max = 1 << 20});
+  set.Add("--require-api-key", &flags.require_api_key,
+          "Answer nobody without one of the keys of --api-keys, but for /healthz and /readyz");
+  set.Add("--api-keys", &flags.api_keys,
+          "A JSON file of the SHA-256 of each tenant's API keys, read again when it changes; it may be the "
+          "router's --limits");
   if (const auto exit_code = set.Parse(argc, argv)) return *exit_code;
   prism::InitLog("prism-gateway", flags.service.log_level);
   return prism::Run(flags);

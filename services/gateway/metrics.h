@@ -14,6 +14,10 @@ namespace prism {
 struct GatewayMetrics {
   explicit GatewayMetrics(MetricRegistry* r)
       : registry(r),
+        api_keys(
+            r->AddGauge("prism_gateway_api_keys", "API keys that are taken; 0 where none is asked for.")),
+        api_key_files_read(ReadCounter("ok")),
+        api_key_files_refused(ReadCounter("error")),
         unknown_fields(r->AddCounter("prism_unknown_field_total",
                                      "Fields of chat requests that we do not know and ignored.")),
         pictures(r->AddCounter("prism_gateway_pictures_total", "Pictures in accepted chat requests.")),
@@ -42,6 +46,10 @@ struct GatewayMetrics {
   }
 
   MetricRegistry* const registry;
+  Gauge api_keys;
+  // Contents of the file of API keys: taken, or refused, with the keys before them still in use.
+  Counter api_key_files_read;
+  Counter api_key_files_refused;
   Counter unknown_fields;
   Counter pictures;
   Counter picture_bytes;
@@ -56,6 +64,11 @@ struct GatewayMetrics {
   Counter aborted_by_router;
 
  private:
+  Counter ReadCounter(const std::string& result) {
+    return registry->AddCounter("prism_gateway_api_key_reads_total",
+                                "New contents of the file of API keys, by whether they were taken.",
+                                {{"result", result}});
+  }
   Counter AbortCounter(const std::string& by) {
     return registry->AddCounter("prism_stream_abort_total", "Chats whose answer was not completed.",
                                 {{"by", by}});

@@ -12,6 +12,8 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr size_t kFileBytesMax = 4 << 20;
+// The gateway's, in a file that serves both.
+constexpr char kApiKeysField[] = "api_key_sha256";
 constexpr double kWeightMin = 0.001;
 constexpr double kWeightMax = 1000;
 constexpr double kConcurrencyMax = 1e6;
@@ -49,7 +51,7 @@ absl::Status ReadLimit(const std::string& path, const Json& json, TenantLimit* l
     } else if (key == "tokens_per_minute") {
       PRISM_RETURN_IF_ERROR(
           ReadNumber(at, value, {.min = 0, .max = kTokensPerMinuteMax}, &limit->tokens_per_minute));
-    } else {
+    } else if (key != kApiKeysField) {
       return absl::InvalidArgumentError(
           absl::StrCat(at, " is unknown, want weight, concurrency or tokens_per_minute"));
     }

@@ -4,7 +4,8 @@
 //    "other": {"weight": 1, "concurrency": 8, "tokens_per_minute": 60000},
 //    "tenants": {"class-7b": {"weight": 3, "concurrency": 60}}}
 //
-// Everything is optional; a tenant that leaves a limit out has that of "other".
+// Everything is optional; a tenant that leaves a limit out has that of "other". A tenant's "api_key_sha256"
+// is the gateway's to read (services/gateway/api_keys.h) and passed over.
 //
 // Thread safety: functions only.
 #pragma once

@@ -24,6 +24,16 @@ TEST(Sha256Test, AgreesWithTheVectorsOfTheStandard) {
             "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
+TEST(Sha256Test, DigestsAreEqualOrNotWhereverTheyDiffer) {
+  const Sha256Digest digest = Sha256Of("abc", 3);
+  EXPECT_TRUE(EqualInConstantTime(digest, Sha256Of("abc", 3)));
+  for (size_t i = 0; i < digest.size(); ++i) {
+    Sha256Digest other = digest;
+    other[i] ^= 1;
+    EXPECT_FALSE(EqualInConstantTime(digest, other)) << i;
+  }
+}
+
 TEST(Sha256Test, PiecesHashLikeTheWhole) {
   const std::string text(1000, 'x');
   Sha256 hash;

@@ -46,8 +46,15 @@ class OneReply {
       close(client);
     });
   }
-  ~OneReply() { thread_.join(); }
+  ~OneReply() {
+    if (thread_.joinable()) thread_.join();
+  }
   const HttpUrl& url() const { return url_; }
+  // The head that the client sent. Waits for the client's end.
+  const std::string& request() {
+    thread_.join();
+    return request_;
+  }
 
  private:
   const ListeningPort port_;
@@ -87,6 +94,18 @@ TEST(HttpClientTest, GivesPartsAsTheyCome) {
   });
   EXPECT_TRUE(got.ok());
   EXPECT_EQ(body, "hello");
+}
+
+TEST(HttpClientTest, SendsAnApiKeyThatAHeaderCanHold) {
+  HttpCall call;
+  call.api_key = "key-1";
+  OneReply server("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  ASSERT_TRUE(SendHttp(server.url(), call).ok());
+  EXPECT_THAT(server.request(), HasSubstr("\r\nAuthorization: Bearer key-1\r\n"));
+  call.api_key = "key\r\nHost: elsewhere";
+  const absl::Status status = SendHttp({"127.0.0.1", 1}, call).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()), testing::Not(HasSubstr("elsewhere")));
 }
 
 TEST(HttpClientTest, SaysWhenNobodyListens) {

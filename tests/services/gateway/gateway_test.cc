@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -20,6 +23,7 @@
 #include "common/rpc/server.h"
 #include "common/wire/status_codec.h"
 #include "prism/v1/router.grpc.pb.h"
+#include "services/gateway/api_keys.h"
 #include "tests/common/base/eventually.h"
 #include "tests/services/gateway/raw_http.h"
 
@@ -589,6 +593,96 @@ TEST_F(GatewayTest, DeniesEveryOtherRouteAndMethod) {
   EXPECT_EQ(Ask(PostRequest("/healthz", "")).status, 405);
   EXPECT_EQ(Ask("GET http://elsewhere/healthz HTTP/1.1\r\nHost: a\r\n\r\n").status, 400);
   EXPECT_EQ(Ask("GARBAGE\r\n\r\n").status, 400);
+}
+
+// ---- API keys -----------------------------------------------------------------------------------------
+
+class GatewayKeyTest : public GatewayTest {
+ protected:
+  void SetUp() override {
+    char folder[] = "/tmp/prism_gateway_keys_XXXXXX";
+    ASSERT_NE(mkdtemp(folder), nullptr);
+    folder_ = folder;
+    Write({{"class-7b", "key-of-7b"}, {"class-8a", "key-of-8a"}});
+    Start({.api_key_file = folder_ + "/keys.json", .api_key_interval = milliseconds(5)});
+  }
+  void TearDown() override {
+    GatewayTest::TearDown();
+    std::filesystem::remove_all(folder_);
+  }
+  void Write(const std::map<std::string, std::string>& key_of_tenant) {
+    Json file;
+    for (const auto& [tenant, key] : key_of_tenant) {
+      file["tenants"][tenant]["api_key_sha256"] = Json::array({Hex(Sha256Of(key.data(), key.size()))});
+    }
+    std::ofstream(folder_ + "/new") << file.dump();
+    std::filesystem::rename(folder_ + "/new", folder_ + "/keys.json");
+  }
+  static std::string With(const std::string& authorization) {
+    return absl::StrCat("Authorization: ", authorization, "\r\n");
+  }
+  std::string folder_;
+};
+
+TEST_F(GatewayKeyTest, AKeysChatsAreItsTenants) {
+  EXPECT_EQ(Chat(Body("hi", R"(,"user":"class-8a")"), With("Bearer key-of-7b")).status, 200);
+  EXPECT_EQ(router_.last_request().tenant(), "class-7b") << "user cannot override it";
+  EXPECT_EQ(router_.last_request().user(), "class-8a");
+  EXPECT_EQ(Chat(Body("hi", R"(,"tenant":"class-7b")"), With("bearer   key-of-8a ")).status, 200);
+  EXPECT_EQ(router_.last_request().tenant(), "class-8a");
+}
+
+TEST_F(GatewayKeyTest, WithoutAKeyNothingIsAnsweredButProbes) {
+  const std::string long_key(kApiKeyBytesMax + 1, 'k');
+  for (const std::string& headers :
+       {std::string(), With("Bearer"), With("Bearer "), With("Bearer key-of-9c"), With("Basic key-of-7b"),
+        With("key-of-7b"), With("Bearer key-of-7b key-of-7b"), With("Bearer " + long_key)}) {
+    const RawResponse response = Chat(Body("hi"), headers);
+    EXPECT_EQ(response.status, 401) << headers;
+    EXPECT_THAT(response.head, HasSubstr("WWW-Authenticate: Bearer\r\n"));
+    const Json error = Json::parse(response.body)["error"];
+    EXPECT_EQ(error["code"], "invalid_api_key");
+    EXPECT_EQ(error["type"], "AuthenticationError");
+    EXPECT_EQ(response.body.find("key-of"), std::string::npos) << "no key is told";
+  }
+  EXPECT_EQ(router_.num_chats_, 0);
+  for (const char* request :
+       {"GET /v1/models", "GET /v1/models/micro", "GET /v1/nothing", "GET /", "PUT /v1/models",
+        "GET /v1/generations/chatcmpl-abababababababababababababababab/events",
+        "DELETE /v1/generations/abababababababababababababababab", "GET /metrics"}) {
+    EXPECT_EQ(Ask(absl::StrCat(request, " HTTP/1.1\r\nHost: x\r\n\r\n")).status, 401) << request;
+  }
+  EXPECT_EQ(Ask("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+  EXPECT_EQ(Ask("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+  EXPECT_EQ(Ask("GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key-of-7b\r\n\r\n").status, 200);
+  EXPECT_THAT(registry_.Text(), HasSubstr("prism_gateway_api_keys 2\n"));
+}
+
+TEST_F(GatewayKeyTest, ARefusalDoesNotWaitForTheBody) {
+  RawConnection connection(gateway_->port());
+  connection.Send(
+      "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+      "Content-Length: 1000000\r\n\r\n{");
+  EXPECT_EQ(connection.Read().status, 401);
+}
+
+TEST_F(GatewayKeyTest, AKeyThatIsTakenAwayIsRefused) {
+  Write({{"class-7b", "another"}});
+  EXPECT_TRUE(Eventually([&] { return Chat(Body("hi"), With("Bearer key-of-7b")).status == 401; }));
+  EXPECT_EQ(Chat(Body("hi"), With("Bearer another")).status, 200);
+}
+
+TEST_F(GatewayKeyTest, WithoutTheFileThereIsNoGateway) {
+  MetricRegistry registry;
+  const auto gateway =
+      Gateway::Start({.api_key_file = folder_ + "/none.json"}, NewChannel(rpc_server_->address()), &registry);
+  EXPECT_EQ(gateway.status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(GatewayTest, WithoutKeysAnAuthorizationMeansNothing) {
+  Start();
+  EXPECT_EQ(Chat(Body("hi", R"(,"user":"u")"), "Authorization: Bearer EMPTY\r\n").status, 200);
+  EXPECT_EQ(router_.last_request().tenant(), "");
 }
 
 TEST_F(GatewayTest, IsReadyWhenTheRouterIs) {

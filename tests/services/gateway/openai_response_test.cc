@@ -200,6 +200,16 @@ TEST(ModelsTest, AreListedAsProbesExpect) {
 
 TEST(SseTest, IsALineAndAnEmptyLine) { EXPECT_EQ(SseEvent("{}"), "data: {}\n\n"); }
 
+TEST(ApiErrorTest, AMissingKeyIsToldAsOpenAiDoes) {
+  const ApiError error = ApiErrorFrom(absl::UnauthenticatedError("there is no API key"));
+  EXPECT_EQ(
+      ErrorBody(error),
+      R"({"error":{"message":"there is no API key","type":"AuthenticationError","param":null,"code":"invalid_api_key"}})");
+  ASSERT_EQ(error.headers.size(), 1u);
+  EXPECT_EQ(error.headers[0].name, "WWW-Authenticate");
+  EXPECT_EQ(error.headers[0].value, "Bearer");
+}
+
 struct Mapping {
   absl::Status status;
   int http_status;

@@ -8,28 +8,23 @@
 
 #include "common/wire/status_codec.h"
 #include "services/router/options.h"
+#include "tests/common/text/text_test_files.h"
 
 namespace prism {
 namespace {
 
 class BadWordsTest : public testing::Test {
  protected:
-  void SetUp() override {
-    auto tokenizer =
-        Tokenizer::Load(std::string(PRISM_SOURCE_DIR) + "/tests/oracle/models/moe-micro/tokenizer.json");
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-    tokenizer_ = *std::move(tokenizer);
-  }
-  std::vector<uint32_t> Ids(const std::string& text) {
-    const auto ids = tokenizer_->Encode(text, SpecialTokens::kMatchAdded);
+  static std::vector<uint32_t> Ids(const std::string& text) {
+    const auto ids = MicroTokenizer().Encode(text, SpecialTokens::kMatchAdded);
     EXPECT_TRUE(ids.ok());
     return std::vector<uint32_t>(ids->begin(), ids->end());
   }
   // The sequences that these words become.
-  std::vector<std::vector<uint32_t>> Resolve(const std::vector<std::string>& words) {
+  static std::vector<std::vector<uint32_t>> Resolve(const std::vector<std::string>& words) {
     v1::ChatRequest request;
     request.mutable_bad_words()->Add(words.begin(), words.end());
-    EXPECT_EQ(ResolveBadWords(*tokenizer_, &request), absl::OkStatus());
+    EXPECT_EQ(ResolveBadWords(MicroTokenizer(), &request), absl::OkStatus());
     EXPECT_TRUE(request.bad_words().empty());
     std::vector<std::vector<uint32_t>> sequences;
     for (const auto& word : request.sampling().bad_words()) {
@@ -37,14 +32,13 @@ class BadWordsTest : public testing::Test {
     }
     return sequences;
   }
-  std::string ErrorOf(const std::function<void(v1::ChatRequest*)>& make) {
+  static std::string ErrorOf(const std::function<void(v1::ChatRequest*)>& make) {
     v1::ChatRequest request;
     make(&request);
-    const absl::Status status = ResolveBadWords(*tokenizer_, &request);
+    const absl::Status status = ResolveBadWords(MicroTokenizer(), &request);
     const std::vector<InvalidField> fields = InvalidFieldsOf(status);
     return fields.size() == 1 ? fields[0].path + ": " + fields[0].description : status.ToString();
   }
-  std::unique_ptr<Tokenizer> tokenizer_;
 };
 
 using Sequences = std::vector<std::vector<uint32_t>>;
@@ -66,7 +60,7 @@ TEST_F(BadWordsTest, TheyJoinThoseGivenAsIds) {
   v1::ChatRequest request;
   request.mutable_sampling()->add_bad_words()->add_token_ids(7);
   request.add_bad_words("\n");
-  ASSERT_TRUE(ResolveBadWords(*tokenizer_, &request).ok());
+  ASSERT_TRUE(ResolveBadWords(MicroTokenizer(), &request).ok());
   ASSERT_EQ(request.sampling().bad_words_size(), 2);
   EXPECT_EQ(request.sampling().bad_words(0).token_ids(0), 7u);
 }

@@ -32,6 +32,12 @@ TEST(TenantFileTest, AnEmptyObjectLimitsNothing) {
   EXPECT_EQ(table->Of("").concurrency, 0);
 }
 
+TEST(TenantFileTest, TheGatewaysKeysArePassedOver) {
+  const auto table = ParseTenantTable(R"({"tenants": {"a": {"weight": 2, "api_key_sha256": ["00"]}}})");
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_EQ(table->Of("a").weight, 2);
+}
+
 TEST(TenantFileTest, WhatIsWrongIsNamedWithItsValueAndBounds) {
   EXPECT_EQ(ErrorOf("[1]"), "is not a JSON object");
   EXPECT_EQ(ErrorOf("{"), "is not a JSON object");
