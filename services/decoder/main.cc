@@ -221,7 +221,8 @@ absl::Status LoadGrammars(const Checkpoint& checkpoint, int threads, Decoder* de
   PRISM_RETURN_IF_ERROR(tokenizer.status());
   decoder->vocabulary = std::make_unique<TokenVocabulary>(
       **tokenizer, static_cast<int32_t>(checkpoint.config().text.vocab_size));
-  decoder->grammars = std::make_unique<AnswerGrammars>(decoder->vocabulary.get(), threads);
+  decoder->grammars =
+      std::make_unique<AnswerGrammars>(decoder->vocabulary.get(), threads, decoder->metrics.grammar);
   return absl::OkStatus();
 }
 

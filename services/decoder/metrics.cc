@@ -9,6 +9,9 @@
 namespace prism {
 namespace {
 
+// The last bucket of rows but infinity.
+constexpr double kConstrainedRowsMax = 500;
+
 // `labels` and one more.
 MetricLabels With(MetricLabels labels, const std::string& key, const std::string& value) {
   labels.emplace_back(key, value);
@@ -16,6 +19,26 @@ MetricLabels With(MetricLabels labels, const std::string& key, const std::string
 }
 
 }  // namespace
+
+GrammarMetrics::GrammarMetrics(MetricRegistry* registry) {
+  const auto grammars = [registry](const char* result) {
+    return registry->AddCounter("prism_grammar_total", "Grammars of requests, by how they were come by.",
+                                {{"result", result}});
+  };
+  cached = grammars("cached");
+  compiled = grammars("compiled");
+  failed = grammars("failed");
+  compile_seconds =
+      registry->AddHistogram("prism_grammar_compile_seconds", "Compiling a grammar.", kStageBuckets);
+  const auto masks = [registry](const char* result) {
+    return registry->AddCounter("prism_token_mask_total", "Masks of tokens, by how they were come by.",
+                                {{"result", result}});
+  };
+  masks_cached = masks("cached");
+  masks_computed = masks("computed");
+  mask_seconds =
+      registry->AddHistogram("prism_token_mask_seconds", "Computing a mask of tokens.", kStageBuckets);
+}
 
 DecoderMetrics::DecoderMetrics(MetricRegistry* registry, const DecoderMetricsOptions& options) {
   const MetricLabels labels = {{"model_name", options.model_name}, {"engine", "0"}};
@@ -47,6 +70,8 @@ DecoderMetrics::DecoderMetrics(MetricRegistry* registry, const DecoderMetricsOpt
                                      "Estimated time for which what waits would take the whole decoder.");
   desired_replicas = registry->AddGauge("prism_desired_replicas",
                                         "Replicas that this one's work would want; the role wants the sum.");
+
+  grammar = GrammarMetrics(registry);
 
   mm_cache_queries =
       registry->AddCounter("vllm:mm_cache_queries_total", "Embeddings looked for in memory.", labels);
@@ -93,6 +118,10 @@ DecoderMetrics::DecoderMetrics(MetricRegistry* registry, const DecoderMetricsOpt
       registry->AddHistogram("prism_engine_step_seconds", "Forward pass of a step.", kStageBuckets);
   sampling_seconds =
       registry->AddHistogram("prism_engine_sampling_seconds", "Sampling of a step.", kStageBuckets);
+  std::vector<double> row_buckets = OneTwoFiveBuckets(kConstrainedRowsMax);
+  row_buckets.insert(row_buckets.begin(), 0);
+  constrained_rows = registry->AddHistogram(
+      "prism_engine_constrained_rows", "Rows of a step sampled for an answer that has a form.", row_buckets);
   step_failures = registry->AddCounter("prism_engine_step_failures_total", "Steps that failed as a whole.");
   prompt_tokens =
       registry->AddCounter("vllm:prompt_tokens_total", "Prompt tokens of requests started.", labels);

@@ -16,6 +16,20 @@ struct DecoderMetricsOptions {
   int64_t kv_pages = 0;
 };
 
+// Of answers in a given form.
+struct GrammarMetrics {
+  GrammarMetrics() = default;
+  explicit GrammarMetrics(MetricRegistry* registry);
+
+  Counter cached;  // prism_grammar_total{result=...}: grammars of requests, kept from before
+  Counter compiled;
+  Counter failed;             // cannot be enforced, or the caller left
+  Histogram compile_seconds;  // of those that were not kept
+  Counter masks_cached;       // prism_token_mask_total{result=...}: masks asked for, kept from before
+  Counter masks_computed;
+  Histogram mask_seconds;  // computing one
+};
+
 struct DecoderMetrics {
   DecoderMetrics() = default;
   DecoderMetrics(MetricRegistry* registry, const DecoderMetricsOptions& options);
@@ -34,6 +48,8 @@ struct DecoderMetrics {
   Gauge in_use;            // share of the decoder that is taken, 0 .. 1: of its time or of its pages
   Gauge queued_work_s;     // for which what waits would take all of it, estimated
   Gauge desired_replicas;  // decoders that this one's work would want; the role wants the sum
+
+  GrammarMetrics grammar;
 
   // Embeddings.
   Counter mm_cache_queries;  // embeddings asked for
@@ -59,6 +75,7 @@ struct DecoderMetrics {
   Gauge last_step_time;   // seconds since 1970
   Histogram step_seconds;
   Histogram sampling_seconds;
+  Histogram constrained_rows;  // of a step, rows sampled for an answer that has a form
   Counter step_failures;
   Counter prompt_tokens;
   Counter generation_tokens;

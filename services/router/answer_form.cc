@@ -79,6 +79,15 @@ bool MayCallTools(const v1::ChatRequest& request, const Tokenizer& tokenizer) {
          tokenizer.AddedTokenId(kToolCallEnd).has_value();
 }
 
+GrammarCache::Observer GrammarObserverOf(RouterMetrics* metrics) {
+  return [metrics](const GrammarUse& use) {
+    using Result = GrammarUse::Result;
+    if (use.result == Result::kCached) return metrics->grammar_cached.Increment();
+    (use.result == Result::kCompiled ? metrics->grammar_compiled : metrics->grammar_failed).Increment();
+    metrics->grammar_compile_s.Observe(use.compile_s);
+  };
+}
+
 absl::StatusOr<std::optional<v1::Grammar>> AnswerFormOf(const v1::ChatRequest& request,
                                                         const ChatFormat& format, const Tokenizer& tokenizer,
                                                         GrammarCache* cache) {

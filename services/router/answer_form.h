@@ -13,12 +13,16 @@
 #include "common/text/grammar/grammar_cache.h"
 #include "common/text/tokenizer.h"
 #include "prism/v1/router.pb.h"
+#include "services/router/metrics.h"
 
 namespace prism {
 
 // Whether the answer may call tools: there are tools, tool_choice is not none, and the model has the
 // markers that calls are written with.
 bool MayCallTools(const v1::ChatRequest& request, const Tokenizer& tokenizer);
+
+// For the cache that AnswerFormOf() is given. `metrics` must outlive it.
+GrammarCache::Observer GrammarObserverOf(RouterMetrics* metrics);
 
 // What goes into the decoder's SamplingParameters; nullopt: any text. Compiles it, so that what cannot be
 // enforced is refused before any work. An answer that is to go on past its end (ignore_eos) has no form:

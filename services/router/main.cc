@@ -16,6 +16,7 @@
 #include "common/rpc/flags.h"
 #include "common/rpc/server.h"
 #include "common/rpc/signals.h"
+#include "services/router/answer_form.h"
 #include "services/router/parts.h"
 #include "services/router/redis_result_store.h"
 #include "services/router/result_cache.h"
@@ -188,7 +189,7 @@ absl::Status Serve(Flags flags) {
                      &Clock::Real(), &metrics);
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<ResultCache> results, MakeResultCache(options, &metrics));
   TaskPool pool("prompt", options.threads, static_cast<size_t>(options.max_waiting) * 4 + 64);
-  GrammarCache grammars;
+  GrammarCache grammars(kGrammarCacheBytesMax, GrammarObserverOf(&metrics));
   // 53 bits, so that a seed survives a JSON number.
   const RouterParts parts{.options = &options,
                           .model = &model,

@@ -27,6 +27,11 @@ Counter ResultCache(MetricRegistry* registry, const std::string& result) {
                               {{"result", result}});
 }
 
+Counter Grammar(MetricRegistry* registry, const std::string& result) {
+  return registry->AddCounter("prism_grammar_total", "Grammars of requests, by how they were come by.",
+                              {{"result", result}});
+}
+
 Counter Abort(MetricRegistry* registry, const std::string& by) {
   return registry->AddCounter("prism_stream_abort_total", "Streams that ended early, by who ended them.",
                               {{"by", by}});
@@ -73,6 +78,11 @@ RouterMetrics::RouterMetrics(MetricRegistry* registry)
       reject_journal_full(Reject(registry, "journal_full")),
       ratelimit_concurrency(Limited(registry, "concurrency")),
       ratelimit_tokens(Limited(registry, "tokens")),
+      grammar_cached(Grammar(registry, "cached")),
+      grammar_compiled(Grammar(registry, "compiled")),
+      grammar_failed(Grammar(registry, "failed")),
+      grammar_compile_s(
+          registry->AddHistogram("prism_grammar_compile_seconds", "Compiling a grammar.", kStageBuckets)),
       encode_waiting(Waiting(registry, "vision-encoder")),
       generate_waiting(Waiting(registry, "decoder")),
       prompt_s(Stage(registry, "prompt", kRequestBuckets)),

@@ -38,6 +38,13 @@ struct RouterMetrics {
   Counter ratelimit_concurrency;
   Counter ratelimit_tokens;
 
+  // prism_grammar_total{result}: forms of answers that chats asked for: kept from before, compiled, or not to
+  // be enforced.
+  Counter grammar_cached;
+  Counter grammar_compiled;
+  Counter grammar_failed;
+  Histogram grammar_compile_s;
+
   Gauge encode_waiting;    // pictures that wait for an encoder
   Gauge generate_waiting;  // prompts that wait for a decoder
 

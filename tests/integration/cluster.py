@@ -106,6 +106,19 @@ class Cluster:
         finally:
             connection.close()
 
+    def metric(self, program, sample):
+        """The value of a sample ("NAME" or "NAME{LABELS}"), summed over the router, or all decoders or vision-encoders."""
+        total = 0.0
+        for member in json.loads(self.state_file.read_text())["programs"]:
+            if not member["name"].startswith(program):
+                continue
+            connection = http.client.HTTPConnection("127.0.0.1", member["metrics_port"], timeout=60 * SLOW)
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+            connection.close()
+            total += sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.rsplit(" ", 1)[0] == sample)
+        return total
+
     def lines(self, message, **fields):
         """The log lines of all programs with this message and these fields, as objects."""
         found = []

@@ -150,6 +150,28 @@ class ConstrainedOutputTest(unittest.TestCase):
         self.check_calls(calls)
         self.assertEqual(finish, ["tool_calls" if calls else "stop"])
 
+    def test_metrics_tell_what_forms_cost(self):
+        def seen():
+            return [self.cluster.metric(*sample) for sample in (
+                ("router", 'prism_grammar_total{result="compiled"}'),
+                ("router", 'prism_grammar_total{result="cached"}'),
+                ("decoder", 'prism_grammar_total{result="compiled"}'),
+                ("decoder", 'prism_grammar_total{result="cached"}'))]
+
+        def rows():
+            return self.cluster.metric("decoder", "prism_engine_constrained_rows_sum")
+        choice = {"structured_outputs": {"choice": ["a form of this test alone"]}}
+        grammars, before = seen(), rows()
+        for _ in range(2):
+            tokens = self.cluster.chat(body(**choice))["usage"]["completion_tokens"]
+            # Each token of the answer was a row of some step.
+            self.assertEqual(rows() - before, tokens)
+            before += tokens
+        self.assertEqual([now - then for now, then in zip(seen(), grammars)], [1, 1, 1, 1])
+        for sample in ('prism_token_mask_total{result="computed"}', 'prism_token_mask_total{result="cached"}',
+                       "prism_token_mask_seconds_count"):
+            self.assertGreater(self.cluster.metric("decoder", sample), 0)
+
     def test_what_cannot_be_enforced_is_refused_with_its_place(self):
         param, message = self.refused(response_format=schema_format({"type": "object", "properties": {"a": {"not": {}}}}))
         self.assertEqual(param, "response_format.json_schema.schema")

@@ -1,6 +1,6 @@
 #include "common/text/grammar/grammar_cache.h"
 
-#include "common/base/status.h"
+#include "common/base/clock.h"
 
 namespace prism {
 
@@ -16,14 +16,22 @@ std::shared_ptr<Automaton> GrammarCache::Find(const std::string& key) {
 absl::StatusOr<std::shared_ptr<Automaton>> GrammarCache::Get(const GrammarSpec& spec,
                                                              const std::atomic<bool>* cancelled) {
   const std::string key = spec.Key();
+  std::shared_ptr<Automaton> kept;
   {
     MutexLock lock(&mutex_);
-    std::shared_ptr<Automaton> known = Find(key);
+    kept = Find(key);
     Shrink();  // automata grow while they are used
-    if (known != nullptr) return known;
   }
-  PRISM_ASSIGN_OR_RETURN(CompiledGrammar compiled, CompileGrammar(spec, cancelled));
-  auto automaton = std::make_shared<Automaton>(std::make_shared<const CompiledGrammar>(std::move(compiled)));
+  if (kept != nullptr) {
+    Tell({.result = GrammarUse::Result::kCached});
+    return kept;
+  }
+  const SteadyTime began = Clock::Real().Now();
+  absl::StatusOr<CompiledGrammar> compiled = CompileGrammar(spec, cancelled);
+  Tell({.result = compiled.ok() ? GrammarUse::Result::kCompiled : GrammarUse::Result::kFailed,
+        .compile_s = SecondsBetween(began, Clock::Real().Now())});
+  if (!compiled.ok()) return compiled.status();
+  auto automaton = std::make_shared<Automaton>(std::make_shared<const CompiledGrammar>(*std::move(compiled)));
   MutexLock lock(&mutex_);
   if (std::shared_ptr<Automaton> known = Find(key)) return known;  // another thread was faster
   entries_.push_front({key, automaton});

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -21,9 +22,20 @@ namespace prism {
 
 inline constexpr size_t kGrammarCacheBytesMax = size_t{64} << 20;
 
+// How a grammar was come by.
+struct GrammarUse {
+  enum class Result { kCached, kCompiled, kFailed };
+  Result result = Result::kCached;
+  double compile_s = 0;  // 0: it was kept
+};
+
 class GrammarCache {
  public:
-  explicit GrammarCache(size_t bytes_max = kGrammarCacheBytesMax) : bytes_max_(bytes_max) {}
+  using Observer = std::function<void(const GrammarUse&)>;
+
+  // `observer` is told of each Get(), on its thread, with no lock held.
+  explicit GrammarCache(size_t bytes_max = kGrammarCacheBytesMax, Observer observer = nullptr)
+      : bytes_max_(bytes_max), observer_(std::move(observer)) {}
 
   // The errors of CompileGrammar(); they are not kept.
   absl::StatusOr<std::shared_ptr<Automaton>> Get(const GrammarSpec& spec,
@@ -40,12 +52,16 @@ class GrammarCache {
     std::shared_ptr<Automaton> automaton;
   };
 
+  void Tell(const GrammarUse& use) const {
+    if (observer_) observer_(use);
+  }
   // Null if it is not there.
   std::shared_ptr<Automaton> Find(const std::string& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Shrink() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   size_t SumBytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const size_t bytes_max_;
+  const Observer observer_;
   mutable Mutex mutex_;
   std::list<Entry> entries_ ABSL_GUARDED_BY(mutex_);  // the latest first
   std::unordered_map<std::string, std::list<Entry>::iterator> index_ ABSL_GUARDED_BY(mutex_);

@@ -419,6 +419,11 @@ bool Engine::Step() {
   }
   scheduler_.Complete(plan);
   std::vector<LogitRow> rows = RowsOf(plan);
+  metrics_.constrained_rows.Observe(
+      static_cast<double>(std::count_if(rows.begin(), rows.end(), [](const LogitRow& row) {
+        const GenerationRequest& request = row.generation->request();
+        return request.grammar != nullptr && !IsPromptRow(request, row.token_index);
+      })));
   Sample(*logits, wishes, rows);
   const SteadyTime sampled = Now();
   metrics_.sampling_seconds.Observe(SecondsBetween(computed, sampled));

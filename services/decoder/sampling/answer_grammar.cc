@@ -11,6 +11,15 @@ namespace {
 
 constexpr size_t kWaitingMax = 256;
 
+GrammarCache::Observer ObserverOf(const GrammarMetrics& metrics) {
+  return [metrics = GrammarMetrics(metrics)](const GrammarUse& use) mutable {
+    using Result = GrammarUse::Result;
+    if (use.result == Result::kCached) return metrics.cached.Increment();
+    (use.result == Result::kCompiled ? metrics.compiled : metrics.failed).Increment();
+    metrics.compile_seconds.Observe(use.compile_s);
+  };
+}
+
 }  // namespace
 
 std::unique_ptr<TokenConstraint> AnswerGrammar::MakeConstraint(std::vector<int32_t> end_ids) const {
@@ -18,8 +27,11 @@ std::unique_ptr<TokenConstraint> AnswerGrammar::MakeConstraint(std::vector<int32
   return std::make_unique<TokenConstraint>(automaton_, masks_, std::move(end_ids));
 }
 
-AnswerGrammars::AnswerGrammars(const TokenVocabulary* vocabulary, int num_threads)
-    : masks_(vocabulary, num_threads), pool_(std::make_unique<TaskPool>("grammars", 1, kWaitingMax)) {}
+AnswerGrammars::AnswerGrammars(const TokenVocabulary* vocabulary, int num_threads,
+                               const GrammarMetrics& metrics)
+    : cache_(kGrammarCacheBytesMax, ObserverOf(metrics)),
+      masks_(vocabulary, num_threads, kMaskCacheBytesMax, metrics),
+      pool_(std::make_unique<TaskPool>("grammars", 1, kWaitingMax)) {}
 
 absl::Status AnswerGrammars::PrepareNow(AnswerGrammar& grammar, const std::atomic<bool>* cancelled) {
   absl::StatusOr<std::shared_ptr<Automaton>> automaton = cache_.Get(grammar.spec(), cancelled);

@@ -38,7 +38,7 @@ class AnswerGrammar {
 class AnswerGrammars {
  public:
   // The vocabulary must outlive it, and it every constraint that was made. REQUIRES: num_threads >= 1
-  AnswerGrammars(const TokenVocabulary* vocabulary, int num_threads);
+  AnswerGrammars(const TokenVocabulary* vocabulary, int num_threads, const GrammarMetrics& metrics = {});
 
   // Compiles the grammar (or finds it) and asks for its first mask, then calls `done`, on a thread of this;
   // gives up with Cancelled once `cancelled` is true. `done` gets InvalidArgument where the grammar cannot

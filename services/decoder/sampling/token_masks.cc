@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 
 namespace prism {
 namespace {
@@ -16,7 +17,10 @@ constexpr size_t kQueuedMax = 1024;
 
 void PendingMask::Run() {
   if (begun_.exchange(true)) return;
+  const SteadyTime began = Clock::Real().Now();
   absl::Status status = Compute();
+  computed_.Increment();
+  seconds_.Observe(SecondsBetween(began, Clock::Real().Now()));
   MutexLock lock(&mutex_);
   status_ = std::move(status);
   done_.store(true, std::memory_order_release);
@@ -68,11 +72,13 @@ absl::Status PendingMask::Compute() {
   return absl::OkStatus();
 }
 
-TokenMasks::TokenMasks(const TokenVocabulary* vocabulary, int num_threads, size_t bytes_max)
+TokenMasks::TokenMasks(const TokenVocabulary* vocabulary, int num_threads, size_t bytes_max,
+                       const GrammarMetrics& metrics)
     : vocabulary_(*vocabulary),
       entries_max_(std::max<size_t>(
           1, bytes_max / (TokenMask(vocabulary->vocab_size()).size_bytes() + sizeof(PendingMask)))),
       entry_bytes_(TokenMask(vocabulary->vocab_size()).size_bytes() + sizeof(PendingMask)),
+      metrics_(metrics),
       all_(vocabulary->vocab_size()),
       pool_("masks", num_threads, kQueuedMax) {
   all_.SetRange(0, vocabulary->num_tokens());
@@ -86,11 +92,13 @@ std::shared_ptr<PendingMask> TokenMasks::Ask(const std::shared_ptr<Automaton>& a
     MutexLock lock(&mutex_);
     if (const auto found = index_.find(key); found != index_.end()) {
       hits_.fetch_add(1);
+      metrics_.masks_cached.Increment();
       entries_.splice(entries_.begin(), entries_, found->second);
       return found->second->mask;
     }
     misses_.fetch_add(1);
-    mask = std::make_shared<PendingMask>(&vocabulary_, automaton, state);
+    mask = std::make_shared<PendingMask>(&vocabulary_, automaton, state, metrics_.masks_computed,
+                                         metrics_.mask_seconds);
     entries_.push_front({key, mask});
     index_[key] = entries_.begin();
     if (entries_.size() > entries_max_) {

@@ -19,6 +19,7 @@
 #include "common/base/mutex.h"
 #include "common/base/thread.h"
 #include "common/text/grammar/automaton.h"
+#include "services/decoder/metrics.h"
 #include "services/decoder/sampling/token_mask.h"
 #include "services/decoder/sampling/token_vocabulary.h"
 
@@ -29,9 +30,14 @@ inline constexpr size_t kMaskCacheBytesMax = size_t{64} << 20;
 // One mask, from the time it is asked for.
 class PendingMask {
  public:
+  // `computed` and `seconds` are told when it is computed.
   PendingMask(const TokenVocabulary* vocabulary, std::shared_ptr<Automaton> automaton,
-              const Automaton::State* state)
-      : vocabulary_(*vocabulary), automaton_(std::move(automaton)), state_(state) {}
+              const Automaton::State* state, const Counter& computed = {}, const Histogram& seconds = {})
+      : vocabulary_(*vocabulary),
+        automaton_(std::move(automaton)),
+        state_(state),
+        computed_(computed),
+        seconds_(seconds) {}
 
   // Computes it unless somebody has begun to.
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -45,6 +51,8 @@ class PendingMask {
   const TokenVocabulary& vocabulary_;
   const std::shared_ptr<Automaton> automaton_;
   const Automaton::State* const state_;
+  Counter computed_;
+  Histogram seconds_;
   std::atomic<bool> begun_{false};
   std::atomic<bool> done_{false};
   TokenMask mask_;       // constant once done_
@@ -56,7 +64,8 @@ class PendingMask {
 class TokenMasks {
  public:
   // REQUIRES: num_threads >= 1
-  TokenMasks(const TokenVocabulary* vocabulary, int num_threads, size_t bytes_max = kMaskCacheBytesMax);
+  TokenMasks(const TokenVocabulary* vocabulary, int num_threads, size_t bytes_max = kMaskCacheBytesMax,
+             const GrammarMetrics& metrics = {});
 
   const TokenVocabulary& vocabulary() const { return vocabulary_; }
 
@@ -87,6 +96,7 @@ class TokenMasks {
   const TokenVocabulary& vocabulary_;
   const size_t entries_max_;
   const size_t entry_bytes_;
+  GrammarMetrics metrics_;
   TokenMask all_;
   std::atomic<int64_t> misses_{0}, hits_{0};
   mutable Mutex mutex_;

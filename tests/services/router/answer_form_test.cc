@@ -91,6 +91,25 @@ TEST_F(AnswerFormTest, WhatCannotBeEnforcedIsRefusedWithItsPlace) {
   EXPECT_EQ(Violation(tools).substr(0, 36), "tools.1.function.name: the name \"g h");
 }
 
+TEST_F(AnswerFormTest, CountsGrammarsByHowTheyWereComeBy) {
+  MetricRegistry registry;
+  RouterMetrics metrics(&registry);
+  GrammarCache cache(kGrammarCacheBytesMax, GrammarObserverOf(&metrics));
+  const auto form = [&](const std::string& schema) {
+    v1::ChatRequest request;
+    request.mutable_grammar()->set_json_schema(schema);
+    return AnswerFormOf(request, *format_, MicroTokenizer(), &cache).status();
+  };
+  EXPECT_TRUE(form(R"({"type": "integer"})").ok());
+  EXPECT_TRUE(form(R"({"type": "integer"})").ok());
+  EXPECT_TRUE(form(R"({"type": "boolean"})").ok());
+  EXPECT_FALSE(form(R"({"not": {}})").ok());
+  EXPECT_EQ(metrics.grammar_compiled.value(), 2);
+  EXPECT_EQ(metrics.grammar_cached.value(), 1);
+  EXPECT_EQ(metrics.grammar_failed.value(), 1);
+  EXPECT_NE(registry.Text().find("prism_grammar_compile_seconds_count 3\n"), std::string::npos);
+}
+
 TEST_F(AnswerFormTest, FormsThatContradictAreRefused) {
   v1::ChatRequest request = WithTools();
   request.mutable_grammar()->set_json_object(true);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -19,6 +20,21 @@ TEST(GrammarCacheTest, CompilesASpecOnce) {
   EXPECT_EQ(cache.Get(Choice("a")).value(), first);
   EXPECT_NE(cache.Get(Choice("b")).value(), first);
   EXPECT_EQ(cache.size(), 2u);
+}
+
+TEST(GrammarCacheTest, TellsHowEachGrammarWasComeBy) {
+  using Result = GrammarUse::Result;
+  std::vector<GrammarUse> uses;
+  GrammarCache cache(kGrammarCacheBytesMax, [&uses](const GrammarUse& use) { uses.push_back(use); });
+  ASSERT_TRUE(cache.Get(Choice("a")).ok());
+  ASSERT_TRUE(cache.Get(Choice("a")).ok());
+  ASSERT_FALSE(cache.Get(Choice("")).ok());
+  ASSERT_EQ(uses.size(), 3u);
+  EXPECT_EQ(uses[0].result, Result::kCompiled);
+  EXPECT_GT(uses[0].compile_s, 0);
+  EXPECT_EQ(uses[1].result, Result::kCached);
+  EXPECT_EQ(uses[1].compile_s, 0);
+  EXPECT_EQ(uses[2].result, Result::kFailed);
 }
 
 TEST(GrammarCacheTest, ErrorsAreNotKept) {
