@@ -254,9 +254,10 @@ TEST_F(HttpServerTest, ATruncatedBodyIsNeverHandled) {
 
 TEST_F(HttpServerTest, CutsOffSlowHeadsAndSlowBodies) {
   HttpServerOptions options;
-  options.header_timeout = milliseconds(100);
-  options.body_progress_timeout = milliseconds(100);
-  options.idle_timeout = milliseconds(100);
+  // Each long enough for what is sent at once to come on a busy machine.
+  options.header_timeout = milliseconds(1000);
+  options.body_progress_timeout = milliseconds(1000);
+  options.idle_timeout = milliseconds(1000);
   Start(options);
   RawConnection slow_head(server_->port());
   slow_head.Send("GET / HT");

@@ -89,7 +89,7 @@ class RedisResultStoreTest : public testing::Test {
   }
   RedisResultStore::Options OptionsFor(const std::string& path) {
     return {.address = {.path = path},
-            .command_timeout = Patient(milliseconds(50)),
+            .command_timeout = Patient(milliseconds(300)),
             .value_bytes_max = kValueBytesMax,
             .open_for = milliseconds(200)};
   }
@@ -116,7 +116,7 @@ TEST_F(RedisResultStoreTest, GivesWhatWasPutByAnyRouter) {
 
 TEST_F(RedisResultStoreTest, ValuesGoAfterTheirTime) {
   RedisResultStore::Options options = OptionsFor(server_.path());
-  options.ttl = milliseconds(300);
+  options.ttl = milliseconds(1500);
   RedisResultStore store(options);
   store.Put(key_, "value");
   EXPECT_TRUE(Eventually([&] { return Get(store, key_).lookup == Lookup::kHit; }));

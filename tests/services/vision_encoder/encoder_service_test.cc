@@ -304,7 +304,8 @@ TEST_F(EncoderServiceTest, EndsACallAtItsDeadlineAndAtItsCancellationWithoutHarm
   EXPECT_TRUE(second.get().ok());
   control_.Hold();
   grpc::ClientContext late;
-  late.set_deadline(std::chrono::system_clock::now() + milliseconds(100));
+  // Long enough for the picture to get to the device on a busy machine, where it then waits.
+  late.set_deadline(std::chrono::system_clock::now() + milliseconds(1500));
   EXPECT_EQ(stub_->Encode(&late, Inline(SmallPicture("grey8.png")), &first_response).error_code(),
             grpc::StatusCode::DEADLINE_EXCEEDED);
   while (metrics_.cancelled.value() < 2) std::this_thread::yield();

@@ -379,7 +379,7 @@ TEST(EngineTest, EndsAGenerationAtItsDeadline) {
   Rig rig;
   GenerationRequest request = OnePicture();
   rig.embeddings().hold = true;
-  request.deadline = In(milliseconds(80));
+  request.deadline = In(milliseconds(500));
   Call call(request);
   ASSERT_TRUE(call.Submit(rig).ok());
   EXPECT_EQ(call.sink.Wait().code(), absl::StatusCode::kDeadlineExceeded);

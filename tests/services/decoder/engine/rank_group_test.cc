@@ -21,6 +21,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr int64_t kPages = 8;
+// No step that ends takes so long, even on a busy machine.
+constexpr milliseconds kStepMax{1000};
 
 std::unique_ptr<RankGroup> LoadGroup(Backend& backend, int num_ranks, RankWatchOptions watch = {},
                                      const char* model = "moe-micro") {
@@ -97,7 +99,7 @@ TEST(RankGroupTest, GivesUpAGroupOneOfWhoseRanksStops) {
   const auto backend = CreateCpuBackend();
   // Freed where the program would end.
   const auto group = LoadGroup(
-      *backend, 2, {.step_max = milliseconds(100), .grace = milliseconds(100), .lost = [] { ArmFault({}); }});
+      *backend, 2, {.step_max = kStepMax, .grace = milliseconds(100), .lost = [] { ArmFault({}); }});
   ASSERT_TRUE(RunStep(*group, PlanOf(20)).ok());
   ArmFault({.fault = Fault::kRankStops, .rank = 1});
   EXPECT_FALSE(RunStep(*group, PlanOf(20)).ok());
@@ -108,7 +110,7 @@ TEST(RankGroupTest, GivesUpAGroupOneOfWhoseRanksStops) {
 TEST(RankGroupTest, GivesUpARankWhoseDeviceDoesNotEnd) {
   const auto backend = CreateCpuBackend();
   const auto group = LoadGroup(
-      *backend, 1, {.step_max = milliseconds(100), .grace = milliseconds(100), .lost = [] { ArmFault({}); }});
+      *backend, 1, {.step_max = kStepMax, .grace = milliseconds(100), .lost = [] { ArmFault({}); }});
   ArmFault({.fault = Fault::kEndlessKernel, .count = 2});
   ASSERT_TRUE(RunStep(*group, PlanOf(20)).ok());
   EXPECT_FALSE(RunStep(*group, PlanOf(20)).ok());
