@@ -2,17 +2,18 @@
 
 #include <sys/random.h>
 
-#include "absl/strings/string_view.h"
 #include "common/base/check.h"
 #include "common/base/hash.h"
 
 namespace prism {
 
-std::string NewId() {
+std::string NewIdBytes() {
   char bytes[16];
   PRISM_CHECK(getrandom(bytes, sizeof(bytes), 0) == sizeof(bytes));
-  return Hex(absl::string_view(bytes, sizeof(bytes)));
+  return std::string(bytes, sizeof(bytes));
 }
+
+std::string NewId() { return Hex(NewIdBytes()); }
 
 uint64_t RandomBits64() {
   uint64_t bits;

@@ -1,4 +1,4 @@
-// 128-bit random identifiers, written as 32 lower-case hexadecimal digits.
+// 128-bit random identifiers, and random numbers.
 #pragma once
 
 #include <cstdint>
@@ -6,10 +6,12 @@
 
 namespace prism {
 
-// From the system's random source; collisions are not to be expected. Any thread.
-std::string NewId();
+// All are from the system's random source. Any thread.
 
-// 64 random bits from the system's random source. Any thread.
+// 16 bytes; collisions are not to be expected.
+std::string NewIdBytes();
+// The same, written as 32 lower-case hexadecimal digits.
+std::string NewId();
 uint64_t RandomBits64();
 
 }  // namespace prism

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -491,6 +492,13 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const ModelConfigFiles& files) {
   }
   PRISM_RETURN_IF_ERROR(ReadProcessors(files, &out));
   return out;
+}
+
+std::string ModelNameOf(const std::string& directory) {
+  // As of a folder, however many slashes stand behind it.
+  std::error_code none;
+  const std::filesystem::path inside = std::filesystem::absolute(directory + "/.", none).lexically_normal();
+  return inside.parent_path().filename().string();
 }
 
 absl::StatusOr<ModelConfig> ReadModelConfig(absl::string_view directory) {

@@ -146,6 +146,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const ModelConfigFiles& files);
 // ParseModelConfig().
 absl::StatusOr<ModelConfig> ReadModelConfig(absl::string_view directory);
 
+// What a model is called where nobody says: the last part of its folder's path.
+std::string ModelNameOf(const std::string& directory);
+
 // The whole of a small file. NotFound if it cannot be opened, InvalidArgument above `bytes_max`.
 absl::StatusOr<std::string> ReadSmallFile(absl::string_view path, int64_t bytes_max);
 

@@ -6,6 +6,7 @@
 #include "common/rpc/deadline.h"
 #include "common/rpc/unary_call.h"
 #include "common/rpc/write_reactor.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 #include "services/decoder/generate_log.h"
 

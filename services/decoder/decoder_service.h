@@ -18,9 +18,6 @@
 
 namespace prism {
 
-// What one Cancel may name.
-inline constexpr int kCancelIdsMax = 1024;
-
 class DecoderService final : public v1::Decoder::CallbackService {
  public:
   DecoderService() = default;

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -163,7 +162,7 @@ v1::DescribeResponse DescriptionOf(const Checkpoint& checkpoint, const Flags& fl
   description.set_tensor_parallel_size(static_cast<uint32_t>(flags.sizes.tensor_parallel_size));
   description.set_build(BuildName());
   description.set_api_version(1);
-  description.set_incarnation(absl::HexStringToBytes(NewId()));
+  description.set_incarnation(NewIdBytes());
   description.set_model_length_max(static_cast<uint64_t>(sizes.model_length_max));
   description.set_sequences_max(static_cast<uint64_t>(flags.sizes.max_num_seqs));
   description.set_hidden_size(static_cast<uint64_t>(config.text.hidden_size));
@@ -254,9 +253,8 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Flags& flags, MetricR
   ParallelPool pool(sizes.threads_per_rank);
   PRISM_ASSIGN_OR_RETURN(const std::string digest, checkpoint->WeightsDigest(CheckpointPart::kText, &pool));
 
-  std::string name = flags.served_model_name;
-  if (name.empty())
-    name = std::filesystem::path(checkpoint->directory() + "/.").lexically_normal().parent_path().filename();
+  const std::string name =
+      flags.served_model_name.empty() ? ModelNameOf(flags.model) : flags.served_model_name;
   decoder->metrics = DecoderMetrics(
       registry, {.model_name = name, .model_length_max = sizes.model_length_max, .kv_pages = sizes.kv_pages});
   AddBuildInfo(registry, digest);

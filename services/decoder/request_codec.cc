@@ -11,6 +11,7 @@
 #include "common/base/status.h"
 #include "common/wire/dtype_codec.h"
 #include "common/wire/grammar_codec.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 #include "prism/v1/decoder.pb.h"
 
@@ -174,17 +175,17 @@ absl::Status ParsePrompt(const Proto& proto, const ModelLimits& limits, Generati
 
 absl::Status ParseBans(const v1::SamplingParameters& proto, const ModelLimits& limits,
                        SamplingParameters& sampling) {
-  PRISM_RETURN_IF_ERROR(CheckCount("sampling.bad_words", proto.bad_words_size(), kBadWordsMax));
+  PRISM_RETURN_IF_ERROR(CheckCount("sampling.bad_words", proto.bad_words_size(), kBadSequencesMax));
   for (int i = 0; i < proto.bad_words_size(); ++i) {
     const std::string path = absl::StrCat("sampling.bad_words.", i, ".token_ids");
     const auto& ids = proto.bad_words(i).token_ids();
-    PRISM_RETURN_IF_ERROR(CheckCount(path, ids.size(), kBadWordIdsMax));
+    PRISM_RETURN_IF_ERROR(CheckCount(path, ids.size(), kBadSequenceIdsMax));
     if (ids.empty()) return FieldViolation(path, "is empty");
     PRISM_ASSIGN_OR_RETURN(std::vector<int32_t> word, ParseIds(path, ids, limits.vocab_size));
     sampling.bad_words.push_back(std::move(word));
   }
   PRISM_RETURN_IF_ERROR(
-      CheckCount("sampling.allowed_token_ids", proto.allowed_token_ids_size(), kAllowedIdsMax));
+      CheckCount("sampling.allowed_token_ids", proto.allowed_token_ids_size(), kAllowedTokenIdsMax));
   PRISM_ASSIGN_OR_RETURN(sampling.allowed_token_ids, ParseIds("sampling.allowed_token_ids",
                                                               proto.allowed_token_ids(), limits.vocab_size));
   return absl::OkStatus();
@@ -263,7 +264,7 @@ absl::Status ParseLength(const v1::SamplingParameters& proto, const ModelLimits&
 
 absl::Status ParseEnds(const v1::SamplingParameters& proto, const ModelLimits& limits,
                        GenerationRequest& request) {
-  PRISM_RETURN_IF_ERROR(CheckCount("sampling.stop_token_ids", proto.stop_token_ids_size(), kStopIdsMax));
+  PRISM_RETURN_IF_ERROR(CheckCount("sampling.stop_token_ids", proto.stop_token_ids_size(), kStopTokenIdsMax));
   PRISM_ASSIGN_OR_RETURN(request.end_token_ids,
                          ParseIds("sampling.stop_token_ids", proto.stop_token_ids(), limits.vocab_size));
   if (!proto.ignore_eos()) {
@@ -383,9 +384,9 @@ absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto
     return FieldViolation("generation_id", absl::StrCat("has ", proto.generation_id().size(), " bytes, want ",
                                                         kGenerationIdBytes));
   }
-  if (proto.cache_salt().size() > kCacheSaltBytesMax) {
-    return FieldViolation("cache_salt", absl::StrCat("has ", proto.cache_salt().size(), " bytes, at most ",
-                                                     kCacheSaltBytesMax));
+  if (proto.cache_salt().size() > kNameBytesMax) {
+    return FieldViolation("cache_salt",
+                          absl::StrCat("has ", proto.cache_salt().size(), " bytes, at most ", kNameBytesMax));
   }
   request.generation_id = proto.generation_id();
   request.attempt = proto.attempt();
@@ -396,7 +397,7 @@ absl::StatusOr<GenerationRequest> ParseGenerate(const v1::GenerateRequest& proto
   request.objective = std::chrono::milliseconds(proto.objective_ms());
   request.deadline = deadline;
   request.num_choices = std::max(1u, proto.num_choices());
-  PRISM_RETURN_IF_ERROR(CheckRange("num_choices", request.num_choices, 1u, kChoicesMax));
+  PRISM_RETURN_IF_ERROR(CheckRange<uint32_t>("num_choices", request.num_choices, 1, kChoicesMax));
   PRISM_RETURN_IF_ERROR(ParsePrompt(proto, limits, request));
   PRISM_RETURN_IF_ERROR(ParseSampling(proto.sampling(), limits, request));
   PRISM_RETURN_IF_ERROR(ParseLength(proto.sampling(), limits, request));

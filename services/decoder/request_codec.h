@@ -21,19 +21,9 @@ class ScoreRequest;
 
 namespace prism {
 
-// What one request may ask for, besides what the model bounds.
+// What one request may ask for, besides what the model and common/wire/request_limits.h bound.
 inline constexpr int kHandlesMax = 64;
 inline constexpr int kSpansMax = 4096;
-inline constexpr uint32_t kChoicesMax = 4;
-inline constexpr int kLogitBiasMax = 1024;
-inline constexpr int kStopIdsMax = 64;
-inline constexpr uint32_t kTopLogprobsMax = 20;
-inline constexpr int64_t kPromptLogprobsMax = 65536;  // prompt tokens x (1 + alternatives)
-inline constexpr int kBadWordsMax = 128;
-inline constexpr int kBadWordIdsMax = 32;
-inline constexpr int kAllowedIdsMax = 4096;
-inline constexpr uint32_t kIgnoreEosTokensMax = 4096;
-inline constexpr size_t kCacheSaltBytesMax = 256;
 inline constexpr uint32_t kObjectiveMsMax = 3600000;
 
 // What the model takes.

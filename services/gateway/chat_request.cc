@@ -15,6 +15,8 @@
 #include "common/base/status.h"
 #include "common/text/grammar/grammar_spec.h"
 #include "common/text/python_json.h"
+#include "common/text/stop_matcher.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 #include "services/gateway/data_url.h"
 
@@ -619,7 +621,7 @@ class Parser {
       PRISM_ASSIGN_OR_RETURN(const double bias, ReadNumber(path, field.value, "a number in [-100, 100]"));
       if (!(bias >= -100 && bias <= 100)) return Want(path, field.value, "a number in [-100, 100]");
       (*sampling().mutable_logit_bias())[id] = bias;
-      if (sampling().logit_bias_size() > static_cast<int>(kLogitBiasMax)) {
+      if (sampling().logit_bias_size() > kLogitBiasMax) {
         return FieldViolation("logit_bias", absl::StrCat("has more than ", kLogitBiasMax, " ids"));
       }
     }
@@ -684,8 +686,8 @@ class Parser {
   absl::Status AddStop(const std::string& path, const element& value) {
     PRISM_ASSIGN_OR_RETURN(const std::string_view text, ReadString(path, value));
     if (text.empty()) return FieldViolation(path, "is empty");
-    if (text.size() > kStopStringBytesMax) {
-      return FieldViolation(path, absl::StrCat("has ", text.size(), " bytes, at most ", kStopStringBytesMax));
+    if (text.size() > kStopBytesMax) {
+      return FieldViolation(path, absl::StrCat("has ", text.size(), " bytes, at most ", kStopBytesMax));
     }
     out_.request.add_stop(std::string(text));
     return absl::OkStatus();

@@ -23,18 +23,6 @@ inline constexpr size_t kJsonNodesMax = 50'000;
 inline constexpr size_t kMessagesMax = 64;
 inline constexpr size_t kToolsMax = 128;
 inline constexpr size_t kToolCallsMax = 128;  // of one message
-inline constexpr size_t kStopStringsMax = 8;
-inline constexpr size_t kStopStringBytesMax = 64;
-inline constexpr size_t kStopTokenIdsMax = 64;
-inline constexpr size_t kLogitBiasMax = 1024;
-inline constexpr int64_t kChoicesMax = 4;
-inline constexpr size_t kBadWordsMax = 64;
-inline constexpr size_t kBadWordBytesMax = 256;
-inline constexpr size_t kAllowedTokenIdsMax = 4096;
-inline constexpr int64_t kTopLogprobsMax = 20;  // of prompt_logprobs, too
-inline constexpr int64_t kIgnoreEosTokensMax = 4096;
-inline constexpr double kClipFpsMax = 1000;
-inline constexpr size_t kNameBytesMax = 256;  // model, user, cache_salt, a tool's name or id
 
 // ErrorInfo.reason of a picture beyond ChatLimits.media_bytes_max: HTTP 413.
 inline constexpr char kReasonTooLarge[] = "TOO_LARGE";

@@ -9,6 +9,7 @@
 #include "common/base/hash.h"
 #include "common/base/ids.h"
 #include "common/base/log.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 #include "common/wire/tool_call_codec.h"
 #include "services/gateway/api_error.h"

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/base64.h"
 #include "common/base/status.h"
+#include "common/wire/request_limits.h"
 
 namespace prism {
 namespace {

@@ -23,9 +23,6 @@ absl::string_view SniffImageType(absl::string_view bytes);
 // not compared with the bytes: the vision encoder goes by those.
 absl::StatusOr<std::string> DecodeImageDataUrl(absl::string_view url, uint64_t bytes_max);
 
-inline constexpr size_t kClipFramesMin = 2;
-inline constexpr size_t kClipFramesMax = 256;
-
 struct ClipFiles {
   std::string bytes;                  // the frames' files, one after the other
   std::vector<uint32_t> frame_bytes;  // size of each

@@ -16,6 +16,7 @@
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/rpc/trace_context.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 #include "services/gateway/api_error.h"
 #include "services/gateway/api_keys.h"
@@ -33,7 +34,6 @@ constexpr milliseconds kModelsTimeout{5'000};
 // While we drain, clients should find another gateway soon.
 constexpr int64_t kDrainRetryMs = 1'000;
 constexpr size_t kRequestIdBytesMax = 64;
-constexpr size_t kIdempotencyKeyBytesMax = 128;  // as the router
 
 HttpAnswer JsonAnswer(int status, std::string body) {
   return {status, {{"Content-Type", "application/json"}}, std::move(body)};

@@ -7,8 +7,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
-#include "services/router/options.h"
 
 namespace prism {
 namespace {

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "common/text/stop_matcher.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 
 namespace prism {
@@ -47,8 +48,8 @@ absl::Status CheckBans(const v1::SamplingParameters& sampling, int64_t vocab_siz
     PRISM_RETURN_IF_ERROR(CheckCount(path, ids.size(), kBadSequenceIdsMax, "ids"));
     PRISM_RETURN_IF_ERROR(CheckIds(path, ids, vocab_size));
   }
-  PRISM_RETURN_IF_ERROR(
-      CheckCount("sampling.allowed_token_ids", sampling.allowed_token_ids_size(), kAllowedIdsMax, "ids"));
+  PRISM_RETURN_IF_ERROR(CheckCount("sampling.allowed_token_ids", sampling.allowed_token_ids_size(),
+                                   kAllowedTokenIdsMax, "ids"));
   return CheckIds("sampling.allowed_token_ids", sampling.allowed_token_ids(), vocab_size);
 }
 
@@ -95,7 +96,7 @@ absl::Status CheckSampling(const v1::SamplingParameters& sampling, int64_t vocab
         absl::StrCat("is ", sampling.min_tokens(), ", but max_tokens only ", sampling.max_tokens()));
   }
   PRISM_RETURN_IF_ERROR(
-      CheckCount("sampling.stop_token_ids", sampling.stop_token_ids_size(), kStopTokensMax, "ids"));
+      CheckCount("sampling.stop_token_ids", sampling.stop_token_ids_size(), kStopTokenIdsMax, "ids"));
   PRISM_RETURN_IF_ERROR(CheckIds("sampling.stop_token_ids", sampling.stop_token_ids(), vocab_size));
   PRISM_RETURN_IF_ERROR(CheckBans(sampling, vocab_size));
   if (sampling.ignore_eos() && (!sampling.has_max_tokens() || sampling.max_tokens() > kIgnoreEosTokensMax)) {

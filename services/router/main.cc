@@ -1,6 +1,5 @@
 // prism-router: takes chats and spreads them over vision encoders and decoders.
 #include <atomic>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <sstream>
@@ -149,13 +148,7 @@ absl::Status Serve(Flags flags) {
   options.result_cache_ttl = std::chrono::seconds(flags.result_cache_ttl_s);
   options.resume_wait = std::chrono::milliseconds(flags.resume_wait_ms);
   options.stuck_timeout = std::chrono::milliseconds(flags.stuck_timeout_ms);
-  if (options.served_model_name.empty()) {
-    options.served_model_name = std::filesystem::path(flags.model).lexically_normal().filename().string();
-    if (options.served_model_name.empty()) {
-      options.served_model_name =
-          std::filesystem::path(flags.model).lexically_normal().parent_path().filename().string();
-    }
-  }
+  if (options.served_model_name.empty()) options.served_model_name = ModelNameOf(flags.model);
   PRISM_ASSIGN_OR_RETURN(const ModelConfig model, ReadModelConfig(flags.model));
   PRISM_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                          Tokenizer::Load(absl::StrCat(flags.model, "/tokenizer.json")));

@@ -8,26 +8,9 @@
 
 namespace prism {
 
-// Bounds of one chat that no flag changes, besides those of common/text/chat_format.h.
+// Bounds of one chat that no flag changes, besides those of common/text/chat_format.h and
+// common/wire/request_limits.h.
 inline constexpr int kToolBytesMax = 64 << 10;  // of one tool's JSON
-inline constexpr int kChoicesMax = 4;
-inline constexpr int kStopTokensMax = 64;
-inline constexpr int kLogitBiasMax = 1024;
-inline constexpr int kIdempotencyKeyBytesMax = 128;
-inline constexpr int kTopLogprobsMax = 20;
-inline constexpr int64_t kPromptLogprobsMax = 65536;  // prompt tokens x (1 + alternatives)
-inline constexpr int kBadWordsMax = 64;
-inline constexpr int kBadWordBytesMax = 256;
-inline constexpr int kBadSequencesMax = 128;  // of ids; a bad word makes one or two
-inline constexpr int kBadSequenceIdsMax = 32;
-inline constexpr int kAllowedIdsMax = 4096;
-inline constexpr int kIgnoreEosTokensMax = 4096;
-inline constexpr int kNameBytesMax = 256;  // user, cache_salt, ids of tool calls
-inline constexpr int kInlineMediaBytesMax = 8 << 20;
-inline constexpr int kClipFramesMin = 2;
-inline constexpr int kClipFramesMax = 256;
-inline constexpr double kClipFpsMax = 1000;
-inline constexpr int kMediaChunkBytesMax = 1 << 20;
 // A PutMedia without a next chunk is ended after this.
 inline constexpr std::chrono::milliseconds kUploadIdleMax{30'000};
 

@@ -9,6 +9,7 @@
 #include "common/rpc/client_call.h"
 #include "common/rpc/deadline.h"
 #include "common/rpc/trace_context.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 
 namespace prism {

@@ -5,7 +5,6 @@
 #include <memory>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/ids.h"
@@ -15,6 +14,7 @@
 #include "common/rpc/deadline.h"
 #include "common/rpc/unary_call.h"
 #include "common/rpc/write_reactor.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 #include "common/wire/tool_call_codec.h"
 #include "services/router/prompt_job.h"
@@ -25,7 +25,6 @@ namespace {
 // Events that a stream takes from its chat's log ahead of its peer's reading; the rest waits there.
 constexpr size_t kEventsAheadMax = 64;
 constexpr int64_t kRetryMs = 1000;
-constexpr int kCancelIdsMax = 1024;
 
 // Why a call's peer is gone, as far as it can be told.
 absl::Status GoneStatus(SteadyTime deadline) {
@@ -90,9 +89,9 @@ class ChatReactor final : public WriteReactor<v1::ChatEvent>, public ChatSink {
   absl::Status Emit(v1::ChatEvent event) override { return WriteReactor::Emit(std::move(event)); }
   void Done(absl::Status status) override {
     if (absl::IsResourceExhausted(status) && pending() >= kEventsAheadMax) {
-      WriteReactor::GiveUp(std::move(status));
+      WriteReactor::GiveUp(status);
     } else {
-      WriteReactor::Done(std::move(status));
+      WriteReactor::Done(status);
     }
   }
 
@@ -238,7 +237,7 @@ class PutMediaReactor final : public grpc::ServerReadReactor<v1::PutMediaRequest
 
 RouterService::RouterService(const RouterParts* parts)
     : parts_(parts),
-      incarnation_(absl::HexStringToBytes(NewId())),
+      incarnation_(NewIdBytes()),
       created_unix_s_(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(
                                                 std::chrono::system_clock::now().time_since_epoch())
                                                 .count())),

@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
@@ -15,6 +14,7 @@
 #include "common/base/ids.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 
 namespace prism {
@@ -75,7 +75,7 @@ std::vector<std::shared_ptr<ChatSession>> SessionRegistry::Running() const {
 }
 
 std::string SessionRegistry::NewGenerationId() const {
-  return router_id_ + absl::HexStringToBytes(NewId()).substr(kRouterIdBytes);
+  return router_id_ + NewIdBytes().substr(kRouterIdBytes);
 }
 
 absl::StatusOr<std::optional<SessionRegistry::Chat>> SessionRegistry::FindKeyedLocked(

@@ -11,11 +11,6 @@
 namespace prism {
 namespace {
 
-HandleId NewHandleId() {
-  const uint64_t words[2] = {RandomBits64(), RandomBits64()};
-  return HandleId(reinterpret_cast<const char*>(words), sizeof words);
-}
-
 absl::Status UnknownHandle(const HandleId& handle) {
   return absl::NotFoundError(
       absl::StrCat("embedding handle ", absl::BytesToHexString(handle.substr(0, 16)), " is not known here"));
@@ -126,7 +121,7 @@ absl::StatusOr<HandleId> EmbeddingStore::Lease(const ContentKey& key, std::chron
     return absl::ResourceExhaustedError(
         absl::StrCat("all ", options_.handles_max, " embedding handles are leased"));
   }
-  const HandleId id = NewHandleId();
+  const HandleId id = NewIdBytes();
   const SteadyTime until = now + duration;
   handles_[id] = {.key = key, .until = until};
   found->second.handles.insert(id);

@@ -12,6 +12,7 @@
 #include "common/metrics/build_info.h"
 #include "common/rpc/deadline.h"
 #include "common/rpc/unary_call.h"
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 #include "services/vision_encoder/encode_log.h"
 
@@ -68,9 +69,9 @@ class PutMediaCall final : public grpc::ServerReadReactor<v1::PutMediaRequest> {
     }
     const std::string& piece = request_.data();
     absl::Status status;
-    if (piece.empty() || piece.size() > kMediaPieceBytesMax) {
+    if (piece.empty() || piece.size() > kMediaChunkBytesMax) {
       status = FieldViolation("data", absl::StrCat("a piece of ", piece.size(), " bytes; 1 to ",
-                                                   kMediaPieceBytesMax, " are taken"));
+                                                   kMediaChunkBytesMax, " are taken"));
     } else {
       status = upload_->Add(piece);
     }

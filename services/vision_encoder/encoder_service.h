@@ -18,9 +18,7 @@
 
 namespace prism {
 
-inline constexpr int64_t kInlineMediaBytesMax = int64_t{8} << 20;  // of one Encode; larger files by PutMedia
-inline constexpr size_t kMediaPieceBytesMax = size_t{1} << 20;     // of one PutMedia message
-inline constexpr int kKeysPerCallMax = 256;                        // keys or handles of one call
+inline constexpr int kKeysPerCallMax = 256;  // keys or handles of one call
 inline constexpr uint32_t kLeaseMsMax = 600'000;
 inline constexpr int64_t kFetchesMax = 256;  // FetchEmbedding calls at once
 // A PutMedia without a next piece, or a FetchEmbedding whose frames nobody takes, is ended after this.

@@ -1,7 +1,6 @@
 // prism-vision-encoder: pictures in, embeddings by handle out.
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <future>
 #include <memory>
 #include <string>
@@ -140,16 +139,6 @@ absl::Status CheckFlags(const Flags& flags, const ModelConfig& config) {
   return absl::OkStatus();
 }
 
-std::string NameOfModel(const std::string& folder) {
-  std::filesystem::path path = std::filesystem::path(folder).lexically_normal();
-  return (path.has_filename() ? path.filename() : path.parent_path().filename()).string();
-}
-
-std::string NewIncarnation() {
-  const uint64_t words[2] = {RandomBits64(), RandomBits64()};
-  return std::string(reinterpret_cast<const char*>(words), sizeof words);
-}
-
 absl::Status Run(const Flags& flags) {
   PRISM_RETURN_IF_ERROR(ArmFaultFromEnvironment());
   PRISM_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(flags.load_format));
@@ -199,13 +188,13 @@ absl::Status Run(const Flags& flags) {
   };
   Encoder encoder(options, load, &Clock::Real(), &metrics);
 
-  EncoderService service({.model = NameOfModel(flags.model),
+  EncoderService service({.model = ModelNameOf(flags.model),
                           .device = std::string(backend->name()),
                           .alpha = flags.alpha == "drop" ? AlphaMode::kDrop : AlphaMode::kWhite,
                           .budget = {.checkpoint = config.image,
                                      .checkpoint_clip = config.video,
                                      .image_tokens_max = flags.max_image_tokens},
-                          .incarnation = NewIncarnation()},
+                          .incarnation = NewIdBytes()},
                          &encoder, &media, &metrics);
   const auto start = std::chrono::steady_clock::now();
   std::unique_ptr<MetricsServer> metrics_server;
@@ -234,7 +223,7 @@ absl::Status Run(const Flags& flags) {
       {{"address", server->address()}, {"port", server->port()}, {"metrics_port", metrics_server->port()}});
   PRISM_RETURN_IF_ERROR(encoder.WaitUntilReady());
   server->SetServing(true);
-  LogInfo("ready", {{"model", NameOfModel(flags.model)},
+  LogInfo("ready", {{"model", ModelNameOf(flags.model)},
                     {"device", backend->name()},
                     {"synthetic", checkpoint->synthetic()},
                     {"threads", threads},

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status.h"
+#include "common/wire/request_limits.h"
 #include "services/vision_encoder/image/smart_resize.h"
 
 namespace prism {

@@ -18,9 +18,6 @@
 
 namespace prism {
 
-inline constexpr size_t kClipFramesMin = 2;
-inline constexpr size_t kClipFramesMax = 256;
-
 struct PipelineLimits {
   PictureLimits picture;            // of one picture, or of all frames of a clip together
   int64_t image_tokens_max = 4096;  // visual tokens of one picture or clip

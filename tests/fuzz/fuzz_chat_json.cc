@@ -5,6 +5,8 @@
 #include <string>
 
 #include "common/base/check.h"
+#include "common/text/stop_matcher.h"
+#include "common/wire/request_limits.h"
 #include "services/gateway/api_error.h"
 #include "services/gateway/chat_request.h"
 

@@ -112,6 +112,7 @@ TEST(IdsTest, AreThirtyTwoHexadecimalDigitsAndDiffer) {
     EXPECT_EQ(id.size(), 32u);
     EXPECT_EQ(id.find_first_not_of("0123456789abcdef"), std::string::npos);
     ids.insert(id);
+    EXPECT_EQ(NewIdBytes().size(), 16u);
     bits.insert(RandomBits64());
   }
   EXPECT_EQ(ids.size(), 1000u);

@@ -18,6 +18,14 @@ Json Published(const std::string& size) { return Json::parse(ReadWhole(DataFile(
 
 absl::StatusOr<ModelConfig> Parse(const Json& config) { return ParseModelConfig({.config = config.dump()}); }
 
+TEST(ModelNameTest, IsTheLastPartOfTheFoldersPath) {
+  EXPECT_EQ(ModelNameOf("models/demo"), "demo");
+  EXPECT_EQ(ModelNameOf("demo"), "demo");
+  EXPECT_EQ(ModelNameOf("/models/Qwen3-VL-2B-Instruct//"), "Qwen3-VL-2B-Instruct");
+  EXPECT_EQ(ModelNameOf("models/old/../new/."), "new");
+  EXPECT_EQ(ModelNameOf("."), std::filesystem::current_path().filename().string());
+}
+
 TEST(ModelConfigTest, ReadsAPublishedMixtureOfExperts) {
   const auto config = Parse(Published("30b-a3b"));
   ASSERT_TRUE(config.ok()) << config.status();

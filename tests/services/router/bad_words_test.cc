@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
-#include "services/router/options.h"
 #include "tests/common/text/text_test_files.h"
 
 namespace prism {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 
+#include "common/wire/request_limits.h"
 #include "common/wire/status_codec.h"
 
 namespace prism {

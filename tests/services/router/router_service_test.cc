@@ -16,6 +16,7 @@
 #include "common/base/log.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/deadline.h"
+#include "common/wire/request_limits.h"
 #include "tests/common/base/eventually.h"
 #include "tests/common/base/patience.h"
 #include "tests/services/router/fakes.h"
