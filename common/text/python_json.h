@@ -15,8 +15,8 @@ namespace prism {
 // Deeper nesting is refused.
 inline constexpr int kPythonJsonDepthMax = 64;
 
-// InvalidArgument "WHAT: ... at byte N": not JSON (RFC 8259), not UTF-8, nested too deeply, a key given
-// twice in one object, a lone surrogate, a number beyond double's range.
+// InvalidArgument "WHAT: ...": what JsonDocument::Parse() refuses, nested too deeply, a number beyond
+// double's range.
 absl::StatusOr<std::string> PythonJson(absl::string_view json, absl::string_view what);
 
 }  // namespace prism

@@ -368,7 +368,8 @@ TEST(ChatFormatRefusalTest, NamesThePathOfWhatIsWrong) {
   bad[2].content[0].text = "a\xff";
   EXPECT_EQ(Refused(bad).message(), "messages.2.content.0: byte 0xff at offset 1 is not UTF-8");
   EXPECT_EQ(Refused(good, {"{}", "[1]"}).message(), "tools.1: is no JSON object");
-  EXPECT_THAT(std::string(Refused(good, {"{"}).message()), testing::StartsWith("tools.0: no key at byte 1"));
+  EXPECT_THAT(std::string(Refused(good, {"{"}).message()),
+              testing::StartsWith("tools.0: want a key at byte 1"));
 }
 
 TEST(ChatFormatRefusalTest, EveryLimitIsKept) {

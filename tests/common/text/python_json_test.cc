@@ -54,31 +54,32 @@ TEST(PythonJsonTest, FloatsAreWrittenAsPythonDoes) {
 }
 
 TEST(PythonJsonTest, WhatIsNotJsonIsRefusedWithItsPlace) {
-  const std::pair<const char*, const char*> cases[] = {{"", "no JSON value at byte 0"},
-                                                       {"{\"a\" 1}", "no colon at byte 5"},
-                                                       {"{\"a\": 1,}", "no key at byte 8"},
-                                                       {"{\"a\": 1, \"a\": 2}", "a key is given twice"},
-                                                       {"{a: 1}", "no key"},
-                                                       {"[1 2]", "neither , nor ] at byte 3"},
-                                                       {"[1", "neither , nor ]"},
-                                                       {"{\"a\": 1", "neither , nor }"},
-                                                       {"1 2", "something follows the value at byte 2"},
-                                                       {"01", "something follows the value"},
-                                                       {"1.", "no digit behind the point"},
-                                                       {"1e", "no digit in the exponent"},
-                                                       {"-", "no JSON value"},
-                                                       {"NaN", "no JSON value"},
-                                                       {"nul", "no JSON value"},
-                                                       {"1e400", "the number 1e400 is beyond double's range"},
-                                                       {"\"abc", "a string does not end"},
-                                                       {"\"a\nb\"", "a control character in a string"},
-                                                       {"\"\\x\"", "an unknown escape"},
-                                                       {"\"\\u12g4\"", "no four hexadecimal digits"},
-                                                       {"\"\\u12", "no four hexadecimal digits"},
-                                                       {"\"\\ud800\"", "a lone surrogate"},
-                                                       {"\"\\ud800\\u0041\"", "a lone surrogate"},
-                                                       {"\"\\udc00\"", "a lone surrogate"},
-                                                       {"\"\xff\"", "is not UTF-8"}};
+  const std::pair<const char*, const char*> cases[] = {
+      {"", "want a value at byte 0"},
+      {"{\"a\" 1}", "want ':' at byte 5"},
+      {"{\"a\": 1,}", "want a key at byte 8"},
+      {"{\"a\": 1, \"a\": 2}", "the key \"a\" a second time at byte 12"},
+      {"{a: 1}", "want a key"},
+      {"[1 2]", "want ',' or ']' at byte 3"},
+      {"[1", "want ',' or ']'"},
+      {"{\"a\": 1", "want ',' or '}'"},
+      {"1 2", "text after the value at byte 2"},
+      {"01", "text after the value"},
+      {"1.", "want a value"},
+      {"1e", "want a value"},
+      {"-", "want a value"},
+      {"NaN", "want a value"},
+      {"nul", "want a value"},
+      {"1e400", "the number 1e400 is beyond double's range"},
+      {"\"abc", "a string without an end"},
+      {"\"a\nb\"", "a control character in a string"},
+      {"\"\\x\"", "an unknown escape"},
+      {"\"\\u12g4\"", "an unknown escape"},
+      {"\"\\u12", "an unknown escape"},
+      {"\"\\ud800\"", "a lone surrogate"},
+      {"\"\\ud800\\u0041\"", "a lone surrogate"},
+      {"\"\\udc00\"", "a lone surrogate"},
+      {"\"\xff\"", "is not UTF-8"}};
   for (const auto& [written, problem] : cases) {
     const auto text = PythonJson(written, "tools.0");
     EXPECT_EQ(text.status().code(), absl::StatusCode::kInvalidArgument) << written;
@@ -90,7 +91,7 @@ TEST(PythonJsonTest, WhatIsNotJsonIsRefusedWithItsPlace) {
 TEST(PythonJsonTest, NestingIsBounded) {
   EXPECT_TRUE(PythonJson(std::string(64, '[') + std::string(64, ']'), "t").ok());
   EXPECT_THAT(std::string(PythonJson(std::string(100000, '['), "t").status().message()),
-              HasSubstr("nested more than 64 deep"));
+              HasSubstr("nested deeper than 64"));
 }
 
 }  // namespace
