@@ -305,7 +305,7 @@ void Batcher::Answer(const ContentKey& key, absl::StatusOr<BatchResult> result) 
   size_t left = entry->waiters.size();
   for (auto& [id, waiter] : entry->waiters) {
     if (--left == 0) {
-      waiter.done(std::move(result));
+      waiter.done(std::move(result));  // NOLINT(bugprone-use-after-move): the last time round
     } else {
       waiter.done(result);
     }
@@ -394,7 +394,7 @@ void Batcher::Process(Tower& tower, Batch batch) {
     auto embedding = std::make_shared<VisionEmbedding>();
     embedding->grid = item.grid;
     if (batch.items.size() == 1) {
-      embedding->values = std::move(whole);
+      embedding->values = std::move(whole);  // NOLINT(bugprone-use-after-move): there is no other item
     } else {
       embedding->values = Tensor::Host(dtype(), {levels, tokens, width});
       const TensorView own = embedding->values.view().Reshape({levels * tokens, width});

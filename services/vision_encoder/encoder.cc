@@ -113,9 +113,9 @@ std::optional<Encoder::Seen> Encoder::FindSeen(const std::string& file_key) {
   return found->second;
 }
 
-void Encoder::AddSeen(const std::string& file_key, Seen seen) {
+void Encoder::AddSeen(const std::string& file_key, const Seen& seen) {
   MutexLock lock(&mutex_);
-  if (!seen_.try_emplace(file_key, std::move(seen)).second) return;
+  if (!seen_.try_emplace(file_key, seen).second) return;
   seen_order_.push_back(file_key);
   if (seen_order_.size() > options_.recent_files_max) {
     seen_.erase(seen_order_.front());

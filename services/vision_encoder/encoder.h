@@ -162,7 +162,7 @@ class Encoder {
   void Place(EncodeCall& call, const ContentKey& key, Batcher::WaiterId waiter);
 
   std::optional<Seen> FindSeen(const std::string& file_key) ABSL_LOCKS_EXCLUDED(mutex_);
-  void AddSeen(const std::string& file_key, Seen seen) ABSL_LOCKS_EXCLUDED(mutex_);
+  void AddSeen(const std::string& file_key, const Seen& seen) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const EncoderOptions options_;
   const Clock* const clock_;

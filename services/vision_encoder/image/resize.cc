@@ -215,6 +215,8 @@ AxisWeights ComputeAxisWeights(int64_t in, int64_t out) {
   axis.count.resize(static_cast<size_t>(out));
   std::vector<double> exact(static_cast<size_t>(out * axis.stride), 0.0);
   double largest = 0.0;
+  // Halves are rounded as torchvision rounds them, by what the cast cuts off.
+  // NOLINTBEGIN(bugprone-incorrect-roundings)
   for (int64_t i = 0; i < out; ++i) {
     const double centre = scale * (static_cast<double>(i) + 0.5);
     const int64_t x0 = std::max<int64_t>(static_cast<int64_t>(centre - support + 0.5), 0);
@@ -240,6 +242,7 @@ AxisWeights ComputeAxisWeights(int64_t in, int64_t out) {
              32768) {
     ++axis.precision;
   }
+  // NOLINTEND(bugprone-incorrect-roundings)
   const double one = static_cast<double>(int64_t{1} << axis.precision);
   axis.weights.resize(exact.size());
   for (size_t k = 0; k < exact.size(); ++k) {

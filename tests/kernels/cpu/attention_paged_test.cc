@@ -164,12 +164,7 @@ TEST_P(AttentionPagedTest, AgreesWithDoublePrecisionAtEveryContextLength) {
     const std::vector<float> out = Attend(heads, sequences, Chunks(sequences, length), 1)[0];
     const std::vector<double> want = Reference(heads, sequences[0]);
     ASSERT_EQ(out.size(), want.size());
-    double worst = 0.0;
-    for (size_t i = 0; i < out.size(); ++i) {
-      const double error = std::abs(static_cast<double>(out[i]) - want[i]);
-      worst = error <= worst ? worst : error;
-    }
-    EXPECT_LE(worst, Tolerance(heads, length)) << length << " keys";
+    EXPECT_LE(test::WorstError(out, want), Tolerance(heads, length)) << length << " keys";
   }
 }
 

@@ -90,12 +90,7 @@ TEST_P(AttentionVarlenTest, AgreesWithDoublePrecision) {
     const std::vector<float> segment = Segment(c, rows, static_cast<uint32_t>(rows));
     const std::vector<float> out = Attend(c, {segment}, 1);
     const std::vector<double> want = Reference(c, segment);
-    double worst = 0.0;
-    for (size_t i = 0; i < out.size(); ++i) {
-      const double error = std::abs(static_cast<double>(out[i]) - want[i]);
-      worst = error <= worst ? worst : error;
-    }
-    EXPECT_LE(worst, Tolerance(c, rows)) << rows << " rows";
+    EXPECT_LE(test::WorstError(out, want), Tolerance(c, rows)) << rows << " rows";
   }
 }
 

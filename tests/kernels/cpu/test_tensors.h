@@ -66,6 +66,17 @@ class Guarded {
   int64_t count_;
 };
 
+// The largest |out - want|; a NaN where one is.
+inline double WorstError(const std::vector<float>& out, const std::vector<double>& want) {
+  EXPECT_EQ(out.size(), want.size());
+  double worst = 0.0;
+  for (size_t i = 0; i < out.size(); ++i) {
+    const double error = std::abs(static_cast<double>(out[i]) - want[i]);
+    worst = error <= worst ? worst : error;
+  }
+  return worst;
+}
+
 // Equal bit for bit (and so different for a NaN of another kind).
 inline bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](float left, float right) {

@@ -5,19 +5,12 @@
 
 #include <cmath>
 #include <limits>
-#include <random>
 #include <vector>
+
+#include "tests/services/decoder/sampling/random_logits.h"
 
 namespace prism {
 namespace {
-
-std::vector<float> RandomLogits(size_t size, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, 5);
-  std::vector<float> logits(size);
-  for (float& logit : logits) logit = normal(random);
-  return logits;
-}
 
 TEST(LogSumExpTest, AgreesWithExtendedPrecisionAtAwkwardSizes) {
   for (const size_t size : {1, 2, 15, 16, 17, 127, 128, 129, 1000, 1024, 151936}) {

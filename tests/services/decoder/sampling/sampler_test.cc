@@ -8,11 +8,11 @@
 #include <limits>
 #include <map>
 #include <numeric>
-#include <random>
 #include <set>
 #include <vector>
 
 #include "common/base/philox.h"
+#include "tests/services/decoder/sampling/random_logits.h"
 
 namespace prism {
 namespace {
@@ -21,14 +21,6 @@ int32_t SampleOnce(const SamplingParameters& parameters, const std::vector<float
                    uint32_t choice = 0) {
   SamplingScratch scratch;
   return *Sampler(parameters, choice, {}).Sample(logits, scratch);
-}
-
-std::vector<float> RandomLogits(size_t size, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, 3);
-  std::vector<float> logits(size);
-  for (float& logit : logits) logit = normal(random);
-  return logits;
 }
 
 TEST(SamplerTest, TakesTheGreatestLogitWhenColdAndTheLowerIdOfEquals) {

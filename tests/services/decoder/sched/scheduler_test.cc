@@ -241,19 +241,24 @@ TEST(SchedulerTest, AdmitsNoneThatNeedsAnEmbeddingNobodyPulls) {
   EXPECT_EQ(Step(scheduler).num_rows(), 60);
 }
 
-TEST(SchedulerTest, LetsAChoiceWaitForThePagesOfItsLeader) {
-  PagePool pool(16);
-  PrefixIndex index(&pool, /*keep_unused=*/true);
-  Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 64}, &pool, &index);
-  for (const SequenceId id : {1, 2, 3}) {
+// Choices 1 .. `count` of one prompt of 150 tokens, which all follow the first.
+void AddChoices(SequenceId count, Scheduler* scheduler) {
+  for (SequenceId id = 1; id <= count; ++id) {
     Sequence::Options options{.id = id,
                               .token_ids = std::vector<int32_t>(150, 4),
                               .prompt_length = 150,
                               .limit = 155,
                               .follows = id == 1 ? 0u : 1u,
                               .prefix_root = PrefixRoot("", "", "")};
-    ASSERT_TRUE(scheduler.Add(std::make_unique<Sequence>(std::move(options))).ok());
+    ASSERT_TRUE(scheduler->Add(std::make_unique<Sequence>(std::move(options))).ok());
   }
+}
+
+TEST(SchedulerTest, LetsAChoiceWaitForThePagesOfItsLeader) {
+  PagePool pool(16);
+  PrefixIndex index(&pool, /*keep_unused=*/true);
+  Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 64}, &pool, &index);
+  AddChoices(3, &scheduler);
   EXPECT_THAT(Counts(Step(scheduler)), testing::ElementsAre(testing::Pair(1, 64)));
   EXPECT_THAT(Counts(Step(scheduler)), testing::ElementsAre(testing::Pair(1, 64)));
   EXPECT_THAT(Counts(Step(scheduler)),
@@ -266,15 +271,7 @@ TEST(SchedulerTest, LetsAChoiceGoOnWhoseLeaderIsGone) {
   PagePool pool(16);
   PrefixIndex index(&pool, /*keep_unused=*/true);
   Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 64}, &pool, &index);
-  for (const SequenceId id : {1, 2}) {
-    Sequence::Options options{.id = id,
-                              .token_ids = std::vector<int32_t>(150, 4),
-                              .prompt_length = 150,
-                              .limit = 155,
-                              .follows = id == 1 ? 0u : 1u,
-                              .prefix_root = PrefixRoot("", "", "")};
-    ASSERT_TRUE(scheduler.Add(std::make_unique<Sequence>(std::move(options))).ok());
-  }
+  AddChoices(2, &scheduler);
   Step(scheduler);
   scheduler.Remove(1);
   EXPECT_EQ(Counts(Step(scheduler)).at(2), 64);
