@@ -25,7 +25,7 @@ const TenantLimit& TenantTable::Of(const std::string& tenant) const {
   return found == named.end() ? other : found->second;
 }
 
-const std::string& TenantLimiter::KeyOf(SteadyTime now, const std::string& tenant) {
+std::string TenantLimiter::KeyOf(SteadyTime now, const std::string& tenant) {
   const auto found = states_.find(tenant);
   if (found != states_.end()) return found->first;
   if (states_.size() >= kTenantsMax) {

@@ -56,7 +56,7 @@ class TenantLimiter {
     double seconds = 0;                 // of its chats of late
   };
   // Of the tenant, or of those that there is no room for.
-  const std::string& KeyOf(SteadyTime now, const std::string& tenant);
+  std::string KeyOf(SteadyTime now, const std::string& tenant);
 
   const TenantTable table_;
   std::unordered_map<std::string, State> states_;
