@@ -263,6 +263,12 @@ class FakeDecoder final : public v1::Decoder::CallbackService {
       event.mutable_choice_finished()->set_completion_tokens(tokens);
       Emit(std::move(event)).IgnoreError();
     }
+    // Says nothing more until the caller is gone, and ends then: false, for `before` of Answers().
+    bool EndWithCaller() {
+      while (!gone) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      Done(absl::CancelledError("gone"));
+      return false;
+    }
     void Finished() {
       v1::GenerateEvent event;
       event.mutable_finished()->set_prefill_s(0.25);

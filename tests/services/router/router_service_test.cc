@@ -949,9 +949,7 @@ TEST_F(RouterServiceTest, AStreamSurvivesTheDeathOfItsDecodersProcess) {
   for (const auto& decoder : decoders_) {
     decoder->Answers(answer_ids_, [&, self = decoder.get()](FakeDecoder::Stream* stream, size_t index) {
       if (index != 3 || reached++ > 0) return true;
-      while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
-      stream->Done(absl::CancelledError("the server is gone"));
-      return false;
+      return stream->EndWithCaller();
     });
   }
   Heard heard;
@@ -1038,9 +1036,7 @@ TEST_F(RouterServiceTest, AStreamThatHasBegunWaitsForADecoderToComeBack) {
   std::atomic<int> reached = 0;
   decoders_[0]->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
     if (index != 3 || reached++ > 0) return true;
-    while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
-    stream->Done(absl::CancelledError("the server is gone"));
-    return false;
+    return stream->EndWithCaller();
   });
   Heard heard;
   std::thread client([&] { heard = Chat(Ask("Hello")); });
@@ -1062,9 +1058,7 @@ TEST_F(RouterServiceTest, AStreamDoesNotWaitForeverForADecoder) {
   const auto hold = [&](FakeDecoder::Stream* stream, size_t index) {
     if (index != 3) return true;
     ++reached;
-    while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
-    stream->Done(absl::CancelledError("the server is gone"));
-    return false;
+    return stream->EndWithCaller();
   };
   decoders_[0]->Answers(answer_ids_, hold);
   Heard heard;
@@ -1112,9 +1106,7 @@ TEST_F(RouterServiceTest, ASilentDecoderIsGivenUp) {
   for (const auto& decoder : decoders_) {
     decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
       if (index != 2 || silences++ > 0) return true;
-      while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
-      stream->Done(absl::CancelledError("gone"));
-      return false;
+      return stream->EndWithCaller();
     });
   }
   ExpectWholeAnswer(Chat(Ask("Hello")));
@@ -1215,9 +1207,7 @@ TEST_F(RouterServiceTest, ADrainingDecoderHandsOverAsSoonAsAnotherIsReady) {
     if (index != 3) return true;
     stream->Draining();
     told = true;
-    while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
-    stream->Done(absl::CancelledError("gone"));
-    return false;
+    return stream->EndWithCaller();
   });
   Heard heard;
   std::thread client([&] { heard = Chat(Ask("Hello")); });
@@ -1789,9 +1779,7 @@ TEST_F(RouterServiceTest, CancelByIdEndsAChat) {
     decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t index) {
       ++tokens;
       if (index < 2) return true;
-      while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
-      stream->Done(absl::CancelledError("gone"));
-      return false;
+      return stream->EndWithCaller();
     });
   }
   v1::ChatRequest request = Ask("Hello");
@@ -1832,11 +1820,8 @@ TEST_F(RouterServiceTest, TheRoutersOwnTimeoutHoldsForCallersWithoutADeadline) {
   options_.request_timeout = milliseconds(200);
   Restart();
   for (const auto& decoder : decoders_) {
-    decoder->Answers(answer_ids_, [&](FakeDecoder::Stream* stream, size_t) {
-      while (!stream->gone) std::this_thread::sleep_for(milliseconds(1));
-      stream->Done(absl::DeadlineExceededError("late"));
-      return false;
-    });
+    decoder->Answers(answer_ids_,
+                     [&](FakeDecoder::Stream* stream, size_t) { return stream->EndWithCaller(); });
   }
   grpc::ClientContext context;
   EXPECT_EQ(Chat(Ask("Hello"), &context).status.code(), absl::StatusCode::kDeadlineExceeded);
