@@ -66,7 +66,7 @@ std::string RandomSchema::Schema(int depth) {
 std::string RandomSchema::Object(int depth) {
   std::vector<std::string> names(kNames.begin(), kNames.end());
   std::shuffle(names.begin(), names.end(), random_);
-  names.resize(static_cast<size_t>(1 + Below(4)));
+  names.resize(1 + static_cast<size_t>(Below(4)));
   std::vector<std::string> properties, required;
   for (const std::string& name : names) {
     properties.push_back(absl::StrCat("\"", name, "\":", Schema(depth - 1)));
