@@ -199,6 +199,7 @@ class Readiness : public std::enable_shared_from_this<Readiness> {
         waiting_.push_back(std::move(done));
       }
     }
+    // NOLINTNEXTLINE(bugprone-use-after-move): it is moved only where nothing is known
     if (known.has_value()) return done(*known);
     if (!first) return;
     router_->CheckHealth(Clock::Real().Now() + kHealthTimeout,
@@ -376,11 +377,11 @@ class HttpGateway final : public Gateway {
         answered(200);
         break;
       case Route::kReady:
-        HandleReady(std::move(exchange), std::move(answered));
+        HandleReady(exchange, answered);
         break;
       case Route::kModels:
       case Route::kModel:
-        HandleModels(request, std::move(exchange), request_id, std::move(answered));
+        HandleModels(request, exchange, request_id, answered);
         break;
       case Route::kChat:
         HandleChat(request, *tenant, std::move(exchange), request_id, trace, std::move(answered));
@@ -389,7 +390,7 @@ class HttpGateway final : public Gateway {
         HandleEvents(request, std::move(exchange), request_id, std::move(answered));
         break;
       case Route::kGeneration:
-        HandleCancel(request, std::move(exchange), request_id, std::move(answered));
+        HandleCancel(request, exchange, request_id, answered);
         break;
       case Route::kNone:
         exchange->SendUnary(ErrorAnswer(MakeApiError(404, "there is nothing at this path")));
@@ -397,7 +398,7 @@ class HttpGateway final : public Gateway {
     }
   }
 
-  void HandleReady(std::shared_ptr<HttpExchange> exchange, std::function<void(int)> answered) {
+  void HandleReady(const std::shared_ptr<HttpExchange>& exchange, const std::function<void(int)>& answered) {
     const auto answer = [exchange, answered](const absl::Status& status) {
       if (status.ok()) {
         exchange->SendUnary(JsonAnswer(200, "{\"status\":\"ready\"}"));
@@ -419,8 +420,8 @@ class HttpGateway final : public Gateway {
     });
   }
 
-  void HandleModels(const HttpRequest& request, std::shared_ptr<HttpExchange> exchange,
-                    const std::string& request_id, std::function<void(int)> answered) {
+  void HandleModels(const HttpRequest& request, const std::shared_ptr<HttpExchange>& exchange,
+                    const std::string& request_id, const std::function<void(int)>& answered) {
     const absl::string_view path = request.Path();
     const std::string id =
         path.size() > sizeof(kModelPrefix) - 1 ? PercentDecode(path.substr(sizeof(kModelPrefix) - 1)) : "";
@@ -479,12 +480,12 @@ class HttpGateway final : public Gateway {
                     SessionOptions(request_id, std::move(answered)));
   }
 
-  void HandleCancel(const HttpRequest& request, std::shared_ptr<HttpExchange> exchange,
-                    const std::string& request_id, std::function<void(int)> answered) {
+  void HandleCancel(const HttpRequest& request, const std::shared_ptr<HttpExchange>& exchange,
+                    const std::string& request_id, const std::function<void(int)>& answered) {
     const std::string id = GenerationIdOf(request.Path().substr(sizeof(kGenerationPrefix) - 1));
     if (id.empty()) return Refuse(NoSuchGeneration(), *exchange, request_id, answered);
     router_.Cancel(id, Clock::Real().Now() + kModelsTimeout,
-                   [exchange, answered = std::move(answered)](const absl::Status& status) {
+                   [exchange, answered](const absl::Status& status) {
                      exchange->Post([exchange, answered, status] {
                        const ApiError error = ApiErrorFrom(status);
                        exchange->SendUnary(status.ok() ? JsonAnswer(200, "{\"status\":\"cancelled\"}")

@@ -34,7 +34,8 @@ struct GatewayMetrics {
         aborted_by_router(AbortCounter("router")) {}
 
   // A request was answered. `handler` and `method` are of a fixed set.
-  void Answered(const std::string& handler, const std::string& method, int http_status, double seconds) {
+  void Answered(const std::string& handler, const std::string& method, int http_status,
+                double seconds) const {
     registry
         ->AddCounter("http_requests_total", "HTTP requests answered.",
                      {{"handler", handler}, {"method", method}, {"status", absl::StrCat(http_status)}})
@@ -69,7 +70,7 @@ struct GatewayMetrics {
                                 "New contents of the file of API keys, by whether they were taken.",
                                 {{"result", result}});
   }
-  Counter AbortCounter(const std::string& by) {
+  Counter AbortCounter(const std::string& by) const {
     return registry->AddCounter("prism_stream_abort_total", "Chats whose answer was not completed.",
                                 {{"by", by}});
   }
