@@ -282,7 +282,7 @@ TEST_F(EncoderTest, EncodesAClipOfTwoFramesATemporalPatch) {
 
 TEST_F(EncoderTest, SaysWhatIsWrongWithAClip) {
   Start();
-  const std::string picture = SmallPicture("rgb8.png"), other = SmallPicture("baseline_420.jpg");
+  const std::string picture = SmallPicture("rgb8.png");
   const auto error_of = [&](const std::vector<std::string>& files) {
     std::string media;
     EncodeInput input = ClipOf(files, &media);
