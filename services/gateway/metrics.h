@@ -65,7 +65,7 @@ struct GatewayMetrics {
   Counter aborted_by_router;
 
  private:
-  Counter ReadCounter(const std::string& result) {
+  Counter ReadCounter(const std::string& result) const {
     return registry->AddCounter("prism_gateway_api_key_reads_total",
                                 "New contents of the file of API keys, by whether they were taken.",
                                 {{"result", result}});
