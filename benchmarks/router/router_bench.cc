@@ -44,6 +44,7 @@
 #include "prism/v1/decoder.grpc.pb.h"
 #include "prism/v1/router.grpc.pb.h"
 #include "prism/v1/vision.grpc.pb.h"
+#include "services/decoder/event_feed.h"
 
 namespace prism {
 namespace {
@@ -89,7 +90,7 @@ class EchoDecoder final : public v1::Decoder::CallbackService {
     times_ = times;
     paced_ = paced;
   }
-  // Sends the next token of every stream that is open.
+  // Sends the next token of every stream that is open, those of a feed in one message.
   void Step() {
     std::vector<std::shared_ptr<Stream>> streams;
     {
@@ -98,6 +99,7 @@ class EchoDecoder final : public v1::Decoder::CallbackService {
     }
     bool ended = false;
     for (const std::shared_ptr<Stream>& stream : streams) ended |= !stream->Next();
+    for (const std::shared_ptr<Stream>& stream : streams) stream->Flush();
     if (!ended) return;
     MutexLock lock(&mutex_);
     std::erase_if(streams_, [](const std::shared_ptr<Stream>& stream) { return stream->over(); });
@@ -110,7 +112,13 @@ class EchoDecoder final : public v1::Decoder::CallbackService {
   grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(grpc::CallbackServerContext* context,
                                                         const v1::GenerateRequest* request) override {
     MutexLock lock(&mutex_);
-    auto stream = std::make_shared<Stream>(new Reactor(context), *request, times_);
+    std::shared_ptr<FeedWriter> writer;
+    if (!request->feed_id().empty()) {
+      auto feed = feeds_.Find(request->feed_id());
+      PRISM_CHECK(feed.ok());
+      writer = std::make_shared<FeedWriter>(*std::move(feed), request->feed_number());
+    }
+    auto stream = std::make_shared<Stream>(new Reactor(context), std::move(writer), *request, times_);
     stream->Begin();
     if (paced_) {
       streams_.push_back(stream);
@@ -119,6 +127,14 @@ class EchoDecoder final : public v1::Decoder::CallbackService {
       }
     }
     return stream->reactor();
+  }
+  grpc::ServerWriteReactor<v1::FeedEvents>* Feed(grpc::CallbackServerContext* context,
+                                                 const v1::FeedRequest* request) override {
+    auto feed = feeds_.Find(request->feed_id());
+    PRISM_CHECK(feed.ok());
+    auto carrier = (*feed)->Carry(context);
+    PRISM_CHECK(carrier.ok());
+    return *carrier;
   }
   grpc::ServerUnaryReactor* Describe(grpc::CallbackServerContext* context, const v1::DescribeRequest*,
                                      v1::DescribeResponse* response) override {
@@ -141,8 +157,10 @@ class EchoDecoder final : public v1::Decoder::CallbackService {
   };
   class Stream {
    public:
-    Stream(Reactor* reactor, const v1::GenerateRequest& request, SendTimes* times)
+    Stream(Reactor* reactor, std::shared_ptr<FeedWriter> writer, const v1::GenerateRequest& request,
+           SendTimes* times)
         : reactor_(reactor),
+          writer_(std::move(writer)),
           number_(request.sampling().seed()),
           tokens_(request.sampling().max_tokens()),
           times_(times) {}
@@ -150,8 +168,16 @@ class EchoDecoder final : public v1::Decoder::CallbackService {
     bool over() const { return next_ > tokens_; }
     void Begin() {
       v1::GenerateEvent event;
+      if (writer_ != nullptr) {
+        event.mutable_fed();
+        reactor_->Emit(event).IgnoreError();
+      }
       event.mutable_started();
-      reactor_->Emit(std::move(event)).IgnoreError();
+      Tell(std::move(event));
+      Flush();
+    }
+    void Flush() {
+      if (writer_ != nullptr) writer_->Flush();
     }
     // False when this was the end.
     bool Next() {
@@ -160,22 +186,28 @@ class EchoDecoder final : public v1::Decoder::CallbackService {
       if (next_ == tokens_) {
         ++next_;
         event.mutable_choice_finished()->set_reason(v1::GenerateEvent::FINISH_REASON_LENGTH);
-        reactor_->Emit(std::move(event)).IgnoreError();
+        Tell(std::move(event));
         v1::GenerateEvent finished;
         finished.mutable_finished();
-        reactor_->Emit(std::move(finished)).IgnoreError();
+        Tell(std::move(finished));
+        if (writer_ != nullptr) writer_->End();
         reactor_->Done(absl::OkStatus());
         return false;
       }
       event.mutable_token()->set_index(next_);
       event.mutable_token()->set_token_id(32 + next_ % 64);
       times_->Set(number_, next_++);
-      reactor_->Emit(std::move(event)).IgnoreError();
+      Tell(std::move(event));
       return true;
     }
 
    private:
+    void Tell(v1::GenerateEvent event) {
+      (writer_ != nullptr ? writer_->Emit(std::move(event)) : reactor_->Emit(std::move(event))).IgnoreError();
+    }
+
     Reactor* const reactor_;
+    const std::shared_ptr<FeedWriter> writer_;  // null: the call carries the events
     const uint64_t number_;
     const uint32_t tokens_;
     SendTimes* const times_;
@@ -183,6 +215,7 @@ class EchoDecoder final : public v1::Decoder::CallbackService {
   };
 
   const Options options_;
+  FeedRegistry feeds_;
   Mutex mutex_;
   SendTimes* times_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool paced_ ABSL_GUARDED_BY(mutex_) = false;

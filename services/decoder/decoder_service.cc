@@ -19,15 +19,29 @@ constexpr size_t kOtherEventsMax = 64;
 // What a caller is told to wait when too many grammars are being prepared.
 constexpr int64_t kRetryMs = 500;
 
-// Streams a generation. The engine tells its sink, which tells this.
+// Streams a generation, itself or by a feed. The engine tells its sink, which tells this.
 class GenerateReactor final : public WriteReactor<v1::GenerateEvent> {
  public:
   GenerateReactor(grpc::CallbackServerContext* context, size_t pending_max, Engine* engine, GenerateLog log)
       : WriteReactor(context, pending_max), engine_(engine), log_(std::move(log)) {}
 
+  // What is told goes by this feed. REQUIRES: nothing was told yet
+  void UseFeed(std::unique_ptr<FeedWriter> feed) {
+    feed_ = std::move(feed);
+    v1::GenerateEvent fed;
+    fed.mutable_fed();
+    Emit(std::move(fed)).IgnoreError();  // OnPeerGone() tells of a caller that is gone
+  }
+  absl::Status Tell(v1::GenerateEvent event) {
+    return feed_ != nullptr ? feed_->Emit(std::move(event)) : Emit(std::move(event));
+  }
+  void Flush() {
+    if (feed_ != nullptr) feed_->Flush();
+  }
   // In place of Done(), which it calls.
   void End(const absl::Status& status, const GenerationReport& report = {}) {
     log_.SetEnd(status, report);
+    if (feed_ != nullptr) feed_->End();
     Done(status);
   }
 
@@ -46,6 +60,7 @@ class GenerateReactor final : public WriteReactor<v1::GenerateEvent> {
 
   Engine* const engine_;
   GenerateLog log_;
+  std::unique_ptr<FeedWriter> feed_;  // null: the events are written here
   std::shared_ptr<Generation> generation_;
 };
 
@@ -55,7 +70,8 @@ class GenerateSink final : public GenerationSink {
                uint32_t attempt)
       : reactor_(reactor), registry_(registry), generation_id_(std::move(generation_id)), attempt_(attempt) {}
 
-  absl::Status OnEvent(GenerationEvent event) override { return reactor_->Emit(ToProto(event)); }
+  absl::Status OnEvent(GenerationEvent event) override { return reactor_->Tell(ToProto(event)); }
+  void Flush() override { reactor_->Flush(); }
   void OnEnd(const absl::Status& status, const GenerationReport& report) override {
     registry_->Remove(generation_id_, attempt_);
     reactor_->End(status, report);
@@ -126,14 +142,39 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* DecoderService::Generate(grpc::Call
     metrics_.rejected_invalid.Increment();
     return refuse(parsed.status());
   }
+  std::unique_ptr<FeedWriter> writer;
+  if (!request->feed_id().empty()) {
+    absl::StatusOr<std::shared_ptr<EventFeed>> feed = feeds_.Find(request->feed_id());
+    if (!feed.ok()) {
+      metrics_.rejected_invalid.Increment();
+      return refuse(feed.status());
+    }
+    writer = std::make_unique<FeedWriter>(*std::move(feed), request->feed_number());
+  }
   const size_t tokens_max = parsed->num_choices * static_cast<size_t>(parsed->max_tokens);
   auto* const reactor =
       new GenerateReactor(context, tokens_max + kOtherEventsMax, engine_.load(), std::move(log));
+  if (writer != nullptr) reactor->UseFeed(std::move(writer));
   auto sink = std::make_unique<GenerateSink>(reactor, &registry_, parsed->generation_id, parsed->attempt);
   const auto generation = std::make_shared<Generation>(*std::move(parsed), std::move(sink));
   reactor->SetGeneration(generation);
   Begin(generation, [reactor](const absl::Status& status) { reactor->End(status); });
   return reactor;
+}
+
+grpc::ServerWriteReactor<v1::FeedEvents>* DecoderService::Feed(grpc::CallbackServerContext* context,
+                                                               const v1::FeedRequest* request) {
+  absl::Status status = Ready();
+  if (status.ok()) {
+    absl::StatusOr<std::shared_ptr<EventFeed>> feed = feeds_.Find(request->feed_id());
+    status = feed.status();
+    if (feed.ok()) {
+      absl::StatusOr<grpc::ServerWriteReactor<v1::FeedEvents>*> carrier = (*feed)->Carry(context);
+      if (carrier.ok()) return *carrier;
+      status = carrier.status();
+    }
+  }
+  return RefuseFeed(context, status);
 }
 
 void DecoderService::Begin(const std::shared_ptr<Generation>& generation,

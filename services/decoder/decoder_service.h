@@ -12,6 +12,7 @@
 
 #include "prism/v1/decoder.grpc.pb.h"
 #include "services/decoder/engine/engine.h"
+#include "services/decoder/event_feed.h"
 #include "services/decoder/generation_registry.h"
 #include "services/decoder/metrics.h"
 #include "services/decoder/request_codec.h"
@@ -27,8 +28,13 @@ class DecoderService final : public v1::Decoder::CallbackService {
   void Serve(Engine* engine, const ModelLimits& limits, const v1::DescribeResponse& description,
              const DecoderMetrics& metrics, AnswerGrammars* grammars = nullptr);
 
+  // Feeds end as soon as none of their generations is under way, so that a server can drain.
+  void Drain() { feeds_.Drain(); }
+
   grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(grpc::CallbackServerContext* context,
                                                         const v1::GenerateRequest* request) override;
+  grpc::ServerWriteReactor<v1::FeedEvents>* Feed(grpc::CallbackServerContext* context,
+                                                 const v1::FeedRequest* request) override;
   grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
                                    v1::CancelResponse* response) override;
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context, const v1::ScoreRequest* request,
@@ -53,6 +59,7 @@ class DecoderService final : public v1::Decoder::CallbackService {
   DecoderMetrics metrics_;
   AnswerGrammars* grammars_ = nullptr;
   GenerationRegistry registry_;
+  FeedRegistry feeds_;
 };
 
 }  // namespace prism

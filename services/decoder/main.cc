@@ -360,6 +360,7 @@ int Run(const Flags& flags) {
   while (WaitForTermination(kWatch) == 0) {
     if (const absl::Status healthy = (*decoder)->engine->Healthy(); !healthy.ok()) {
       LogError("the decoder ends: its ranks are lost", {{"error", healthy.message()}});
+      service.Drain();
       (*server)->Shutdown(kFarewell);
       // Not by way of destructors: they would wait for a device that may never be done.
       std::_Exit(1);
@@ -373,6 +374,7 @@ int Run(const Flags& flags) {
   }
   LogInfo("draining", {{"running", (*decoder)->engine->Load().running}});
   (*decoder)->engine->Drain();
+  service.Drain();
   const ExitAtNextSignal impatience;
   (*server)->Shutdown(std::chrono::seconds(flags.service.drain_timeout_s));
   if ((*decoder)->grammars != nullptr) (*decoder)->grammars->Stop();

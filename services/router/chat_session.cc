@@ -301,14 +301,9 @@ void ChatSession::Generate(ReplicaUse decoder) {
     decoder_leaves_ = false;
     given_up_ = false;
   }
-  v1::Decoder::StubInterface* const stub = decoder_.decoder();
   const std::shared_ptr<ChatSession> self = shared_from_this();
-  const std::shared_ptr<Stream> stream = Stream::Start(
-      AttemptRequest(attempt), HopDeadline(deadline_, Clock::Real().Now()),
-      [stub, traceparent = trace_.header()](auto* context, auto* request, auto* reactor) {
-        SetTraceparent(context, traceparent);
-        stub->async()->Generate(context, request, reactor);
-      },
+  const std::shared_ptr<Stream> stream = decoder_.feed()->Generate(
+      AttemptRequest(attempt), HopDeadline(deadline_, Clock::Real().Now()), trace_.header(),
       [self, attempt](const v1::GenerateEvent& event) { return self->OnEvent(attempt, event); },
       [self, attempt](const absl::Status& status) { self->OnAttemptDone(attempt, status); });
   cancellation_->Add(stream);
@@ -361,13 +356,13 @@ bool ChatSession::Note(uint32_t attempt, const v1::GenerateEvent& event) {
   return true;
 }
 
-StreamNext ChatSession::OnEvent(uint32_t attempt, const v1::GenerateEvent& event) {
-  if (!cancellation_->status().ok()) return StreamNext::kCancel;
-  if (!Note(attempt, event)) return StreamNext::kCancel;
+bool ChatSession::OnEvent(uint32_t attempt, const v1::GenerateEvent& event) {
+  if (!cancellation_->status().ok()) return false;
+  if (!Note(attempt, event)) return false;
   event_error_ = HandleEvent(event);
-  if (!event_error_.ok() || (journal_->decoder_works_for_nothing())) return StreamNext::kCancel;
+  if (!event_error_.ok() || (journal_->decoder_works_for_nothing())) return false;
   if (event.has_draining()) MoveAway();
-  return StreamNext::kRead;
+  return true;
 }
 
 absl::Status ChatSession::HandleEvent(const v1::GenerateEvent& event) {
@@ -386,6 +381,7 @@ absl::Status ChatSession::HandleEvent(const v1::GenerateEvent& event) {
       return absl::OkStatus();
     case v1::GenerateEvent::kHeartbeat:
     case v1::GenerateEvent::kDraining:
+    case v1::GenerateEvent::kFed:
     case v1::GenerateEvent::EVENT_NOT_SET:
       return absl::OkStatus();
   }

@@ -74,7 +74,7 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   SteadyTime deadline() const { return deadline_; }
 
  private:
-  using Stream = ClientStream<v1::GenerateRequest, v1::GenerateEvent>;
+  using Stream = FedGeneration;
 
   // Hears what the leader of this chat's answer hears.
   class Follower;
@@ -94,7 +94,8 @@ class ChatSession : public std::enable_shared_from_this<ChatSession> {
   absl::Status Adopt(PreparedPrompt prompt);
   void Generate(ReplicaUse decoder);
   v1::GenerateRequest AttemptRequest(uint32_t attempt) const;
-  StreamNext OnEvent(uint32_t attempt, const v1::GenerateEvent& event) ABSL_LOCKS_EXCLUDED(mutex_);
+  // False: no more of them.
+  bool OnEvent(uint32_t attempt, const v1::GenerateEvent& event) ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether an event of this attempt counts; notes that it came.
   bool Note(uint32_t attempt, const v1::GenerateEvent& event) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status HandleEvent(const v1::GenerateEvent& event);

@@ -41,6 +41,13 @@ absl::string_view Name(ReplicaRole role) {
 }
 
 struct Replica {
+  Replica() = default;
+  ~Replica() {
+    if (feed != nullptr) feed->Close();
+  }
+  Replica(const Replica&) = delete;
+  Replica& operator=(const Replica&) = delete;
+
   std::string address;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::VisionEncoder::Stub> encoder;
@@ -62,6 +69,7 @@ struct Replica {
   int64_t sent_since = 0;               // slots given to it since
   int64_t others = 0;                   // of `load`, calls that are not ours
   std::unique_ptr<PrefixMap> prefixes;  // decoders; of this incarnation
+  std::shared_ptr<DecoderFeed> feed;    // decoders; null until one is used
 };
 
 absl::StatusOr<std::vector<std::string>> ResolveByDns(const std::string& name_and_port) {
@@ -111,9 +119,12 @@ v1::VisionEncoder::StubInterface* ReplicaUse::encoder() const {
   return replica_->encoder.get();
 }
 
-v1::Decoder::StubInterface* ReplicaUse::decoder() const {
+std::shared_ptr<DecoderFeed> ReplicaUse::feed() const {
   PRISM_CHECK(replica_->decoder != nullptr);
-  return replica_->decoder.get();
+  MutexLock lock(&set_->mutex_);
+  std::shared_ptr<DecoderFeed>& feed = replica_->feed;
+  if (feed == nullptr || feed->lost()) feed = std::make_shared<DecoderFeed>(replica_->decoder.get());
+  return feed;
 }
 
 void ReplicaUse::ReportGone(const absl::Status& why) {
@@ -163,6 +174,15 @@ ReplicaSet::ReplicaSet(ReplicaSetOptions options)
 ReplicaSet::~ReplicaSet() {
   Stop();
   WaitUnused();
+  std::vector<std::shared_ptr<DecoderFeed>> feeds;
+  {
+    MutexLock lock(&mutex_);
+    for (const ReplicaPtr& replica : replicas_) {
+      if (replica->feed != nullptr) feeds.push_back(replica->feed);
+    }
+  }
+  for (const std::shared_ptr<DecoderFeed>& feed : feeds) feed->Close();
+  for (const std::shared_ptr<DecoderFeed>& feed : feeds) feed->WaitClosed();
 }
 
 void ReplicaSet::WaitUnused() {

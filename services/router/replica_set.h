@@ -33,6 +33,7 @@
 #include "prism/v1/decoder.grpc.pb.h"
 #include "prism/v1/router.pb.h"
 #include "prism/v1/vision.grpc.pb.h"
+#include "services/router/decoder_feed.h"
 #include "services/router/hedge.h"
 #include "services/router/placement.h"
 #include "services/router/prefix_map.h"
@@ -85,7 +86,8 @@ class ReplicaUse {
   const std::string& address() const;
   // The replica's stub. REQUIRES: of this role.
   v1::VisionEncoder::StubInterface* encoder() const;
-  v1::Decoder::StubInterface* decoder() const;
+  // By which generations come: a new one where the last was lost. REQUIRES: a decoder.
+  std::shared_ptr<DecoderFeed> feed() const;
 
   // A call on it failed because the replica is gone or leaving: no new work until it answers a poll.
   void ReportGone(const absl::Status& why);

@@ -102,7 +102,12 @@ std::vector<EmbeddingReceipt> ActiveGeneration::Receipts() const {
 void ActiveGeneration::Emit(GenerationEvent event, SteadyTime now) {
   last_event_ = now;
   if (!error_.ok()) return;
+  told_ = true;
   error_ = generation_->sink().OnEvent(std::move(event));
+}
+
+void ActiveGeneration::Flush() {
+  if (std::exchange(told_, false)) generation_->sink().Flush();
 }
 
 void ActiveGeneration::EmitStarted(SteadyTime now) {

@@ -75,6 +75,8 @@ class ActiveGeneration {
   void EmitHeartbeat(uint64_t steps, SteadyTime now);
   // Once; later calls do nothing.
   void EmitDraining(SteadyTime now);
+  // All of this step's events have been told, of every generation.
+  void Flush();
 
   // Log-probability of prompt id `index` of a score. REQUIRES: 1 <= index < prompt length
   void SetScore(int64_t index, double logprob) { scores_[static_cast<size_t>(index - 1)] = logprob; }
@@ -106,6 +108,7 @@ class ActiveGeneration {
   bool started_ = false;
   bool awaits_embeddings_ = false;
   bool told_draining_ = false;
+  bool told_ = false;          // the sink, something that is not flushed
   int64_t cached_tokens_ = 0;  // of the prompt; valid once planned
   absl::Status error_;
   int64_t preemptions_ = 0;

@@ -193,6 +193,7 @@ void Engine::Run() {
     Sweep();
     SendHeartbeats(Now());
     const bool stepped = Step();
+    FlushTold();
     PublishLoad(Now());
     if (!stepped) WaitForWork();
   }
@@ -247,6 +248,10 @@ void Engine::TellDraining() {
   if (!draining_.load()) return;
   const SteadyTime now = Now();
   for (ActiveGeneration& generation : actives_) generation.EmitDraining(now);
+}
+
+void Engine::FlushTold() {
+  for (ActiveGeneration& generation : actives_) generation.Flush();
 }
 
 void Engine::Sweep() {
@@ -394,6 +399,7 @@ bool Engine::Step() {
   const SteadyTime began = Now();
   const int64_t num_answer_rows = AnswerRows(plan);
   const std::vector<VisualRowSource> visual = BeginStep(plan, began);
+  FlushTold();  // Started goes ahead of a step that may be the decoder's last
   SamplingWishes wishes;
   if (executor_->can_sample()) {
     wishes = WishesOf(plan);
@@ -471,6 +477,7 @@ void Engine::Execute(const StepPlan& plan, absl::Span<const VisualRowSource> vis
     TakeSubmitted();
     TellDraining();
     SendHeartbeats(Now());
+    FlushTold();
     PublishLoad(began);
   }
 }

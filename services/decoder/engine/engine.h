@@ -148,6 +148,8 @@ class Engine {
   void SendHeartbeats(SteadyTime now);
   // Tells every generation that the engine drains, once it does.
   void TellDraining();
+  // What generations have been told since the last time goes out.
+  void FlushTold();
   SteadyTime NextTick(SteadyTime now) const;
   void WaitForWork();
   bool Step();

@@ -108,6 +108,8 @@ class GenerationSink {
   virtual ~GenerationSink() = default;
   // An error ends the generation with it: the caller takes no more.
   virtual absl::Status OnEvent(GenerationEvent event) = 0;
+  // Whoever gathers events of many generations sends them now: all of this step's have been told.
+  virtual void Flush() {}
   virtual void OnEnd(const absl::Status& status, const GenerationReport& report) = 0;
 };
 

@@ -457,6 +457,120 @@ TEST_F(DecoderServiceTest, RefusesNewStreamsWhileDraining) {
   EXPECT_EQ(ReasonOf(status), kReasonDraining);
 }
 
+// A caller's feed, read to what the test waits for.
+class FeedReader {
+ public:
+  explicit FeedReader(DecoderHarness* decoder) {
+    v1::FeedRequest request;
+    request.set_feed_id(id());
+    reader_ = decoder->stub().Feed(&context_, request);
+  }
+  ~FeedReader() { context_.TryCancel(); }
+  static std::string id() { return std::string(16, 'f'); }
+
+  // The events of generation `number` up to its end; false if the feed ends before.
+  bool ReadToEnd(uint64_t number, std::vector<v1::GenerateEvent>* events) {
+    while (true) {
+      for (; next_ < message_.items_size(); ++next_) {
+        const v1::FeedEvents::Item& item = message_.items(next_);
+        if (item.number() != number) continue;
+        if (!item.has_event()) return true;
+        events->push_back(item.event());
+      }
+      next_ = 0;
+      if (!reader_->Read(&message_)) return false;
+    }
+  }
+  bool ReadAny() { return reader_->Read(&message_); }
+  grpc::Status Finish() { return reader_->Finish(); }
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::FeedEvents>> reader_;
+  v1::FeedEvents message_;
+  int next_ = 0;
+};
+
+TEST_F(DecoderServiceTest, SendsByTheFeedWhatItsStreamWouldCarry) {
+  v1::GenerateRequest request = TextRequest();
+  const StreamResult alone = decoder_.Run(request);
+  FeedReader feed(&decoder_);
+  request.set_feed_id(FeedReader::id());
+  request.set_feed_number(7);
+  StreamResult fed = decoder_.Run(request);
+  ASSERT_TRUE(fed.status.ok()) << fed.status;
+  ASSERT_EQ(fed.events.size(), 1u) << "the call itself carries nothing";
+  EXPECT_TRUE(fed.events[0].has_fed());
+  fed.events.clear();
+  ASSERT_TRUE(feed.ReadToEnd(7, &fed.events));
+  ASSERT_EQ(fed.events.size(), alone.events.size());
+  EXPECT_TRUE(fed.events.front().has_started());
+  EXPECT_TRUE(fed.events.back().has_finished());
+  EXPECT_EQ(fed.Ids(), alone.Ids());
+  EXPECT_EQ(fed.Logprobs(), alone.Logprobs());
+}
+
+TEST_F(DecoderServiceTest, EndsByTheFeedAGenerationWhoseCallerGoes) {
+  FeedReader feed(&decoder_);
+  {
+    v1::GenerateRequest request = LongRequest();
+    request.set_feed_id(FeedReader::id());
+    request.set_feed_number(1);
+    grpc::ClientContext context;
+    const auto reader = decoder_.stub().Generate(&context, request);
+    v1::GenerateEvent event;
+    ASSERT_TRUE(reader->Read(&event));
+    EXPECT_TRUE(event.has_fed());
+    context.TryCancel();
+    while (reader->Read(&event)) {
+    }
+    reader->Finish();
+  }
+  std::vector<v1::GenerateEvent> events;
+  EXPECT_TRUE(feed.ReadToEnd(1, &events));
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(DecoderServiceTest, EndsTheGenerationsOfAFeedThatIsGone) {
+  v1::GenerateRequest request = LongRequest();
+  request.set_feed_id(FeedReader::id());
+  grpc::ClientContext context;
+  std::unique_ptr<grpc::ClientReader<v1::GenerateEvent>> reader;
+  {
+    FeedReader feed(&decoder_);
+    reader = decoder_.stub().Generate(&context, request);
+    ASSERT_TRUE(feed.ReadAny());
+  }
+  v1::GenerateEvent event;
+  while (reader->Read(&event)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(DecoderServiceTest, RefusesAFeedIdThatIsNone) {
+  v1::GenerateRequest request = TextRequest();
+  request.set_feed_id("short");
+  const absl::Status status = decoder_.Run(request).status;
+  EXPECT_EQ(status, FieldViolation("feed_id", "has 5 bytes, want 16"));
+}
+
+TEST_F(DecoderServiceTest, EndsAFeedWhenItDrainsAndSaysSoToNewGenerations) {
+  FeedReader feed(&decoder_);
+  v1::GenerateRequest request = TextRequest();
+  request.set_feed_id(FeedReader::id());
+  request.set_feed_number(1);
+  ASSERT_TRUE(decoder_.Run(request).status.ok());
+  std::vector<v1::GenerateEvent> events;
+  ASSERT_TRUE(feed.ReadToEnd(1, &events));
+  decoder_.engine().Drain();
+  decoder_.service().Drain();
+  EXPECT_FALSE(feed.ReadToEnd(2, &events));
+  EXPECT_TRUE(feed.Finish().ok());
+  const absl::Status status = decoder_.Run(request).status;
+  EXPECT_EQ(ReasonOf(status), kReasonDraining) << status;
+}
+
 TEST(DecoderServiceStartTest, IsUnavailableUntilTheModelIsLoaded) {
   DecoderService service;
   const auto server = RpcServer::Start({}, {&service});

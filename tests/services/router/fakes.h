@@ -25,6 +25,7 @@
 #include "common/wire/status_codec.h"
 #include "prism/v1/decoder.grpc.pb.h"
 #include "prism/v1/vision.grpc.pb.h"
+#include "services/decoder/event_feed.h"
 
 namespace prism {
 
@@ -200,10 +201,29 @@ class FakeDecoder final : public v1::Decoder::CallbackService {
   // One Generate call; what plays it runs on a thread of its own.
   class Stream final : public WriteReactor<v1::GenerateEvent> {
    public:
-    Stream(grpc::CallbackServerContext* context, v1::GenerateRequest request_in)
-        : WriteReactor(context, 1 << 16), request(std::move(request_in)) {}
+    Stream(grpc::CallbackServerContext* context, v1::GenerateRequest request_in,
+           std::shared_ptr<EventFeed> feed)
+        : WriteReactor(context, 1),
+          request(std::move(request_in)),
+          writer_(std::make_unique<FeedWriter>(std::move(feed), request.feed_number())) {
+      v1::GenerateEvent fed;
+      fed.mutable_fed();
+      WriteReactor::Emit(std::move(fed)).IgnoreError();
+    }
     const v1::GenerateRequest request;
     std::atomic<bool> gone{false};
+
+    // By the feed.
+    absl::Status Emit(v1::GenerateEvent event) {
+      const absl::Status status = writer_->Emit(std::move(event));
+      writer_->Flush();
+      return status;
+    }
+    // The last touch.
+    void Done(absl::Status status) {
+      writer_->End();
+      WriteReactor::Done(std::move(status));
+    }
 
     // Started with a receipt for every handle.
     void Start() {
@@ -278,6 +298,8 @@ class FakeDecoder final : public v1::Decoder::CallbackService {
 
    private:
     void OnPeerGone() override { gone = true; }
+
+    const std::unique_ptr<FeedWriter> writer_;
   };
   using Play = std::function<void(Stream*)>;
 
@@ -342,11 +364,20 @@ class FakeDecoder final : public v1::Decoder::CallbackService {
 
   grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(grpc::CallbackServerContext* context,
                                                         const v1::GenerateRequest* request) override {
-    auto* stream = new Stream(context, *request);
+    const absl::StatusOr<std::shared_ptr<EventFeed>> feed = feeds_.Find(request->feed_id());
+    EXPECT_TRUE(feed.ok()) << feed.status();
+    auto* stream = new Stream(context, *request, *feed);
     MutexLock lock(&mutex);
     requests_.push_back(*request);
     threads_.emplace_back("fake-generate", [play = play_, stream] { play(stream); });
     return stream;
+  }
+  grpc::ServerWriteReactor<v1::FeedEvents>* Feed(grpc::CallbackServerContext* context,
+                                                 const v1::FeedRequest* request) override {
+    const absl::StatusOr<std::shared_ptr<EventFeed>> feed = feeds_.Find(request->feed_id());
+    EXPECT_TRUE(feed.ok()) << feed.status();
+    const absl::StatusOr<grpc::ServerWriteReactor<v1::FeedEvents>*> carrier = (*feed)->Carry(context);
+    return carrier.ok() ? *carrier : RefuseFeed(context, carrier.status());
   }
   grpc::ServerUnaryReactor* Describe(grpc::CallbackServerContext* context, const v1::DescribeRequest*,
                                      v1::DescribeResponse* response) override {
@@ -366,6 +397,7 @@ class FakeDecoder final : public v1::Decoder::CallbackService {
   Play play_;
   std::vector<v1::GenerateRequest> requests_;
   std::vector<NamedThread> threads_;
+  FeedRegistry feeds_;
   FakeServer server_{this};
 };
 

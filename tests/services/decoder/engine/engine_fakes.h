@@ -316,6 +316,10 @@ class Recording {
                ? absl::ResourceExhaustedError("reads too slowly")
                : absl::OkStatus();
   }
+  void OnFlush() {
+    MutexLock lock(&mutex_);
+    flushes_.push_back(events_.size());
+  }
   void OnEnd(const absl::Status& status, const GenerationReport& report) {
     MutexLock lock(&mutex_);
     report_ = report;
@@ -357,6 +361,11 @@ class Recording {
     MutexLock lock(&mutex_);
     return events_;
   }
+  // How many events had been told at each flush.
+  std::vector<size_t> flushes() const {
+    MutexLock lock(&mutex_);
+    return flushes_;
+  }
   template <typename Event>
   std::vector<Event> Of() const {
     std::vector<Event> result;
@@ -378,6 +387,7 @@ class Recording {
    public:
     explicit Sink(Recording* recording) : recording_(recording) {}
     absl::Status OnEvent(GenerationEvent event) override { return recording_->OnEvent(std::move(event)); }
+    void Flush() override { recording_->OnFlush(); }
     void OnEnd(const absl::Status& status, const GenerationReport& report) override {
       recording_->OnEnd(status, report);
     }
@@ -389,6 +399,7 @@ class Recording {
   mutable Mutex mutex_;
   CondVar changed_;
   std::vector<GenerationEvent> events_;
+  std::vector<size_t> flushes_;
   bool done_ = false;
   absl::Status status_;
   GenerationReport report_;

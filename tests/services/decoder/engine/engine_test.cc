@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 
 #include "common/wire/status_codec.h"
 #include "services/decoder/engine/rate_meter.h"
@@ -35,6 +36,36 @@ TEST(EngineTest, TellsAGenerationInOrderFromStartedToFinished) {
   EXPECT_EQ(std::get<ChoiceFinishedEvent>(events[4]).reason, FinishReason::kLength);
   EXPECT_EQ(std::get<ChoiceFinishedEvent>(events[4]).completion_tokens, 3);
   EXPECT_TRUE(std::holds_alternative<FinishedEvent>(events[5]));
+}
+
+TEST(EngineTest, FlushesStartedBeforeItsStepAndEveryTokenAfterIts) {
+  Rig rig;
+  GenerationRequest request = Prompt(10, 4);
+  request.num_choices = 2;
+  Call call(request);
+  ASSERT_TRUE(call.Submit(rig).ok());
+  ASSERT_TRUE(call.sink.Wait().ok());
+  const std::vector<GenerationEvent> events = call.sink.events();
+  const std::vector<size_t> flushes = call.sink.flushes();
+  const auto flushed_at = [&](size_t told) { return std::count(flushes.begin(), flushes.end(), told); };
+  std::map<int64_t, size_t> last_of_step;  // by the token's index
+  for (size_t i = 0; i < events.size(); ++i) {
+    if (std::holds_alternative<StartedEvent>(events[i])) {
+      EXPECT_EQ(flushed_at(i + 1), 1);
+    }
+    if (const auto* token = std::get_if<TokenEvent>(&events[i])) last_of_step[token->index] = i + 1;
+  }
+  ASSERT_EQ(last_of_step.size(), 4u);
+  last_of_step.erase(3);  // followed by how its choices ended
+  for (const auto& [index, told] : last_of_step) EXPECT_EQ(flushed_at(told), 1) << "step of token " << index;
+  // None splits the tokens of a step.
+  for (size_t i = 1; i < events.size(); ++i) {
+    const auto* before = std::get_if<TokenEvent>(&events[i - 1]);
+    const auto* token = std::get_if<TokenEvent>(&events[i]);
+    if (before != nullptr && token != nullptr && before->index == token->index) {
+      EXPECT_EQ(flushed_at(i), 0) << "step of token " << token->index;
+    }
+  }
 }
 
 TEST(EngineTest, GivesTheSameAnswerAloneInABatchAndUnderPreemption) {
