@@ -1,11 +1,17 @@
-// Mutex, MutexLock, CondVar: std's, annotated for clang's -Wthread-safety.
+// Mutex, MutexLock, CondVar: the system's, annotated for clang's -Wthread-safety.
 //
 // Ours and not absl::Mutex because Debian's Abseil is not instrumented, and ThreadSanitizer
-// then reports its locks falsely.
+// then reports its locks falsely. CondVar is pthread's and not std's for the same reason: what std waits
+// with until a time of the steady clock is not seen by ThreadSanitizer of GCC 12.
 #pragma once
 
+#include <pthread.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
-#include <condition_variable>
+#include <cstdint>
 #include <mutex>
 
 #include "absl/base/thread_annotations.h"
@@ -39,27 +45,34 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
 // Waits may wake spuriously: wait in a loop over the condition.
 class CondVar {
  public:
+  CondVar() {
+    // A wait that is measured on the wall clock grows by as much as that one is set back.
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&condition_, &attributes);
+    pthread_condattr_destroy(&attributes);
+  }
+  ~CondVar() { pthread_cond_destroy(&condition_); }
+  CondVar(const CondVar&) = delete;
+  CondVar& operator=(const CondVar&) = delete;
+
   void Wait(Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-    std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
-    condition_.wait(lock);
-    lock.release();
+    pthread_cond_wait(&condition_, mutex->mutex_.native_handle());
   }
   // False when `deadline` (steady clock) passed.
   bool WaitUntil(Mutex* mutex, std::chrono::steady_clock::time_point deadline)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-    std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
-    // wait_until on the system clock is what ThreadSanitizer of GCC 12 and clang 19 both intercept.
-    const auto left = deadline - std::chrono::steady_clock::now();
-    const bool in_time =
-        condition_.wait_until(lock, std::chrono::system_clock::now() + left) == std::cv_status::no_timeout;
-    lock.release();
-    return in_time;
+    using std::chrono::nanoseconds;
+    const int64_t ns = std::max<int64_t>(0, nanoseconds(deadline.time_since_epoch()).count());
+    const timespec until{.tv_sec = static_cast<time_t>(ns / 1'000'000'000), .tv_nsec = ns % 1'000'000'000};
+    return pthread_cond_timedwait(&condition_, mutex->mutex_.native_handle(), &until) != ETIMEDOUT;
   }
-  void NotifyOne() { condition_.notify_one(); }
-  void NotifyAll() { condition_.notify_all(); }
+  void NotifyOne() { pthread_cond_signal(&condition_); }
+  void NotifyAll() { pthread_cond_broadcast(&condition_); }
 
  private:
-  std::condition_variable condition_;
+  pthread_cond_t condition_;
 };
 
 }  // namespace prism
