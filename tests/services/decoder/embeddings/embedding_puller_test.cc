@@ -41,11 +41,11 @@ absl::Status WaitDone(const EmbeddingPull& pull) {
 }
 
 TEST(EmbeddingPullerTest, BringsTheBytesOfEveryRef) {
+  std::atomic<int> wakes{0};  // may be told of the end after it was seen
   FakeEncoder encoder;
   EmbeddingPuller puller({});
   const std::vector<float> a = Values(160), b = Values(320, 50);
   const std::vector<EmbeddingRef> refs = {PutValues(encoder, a), PutValues(encoder, b)};
-  std::atomic<int> wakes{0};
   const auto pull = puller.Start(refs, In(seconds(20)), [&wakes] { ++wakes; });
   ASSERT_TRUE(WaitDone(*pull).ok());
   const TensorView first = pull->embedding(0).rows.view();
@@ -53,6 +53,7 @@ TEST(EmbeddingPullerTest, BringsTheBytesOfEveryRef) {
   EXPECT_EQ(std::vector<float>(first.data<float>(), first.data<float>() + 160), a);
   EXPECT_EQ(pull->embedding(1).rows.data<float>()[319], b[319]);
   EXPECT_FALSE(pull->cached(0));
+  EXPECT_TRUE(Eventually([&wakes] { return wakes == 2; }));
 }
 
 TEST(EmbeddingPullerTest, KeepsWhatItPulledForTheNextRequest) {
@@ -71,13 +72,13 @@ TEST(EmbeddingPullerTest, KeepsWhatItPulledForTheNextRequest) {
 }
 
 TEST(EmbeddingPullerTest, SaysOfEachWhetherItIsHere) {
+  std::atomic<int> wakes{0};  // told of the second's end after the pull is gone
   FakeEncoder encoder;
   EmbeddingPuller puller({});
   const std::vector<EmbeddingRef> refs = {PutValues(encoder, Values(160)),
                                           PutValues(encoder, Values(160, 9))};
   ASSERT_TRUE(WaitDone(*puller.Start({&refs[0], 1}, In(seconds(20)), [] {})).ok());
   encoder.mode = FakeEncoder::Mode::kHang;
-  std::atomic<int> wakes{0};
   const auto pull = puller.Start(refs, In(seconds(20)), [&wakes] { ++wakes; });
   EXPECT_EQ(wakes, 1);
   EXPECT_TRUE(pull->ready(0));
