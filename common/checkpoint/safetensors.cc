@@ -356,9 +356,13 @@ void SafetensorsFile::Release(const void* data, int64_t size_bytes) const {
   const int64_t first = (begin - data_) / page * page;
   const int64_t last = begin - data_ + size_bytes;
   if (last <= first) return;
-  // A mapping anew: in the place of memory of PopulateDirect()'s the file's own pages come back.
-  PRISM_CHECK(mmap(data_ + first, static_cast<size_t>(last - first), PROT_READ, MAP_PRIVATE | MAP_FIXED, fd_,
-                   first) != MAP_FAILED);
+  const auto size = static_cast<size_t>(last - first);
+  if (!read_in_place_.load()) {
+    madvise(data_ + first, size, MADV_DONTNEED);
+    return;
+  }
+  // In the place of memory of PopulateDirect()'s the file's own pages come back.
+  PRISM_CHECK(mmap(data_ + first, size, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd_, first) != MAP_FAILED);
 }
 
 bool SafetensorsFile::ReadInPlace(int64_t begin, int64_t end) const {
@@ -381,6 +385,7 @@ bool SafetensorsFile::ReadInPlace(int64_t begin, int64_t end) const {
     munmap(memory, size);
     return false;
   }
+  read_in_place_.store(true);
   return true;
 }
 

@@ -94,6 +94,7 @@ class SafetensorsFile {
   int64_t size_bytes_ = 0;
   std::vector<SafetensorsEntry> entries_;
   mutable std::atomic<int64_t> bytes_released_{0};
+  mutable std::atomic<bool> read_in_place_{false};  // parts of the mapping were replaced by memory
 };
 
 // Where the index places each tensor: name -> file name.

@@ -40,6 +40,7 @@ inline constexpr size_t kFeedMessageBytes = 1 << 20;
 class EventFeed : public std::enable_shared_from_this<EventFeed> {
  public:
   explicit EventFeed(size_t events_max = kFeedEventsMax) : events_max_(events_max) {}
+  ~EventFeed();
 
   // The call that carries the feed from now on. AlreadyExists if there is one; the feed's error if it is
   // over. The reactor belongs to gRPC.
