@@ -34,8 +34,8 @@ absl::StatusOr<MoeShard> ParseMoeShard(absl::string_view name) {
   return absl::InvalidArgumentError(absl::StrCat("MoE shard is \"", name, "\", want ids or intermediate"));
 }
 
-std::string NumericsSuffix(MoeShard moe_shard, int num_ranks) {
-  if (moe_shard == MoeShard::kIds || num_ranks == 1) return "";
+std::string NumericsSuffix(const TextConfig& text, MoeShard moe_shard, int num_ranks) {
+  if (moe_shard == MoeShard::kIds || num_ranks == 1 || text.num_experts == 0) return "";
   return absl::StrCat("-moe-intermediate-", num_ranks);
 }
 

@@ -29,7 +29,7 @@ enum class MoeShard { kIds, kIntermediate };
 absl::StatusOr<MoeShard> ParseMoeShard(absl::string_view name);
 
 // What distinguishes the bits of a group: "" or, behind a numerics id, "-moe-intermediate-2".
-std::string NumericsSuffix(MoeShard moe_shard, int num_ranks);
+std::string NumericsSuffix(const TextConfig& text, MoeShard moe_shard, int num_ranks);
 
 // The share of a rank. Ranges are of the whole model's indices.
 struct TpShard {

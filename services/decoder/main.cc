@@ -155,9 +155,9 @@ v1::DescribeResponse DescriptionOf(const Checkpoint& checkpoint, const Flags& fl
   description.set_role("decoder");
   description.set_model(name);
   description.set_weights_digest(absl::HexStringToBytes(digest));
-  description.set_numerics_id(
-      absl::StrCat(config.model_type, "-", std::string(backend.numerics_id()),
-                   NumericsSuffix(moe_shard, static_cast<int>(flags.sizes.tensor_parallel_size))));
+  description.set_numerics_id(absl::StrCat(
+      config.model_type, "-", std::string(backend.numerics_id()),
+      NumericsSuffix(config.text, moe_shard, static_cast<int>(flags.sizes.tensor_parallel_size))));
   description.set_device(std::string(backend.name()));
   description.set_tensor_parallel_size(static_cast<uint32_t>(flags.sizes.tensor_parallel_size));
   description.set_build(BuildName());

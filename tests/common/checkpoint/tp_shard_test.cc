@@ -117,9 +117,12 @@ TEST(TpShardTest, EveryExpertIsCutIntoSlicesWhereThatIsAskedFor) {
 }
 
 TEST(TpShardTest, SlicedExpertsHaveNumericsOfTheirOwn) {
-  EXPECT_EQ(NumericsSuffix(MoeShard::kIds, 4), "");
-  EXPECT_EQ(NumericsSuffix(MoeShard::kIntermediate, 1), "");
-  EXPECT_EQ(NumericsSuffix(MoeShard::kIntermediate, 2), "-moe-intermediate-2");
+  TextConfig text = Text(4, 4);
+  EXPECT_EQ(NumericsSuffix(text, MoeShard::kIds, 4), "");
+  EXPECT_EQ(NumericsSuffix(text, MoeShard::kIntermediate, 1), "");
+  EXPECT_EQ(NumericsSuffix(text, MoeShard::kIntermediate, 2), "-moe-intermediate-2");
+  text.num_experts = 0;
+  EXPECT_EQ(NumericsSuffix(text, MoeShard::kIntermediate, 2), "") << "nothing is sliced";
   EXPECT_EQ(ParseMoeShard("ids").value(), MoeShard::kIds);
   EXPECT_EQ(ParseMoeShard("intermediate").value(), MoeShard::kIntermediate);
   EXPECT_EQ(ParseMoeShard("heads").status().message(), "MoE shard is \"heads\", want ids or intermediate");
